@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
     from medseg.commands.check import CheckReport, check
+    from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
     from medseg.commands.plan import Plan, plan
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
+    from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
         BundleError,
         CheckpointError,
         DatasetError,
+        DownloadError,
         Fault,
         GeometryError,
         MedsegError,
@@ -47,8 +50,10 @@ if TYPE_CHECKING:
     from medseg.metrics.lesions import LesionCounts
     from medseg.metrics.metrics import CaseScores, LabelScores
     from medseg.metrics.statistics import Statistic
+    from medseg.padding import Padding
     from medseg.planning.fingerprint import (
         CaseFingerprint,
+        ChannelStatistics,
         Fingerprint,
         LabelStatistics,
     )
@@ -68,11 +73,14 @@ _HOMES = {
     "BundleError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
     "CaseFingerprint": "medseg.planning.fingerprint",
+    "CaseMeasures": "medseg.datasets.measures",
     "CaseScores": "medseg.metrics.metrics",
+    "ChannelStatistics": "medseg.planning.fingerprint",
     "CheckReport": "medseg.commands.check",
     "CheckpointError": "medseg.errors",
     "DatasetError": "medseg.errors",
     "Difference": "medseg.metrics.comparison",
+    "DownloadError": "medseg.errors",
     "Entry": "medseg.inference.ledger",
     "Evaluation": "medseg.evaluation.results",
     "Export": "medseg.commands.export",
@@ -82,6 +90,7 @@ _HOMES = {
     "Interval": "medseg.metrics.comparison",
     "JudgedMask": "medseg.evaluation.mask_review",
     "Label": "medseg.labels",
+    "LabelMeasures": "medseg.datasets.measures",
     "LabelQuality": "medseg.quality.estimates",
     "LabelScores": "medseg.metrics.metrics",
     "LabelSet": "medseg.labels",
@@ -93,6 +102,7 @@ _HOMES = {
     "MedsegError": "medseg.errors",
     "MissingExtraError": "medseg.errors",
     "OutputError": "medseg.errors",
+    "Padding": "medseg.padding",
     "Plan": "medseg.commands.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
@@ -107,6 +117,7 @@ _HOMES = {
     "VolumeLike": "medseg.io.adapters",
     "as_volume": "medseg.io.adapters",
     "check": "medseg.commands.check",
+    "download": "medseg.commands.download",
     "evaluate": "medseg.commands.evaluate",
     "export": "medseg.commands.export",
     "load_bundle": "medseg.bundle.bundle",
@@ -128,11 +139,14 @@ __all__ = [
     "BundleError",
     "BundleSpec",
     "CaseFingerprint",
+    "CaseMeasures",
     "CaseScores",
+    "ChannelStatistics",
     "CheckReport",
     "CheckpointError",
     "DatasetError",
     "Difference",
+    "DownloadError",
     "Entry",
     "Evaluation",
     "Export",
@@ -142,6 +156,7 @@ __all__ = [
     "Interval",
     "JudgedMask",
     "Label",
+    "LabelMeasures",
     "LabelQuality",
     "LabelScores",
     "LabelSet",
@@ -153,6 +168,7 @@ __all__ = [
     "MedsegError",
     "MissingExtraError",
     "OutputError",
+    "Padding",
     "Plan",
     "Prediction",
     "Quality",
@@ -167,6 +183,7 @@ __all__ = [
     "VolumeLike",
     "as_volume",
     "check",
+    "download",
     "evaluate",
     "export",
     "load_bundle",

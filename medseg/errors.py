@@ -11,6 +11,8 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
     ├── CheckpointError  weights or a run folder cannot be used
     ├── TrainingError    a training run could not go on (the loss became NaN, no memory is left)
     ├── OutputError      a result could not be written
+    │   └── BusyError        another process works in the folder; later it may be free
+    ├── DownloadError    a data set could not be fetched, or is not what it claims to be
     └── MissingExtraError  an optional part is not installed, or cannot be used
 """
 
@@ -192,6 +194,24 @@ class OutputError(MedsegError):
     Examples:
         >>> print(OutputError("cannot write this file", source="out/a.nii.gz", detail="disk full"))
         out/a.nii.gz: cannot write this file (disk full)
+    """
+
+
+class BusyError(OutputError):
+    """Another process works in the folder; the same call may succeed later.
+
+    Examples:
+        >>> isinstance(BusyError("another process is segmenting here"), OutputError)
+        True
+    """
+
+
+class DownloadError(MedsegError):
+    """A data set could not be fetched, or what arrived is not what it claims to be.
+
+    Examples:
+        >>> print(DownloadError("the server does not have it (HTTP 404)", detail="example.org"))
+        the server does not have it (HTTP 404) (example.org)
     """
 
 

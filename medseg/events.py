@@ -30,6 +30,39 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchStarted(Event):
+    """A batch begins, now that its scans are found.
+
+    Attributes:
+        total: How many scans there are to work on.
+        skipped: How many are not asked for.
+        title: What they are segmented with: the bundle's name and version.
+    """
+
+    total: int
+    skipped: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDone(Event):
+    """One scan of a batch, or one case of an evaluation or a review, is done with.
+
+    Attributes:
+        name: What results call it.
+        state: ``done``, ``skipped``, ``failed`` or ``error``, as in the ledger.
+        what: Why it has no result, or what a person should know of it. May be recorded, so it
+            holds no path and no text of a header.
+        seconds: How long it took; ``None`` where that was not measured.
+    """
+
+    name: str
+    state: str
+    what: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Notice(Event):
     """Something a person should know, though the work goes on; may name files and cases."""
 
@@ -201,3 +234,35 @@ def notify(listeners: Iterable[Listener], event: Event) -> None:
     """Send ``event`` to each listener, in the order given."""
     for listener in listeners:
         listener(event)
+
+
+class _Case(Protocol):
+    """A case with a result."""
+
+    @property
+    def case(self) -> str:
+        """Its name."""
+
+
+class _Fault(Protocol):
+    """A case without one."""
+
+    @property
+    def where(self) -> str:
+        """Its name."""
+
+    @property
+    def what(self) -> str:
+        """Why; holds no path and no text of a header."""
+
+
+def notify_outcomes(
+    listeners: Sequence[Listener],
+    cases: Iterable[_Case],
+    faults: Iterable[_Fault],
+) -> None:
+    """Tell what became of cases that were worked on together."""
+    for case in cases:
+        notify(listeners, ScanDone(case.case, "done"))
+    for fault in faults:
+        notify(listeners, ScanDone(fault.where, "failed", fault.what))

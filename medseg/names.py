@@ -216,6 +216,11 @@ def is_safe_name(text: str) -> bool:
     return len(text.encode()) <= _LONGEST_FILE_NAME
 
 
+def is_device_name(text: str) -> bool:
+    """Tell whether Windows takes a file name for a device, whatever its ending."""
+    return _DEVICE.match(text) is not None
+
+
 def make_former_name(text: str) -> str:
     """Make the name that release 0.1.0 gave: of ASCII alone."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")

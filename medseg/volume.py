@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
+from medseg.padding import Padding, replace_nonfinite
 
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
@@ -39,6 +39,8 @@ class Volume:
             states it, else an empty text; nothing where no file does.
         is_picture: Whether it was read from a picture, which knows no patient space, or from a
             file of volumes; ``None`` where no file was read.
+        padding: The voxels that show nothing, which statistics leave out; ``None`` where all show
+            something.
 
     Examples:
         >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
@@ -54,6 +56,7 @@ class Volume:
     header: Any = field(default=None, repr=False)
     modalities: tuple[str, ...] = ()
     is_picture: bool | None = None
+    padding: Padding | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:
@@ -62,6 +65,7 @@ class Volume:
                 f"{self.array.shape}",
                 source=self.source or None,
             )
+        self._check_padding()
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise GeometryError(
@@ -75,6 +79,14 @@ class Volume:
             )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
+
+    def _check_padding(self) -> None:
+        if self.padding and self.padding.shape != self.array.shape:
+            raise GeometryError(
+                f"padding of shape {self.padding.shape} does not fit voxels of shape "
+                f"{self.array.shape}",
+                source=self.source or None,
+            )
 
     @classmethod
     def from_numpy(
@@ -126,14 +138,15 @@ class Volume:
         if spacing is not None:
             affine = _affine_from_spacing(spacing, name)
         volume = cls(voxels, np.array(affine, dtype=np.float64), source)
-        warnings = replace_nonfinite(np.moveaxis(volume.array, 0, 3), name)
-        return replace(volume, warnings=warnings)
+        channels_last = np.moveaxis(volume.array, 0, 3)
+        padding, warnings = replace_nonfinite(channels_last, name)
+        return replace(volume, warnings=warnings, padding=padding)
 
     @property
     def grid(self) -> Self:
         """The same grid and header, with voxels that are all 0 and take no memory."""
         nothing = np.broadcast_to(np.zeros(1, np.uint8), (1, *self.shape))
-        return replace(self, array=nothing)
+        return replace(self, array=nothing, padding=None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -151,6 +164,14 @@ class Volume:
     def voxel_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    def get_shown(self, channel: int) -> Array:
+        """Return a channel's voxels that are no padding, flat: those that statistics are of."""
+        voxels: Array = self.array[channel]
+        if not self.padding:
+            return voxels.ravel(order="K")
+        is_padding = self.padding.get_channel(channel)
+        return voxels[~is_padding]
 
     def on_same_grid(
         self, other: Volume, tolerance_mm: float | None = None
@@ -261,7 +282,9 @@ class Volume:
             raise GeometryError(
                 f"an array of shape {self.array.shape[1:]} is needed, got {array.shape[1:]}"
             )
-        return replace(self, array=array)
+        is_alike = array.shape == self.array.shape
+        padding = self.padding if is_alike else None
+        return replace(self, array=array, padding=padding)
 
 
 def largest_corner_distance(
@@ -284,66 +307,6 @@ def largest_corner_distance(
     return float(np.abs(apart[:3]).max())
 
 
-def replace_nonfinite(
-    image: Array, source: str | Path | None = None
-) -> tuple[str, ...]:
-    """Set NaN and infinite voxels to the lowest other value of their channel, in place.
-
-    One of them would spoil every normalisation. The lowest value is air in CT, where 0 would be
-    water, and the background of most other images. Padding that files declare becomes the same.
-
-    Args:
-        image: Shape ``(i, j, k)`` or ``(i, j, k, channels)``.
-        source: The file, for the error.
-
-    Returns:
-        A warning that counts them, or nothing.
-
-    Raises:
-        ScanError: If a channel holds nothing else.
-    """
-    if image.dtype.kind != "f":
-        return ()
-    channels = image[..., None] if image.ndim == 3 else image
-    replaced = 0
-    for number in range(channels.shape[3]):
-        replaced += _replace_in_channel(channels[..., number], source)
-    if not replaced:
-        return ()
-    return (
-        f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and took the lowest "
-        "value of their channel",
-    )
-
-
-def _replace_in_channel(channel: Array, source: str | Path | None) -> int:
-    """Replace what is not finite in one channel; return how many voxels that were."""
-    # One slab at a time: a mask of the whole image would cost a quarter of it again.
-    slabs = [channel[:, :, k] for k in range(channel.shape[2])]
-    broken = [slab for slab in slabs if not np.isfinite(slab).all()]
-    if not broken:
-        return 0
-    lowest = min(_find_lowest(slab) for slab in slabs)
-    if lowest == np.inf:
-        raise ScanError(
-            "no voxel of a channel is a finite number (all are NaN or infinite); check how the "
-            "file was made",
-            source=source,
-        )
-    replaced = 0
-    for slab in broken:
-        strange = ~np.isfinite(slab)
-        slab[strange] = lowest
-        replaced += int(np.count_nonzero(strange))
-    return replaced
-
-
-def _find_lowest(slab: Array) -> float:
-    """Return the lowest finite value, infinity where there is none."""
-    finite = np.isfinite(slab)
-    return float(np.min(slab, where=finite, initial=np.inf))
-
-
 def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
     """Return a volume whose axes run as nearly along those of ``wanted`` as their order allows.
 
@@ -361,8 +324,15 @@ def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
     axes = np.argmax(np.abs(turn), axis=1)
     is_flipped = turn[range(3), axes] < 0
     flipped_axes = np.flatnonzero(is_flipped) + 1
-    array = volume.array.transpose(0, *(axes + 1))
-    array = np.flip(array, tuple(flipped_axes.tolist()))
+
+    def reorder(stored: Array) -> Array:
+        in_order = stored.transpose(0, *(axes + 1))
+        return np.flip(in_order, tuple(flipped_axes.tolist()))
+
+    array = reorder(volume.array)
+    padding = volume.padding
+    if padding:
+        padding = Padding.from_mask(reorder(padding.get_mask()))
     shape = np.array(array.shape[1:])
     to_own_index = np.eye(4)
     to_own_index[:3, :3] = turn.T
@@ -371,7 +341,9 @@ def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
     # A copy, because PyTorch takes no array that runs backwards.
     in_order = array.copy(order="K")
     affine = volume.affine @ to_own_index
-    return replace(volume, array=in_order, affine=affine, header=None)
+    return replace(
+        volume, array=in_order, affine=affine, header=None, padding=padding
+    )
 
 
 def _get_directions(affine: Affine) -> Affine:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.label_maps import in_other_order
 
 from medseg.errors import GeometryError, ScanError
-from medseg.volume import Volume, replace_nonfinite
+from medseg.volume import Volume
 
 OBLIQUE = np.array(
     [[1.6, -0.9, 0, 5], [1.2, 1.2, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]]
@@ -244,47 +244,6 @@ def test_a_grid_between_two_orders_or_of_another_size_is_refused() -> None:
             volume().reorder_to_grid(other, "the scan and its mask")
 
 
-@given(
-    st.lists(
-        st.floats(width=32, allow_nan=True, allow_infinity=True),
-        min_size=24,
-        max_size=24,
-    )
-)
-def test_what_is_no_number_takes_the_lowest_value_and_is_counted(
-    values: list[float],
-) -> None:
-    before = np.array(values, np.float32).reshape(2, 3, 4)
-    image = before.copy()
-    finite = np.isfinite(before)
-    if not finite.any():
-        with pytest.raises(ScanError, match="no voxel of a channel") as caught:
-            replace_nonfinite(image, "a.nii")
-        assert caught.value.source == "a.nii"
-        return
-    warnings = replace_nonfinite(image)
-    assert np.array_equal(image[finite], before[finite])
-    assert (image[~finite] == before[finite].min()).all()
-    count = np.count_nonzero(~finite)
-    expected = [f"{count} of 24 voxels were not numbers"] if count else []
-    assert [warning[: len(expected[0])] for warning in warnings] == expected
-
-
-def test_each_channel_has_a_lowest_value_of_its_own() -> None:
-    image = np.ones((3, 4, 5, 2), np.float32)
-    image[..., 1] = -1024
-    image[0, 0, 0], image[2, 3, 4, 1] = np.nan, -np.inf
-    (warning,) = replace_nonfinite(image)
-    assert warning.startswith("3 of 120 voxels")
-    assert image[0, 0, 0].tolist() == [1, -1024]
-    assert image[2, 3, 4].tolist() == [1, -1024]
-
-
-def test_integers_are_left_alone() -> None:
-    image = np.ones((3, 4, 5), np.int16)
-    assert replace_nonfinite(image) == ()
-
-
 def test_arrays_with_nan_become_volumes_with_a_warning() -> None:
     array = np.full((2, 3, 4, 5), 40.0)
     array[0, 0, 0, 0], array[1, 1, 1, 1] = np.nan, 1e300
@@ -293,6 +252,11 @@ def test_arrays_with_nan_become_volumes_with_a_warning() -> None:
     assert made.array[0, 0, 0, 0] == -1000
     assert made.array[1, 1, 1, 1] == -5
     assert made.warnings[0].startswith("2 of 120 voxels were not numbers")
+    assert made.padding is not None
+    assert np.argwhere(made.padding.get_mask()).tolist() == [
+        [0, 0, 0, 0],
+        [1, 1, 1, 1],
+    ]
     assert np.isnan(array[0, 0, 0, 0])
     with pytest.raises(ScanError, match="no voxel of a channel"):
         Volume.from_numpy(array * np.nan, np.eye(4))

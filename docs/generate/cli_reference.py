@@ -19,7 +19,8 @@ _HEAD = """\
 # Command line
 
 `medseg COMMAND --help` says the same at the terminal. Exit codes: 0 all done; 1 some scans or cases
-failed, each named; 2 the call or the bundle is wrong; 130 interrupted.
+failed, each named; 2 the call, the bundle or a folder is wrong; 75 another call is segmenting
+there; 130 interrupted.
 
 Written from the commands themselves by `docs/generate/cli_reference.py`.
 """

@@ -17,12 +17,13 @@ import medseg
 from medseg.cli.bundles import bundles
 from medseg.cli.check import check
 from medseg.cli.demo import demo
+from medseg.cli.download import download
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
 from medseg.cli.label import label
 from medseg.cli.output import (
     INTERRUPTED,
-    INVALID,
+    get_exit_code,
     print_error,
     print_interruption,
 )
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
+    download,
     plan,
     train,
     segment,
@@ -102,7 +104,7 @@ def _run() -> int:
         code = app(prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
         print_error(str(error))
-        return INVALID
+        return get_exit_code(error)
     except KeyboardInterrupt:
         # Before or after a command's own work; during it, the command says how to go on.
         print_interruption("")

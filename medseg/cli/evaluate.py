@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.options import AsJson, TrustValues
-from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
+from medseg.cli.options import AsJson, Log, Quiet, TrustValues
+from medseg.cli.output import (
+    START_OVER,
+    end_command,
+    open_terminal,
+    print_json,
+)
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
@@ -89,6 +94,8 @@ def evaluate(
     ] = False,
     scans: Annotated[Path | None, _define_former_option("--scans")] = None,
     device: Annotated[str | None, _define_former_option("--device")] = None,
+    log: Log = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, HD95, NSD and more.
@@ -107,7 +114,9 @@ def evaluate(
         raise MedsegError(
             f"REFERENCES is missing; to judge masks without, use {_INSTEAD}"
         )
-    with open_terminal(START_OVER) as terminal:
+    with open_terminal(
+        START_OVER, quiet=quiet, log=log, command="evaluate"
+    ) as terminal:
         from medseg.bundle.bundle import load_bundle
         from medseg.commands.evaluate import evaluate as run
         from medseg.metrics.metrics import TOLERANCE_MM
@@ -123,13 +132,15 @@ def evaluate(
             lesions=lesions,
             versus=versus,
             trust_values=trust_values,
-            listeners=[terminal],
+            listeners=terminal.listeners,
         )
     if as_json:
         print_json(_to_json(evaluation))
     else:
         print_evaluation(terminal, evaluation, out)
-    raise typer.Exit(FAILED if evaluation.faults else 0)
+    count = len(evaluation.cases)
+    summary = f"{count} cases scored, {len(evaluation.faults)} not"
+    end_command(terminal, summary, is_whole=not evaluation.faults)
 
 
 def _to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -165,7 +176,7 @@ def print_evaluation(
         if difference.metric == "dice" and difference.n:
             terminal.say(_describe_difference(difference))
     for fault in evaluation.faults:
-        terminal.say(f"  not scored: {fault}")
+        terminal.say_failure(f"  not scored: {fault}")
     if out is not None:
         terminal.say(f"All cases: {out / 'evaluation.csv'}")
         terminal.say(f"  page     {out / 'evaluation.html'}")

@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from medseg._support.threads import announce_threads
+
+
+def _announce_threads(count: int | None) -> int | None:
+    """Tell libraries before a command loads them."""
+    announce_threads(count)
+    return count
+
+
 BundlePath = Annotated[
     Path,
     typer.Argument(
@@ -45,6 +54,32 @@ TrustValues = Annotated[
         "--trust-values",
         help="Go by the bundle's values and order of channels, whatever names the data give them: "
         "dataset.json, dseg.tsv, the segments of a .seg.nrrd.",
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print nothing but what failed, on stderr: nothing at all if all is well.",
+    ),
+]
+Log = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append to a log: a line per scan, with the time and no patient's name.",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        callback=_announce_threads,
+        help="Threads of a CPU to compute in. Default: one per core.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[

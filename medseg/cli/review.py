@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device, Split4D, TrustValues
-from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
+from medseg.cli.options import (
+    AsJson,
+    BundlePath,
+    Device,
+    Log,
+    Quiet,
+    Split4D,
+    TrustValues,
+)
+from medseg.cli.output import (
+    START_OVER,
+    end_command,
+    open_terminal,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -51,6 +64,8 @@ def review(
     split_4d: Split4D = "",
     device: Device = "auto",
     trust_values: TrustValues = False,
+    log: Log = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Review masks by others without references, worst first.
@@ -65,7 +80,9 @@ def review(
 
       medseg review masks/ scans/ BUNDLE -o scores
     """
-    with open_terminal(START_OVER) as terminal:
+    with open_terminal(
+        START_OVER, quiet=quiet, log=log, command="review"
+    ) as terminal:
         from medseg.commands.review import review as run
 
         result = run(
@@ -76,13 +93,15 @@ def review(
             device=device,
             split_4d=split_4d,
             trust_values=trust_values,
-            listeners=[terminal],
+            listeners=terminal.listeners,
         )
     if as_json:
         print_json({"coverage": result.coverage, "cases": result.rows()})
     else:
         _print_review(terminal, result, out)
-    raise typer.Exit(FAILED if result.faults else 0)
+    count = len(result.cases)
+    summary = f"{count} masks reviewed, {len(result.faults)} not"
+    end_command(terminal, summary, is_whole=not result.faults)
 
 
 def _print_review(
@@ -98,6 +117,6 @@ def _print_review(
         f"{len(review.to_review)} of {len(review.cases)} need a closer look"
     )
     for fault in review.faults:
-        terminal.say(f"  not reviewed: {fault}")
+        terminal.say_failure(f"  not reviewed: {fault}")
     if out is not None:
         terminal.say(f"All masks: {out / 'agreement.csv'}")

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device, Split4D
-from medseg.cli.output import FAILED, format_count, open_terminal, print_json
+from medseg.cli.options import (
+    AsJson,
+    BundlePath,
+    Device,
+    Log,
+    Quiet,
+    Split4D,
+    Threads,
+)
+from medseg.cli.output import (
+    end_command,
+    format_count,
+    open_terminal,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -100,6 +114,34 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CODE",
+            help="Segment DICOM series of this modality (CT, MR, PT, …) alone and skip others; "
+            "without it those that the bundle does not take fail. Repeatable, or with commas.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="That there is nothing to segment is no error.",
+        ),
+    ] = False,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a CSV of what each result was made from: paths, study and series "
+            "UIDs. May name patients; only you can read it. Not within OUT.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Threads = None,
+    log: Log = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans: NIfTI, DICOM series, NRRD, MHA or pictures.
@@ -111,15 +153,23 @@ def segment(
     OUT/ledger.jsonl one line per scan. After an interruption, or when scans were added, run the
     same command again: finished scans are kept.
 
-    Exit code 1: some scans failed, or lack a format asked for.
+    Exit code 1: some scans failed, or lack a format asked for. 2: the call, the bundle or a
+    folder is wrong. 75: another call is segmenting into OUT. 130: stopped by Ctrl-C or SIGTERM.
 
     Examples:
 
       medseg segment runs/hippocampus_mr/20260101-120000-fold0 scans/ results/
 
       medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
+
+      medseg segment BUNDLE inbox/ results/ --modality CT --allow-empty --quiet --log night.log
     """
-    with open_terminal("Run the same command again to resume.") as terminal:
+    with open_terminal(
+        "Run the same command again to resume.",
+        quiet=quiet,
+        log=log,
+        command="segment",
+    ) as terminal:
         from medseg.commands.segment import segment as run
 
         batch = run(
@@ -137,55 +187,87 @@ def segment(
             resample_uneven=resample_uneven,
             split_4d=split_4d,
             names_from_headers=names_from_headers,
-            listeners=[terminal],
+            modalities=modality or (),
+            allow_empty=allow_empty,
+            threads=threads,
+            sources=sources,
+            listeners=terminal.listeners,
         )
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
         _print_batch(terminal, batch)
     is_whole = not batch.failed and not batch.incomplete
-    raise typer.Exit(0 if is_whole else FAILED)
+    end_command(terminal, _summarise(batch), is_whole=is_whole)
 
 
 def _print_batch(terminal: Terminal, batch: Batch) -> None:
     """Print how many scans were segmented; name those that were not, or not in all formats."""
-    terminal.say(f"{_summarise(batch)} → {batch.out}")
-    for entry in batch.incomplete:
-        where = _locate(batch, entry)
-        for name, why in entry.missing.items():
-            terminal.say(f"  lacks {name}: {where}: {why}")
-    for entry in batch.failed:
-        where = _locate(batch, entry)
-        what = batch.full_errors.get(entry.scan, entry.error)
-        terminal.say(f"  failed: {where}: {what}")
+    _print_failures(terminal, batch)
+    reasons = Counter(entry.reason for entry in batch.skipped)
+    for reason, count in reasons.items():
+        scans = format_count(count, "scan")
+        terminal.say(f"  skipped: {scans}: {reason}")
+    if batch.gone:
+        results = format_count(batch.gone, "result")
+        terminal.say(
+            f"  {results} of earlier calls kept, whose scans are not here any more"
+        )
     report = batch.out / "report.html"
     has_report = report.is_file()
     if batch.to_review:
         names = _name_scans(batch.to_review)
         terminal.say(f"  look at these first: {names}")
     if batch.warned:
-        count = format_count(len(batch.warned), "scan")
+        scans = format_count(len(batch.warned), "scan")
         told_in = report if has_report else batch.out / "ledger.jsonl"
         names = _name_scans(batch.warned)
-        terminal.say(f"  {count} with warnings, told in {told_in}: {names}")
+        terminal.say(f"  {scans} with warnings, told in {told_in}: {names}")
     if has_report:
         terminal.say(f"  report  {report}")
 
 
+def _print_failures(terminal: Terminal, batch: Batch) -> None:
+    """Print the summary, and what failed; on a quiet terminal nothing unless something failed."""
+    from medseg.datasets.input_checks import OTHER_MODALITY
+
+    is_whole = not batch.failed and not batch.incomplete
+    say = terminal.say if is_whole else terminal.say_failure
+    say(f"{_summarise(batch)} → {batch.out}")
+    for entry in batch.incomplete:
+        where = _locate(batch, entry)
+        for format_name, why in entry.missing.items():
+            say(f"  lacks {format_name}: {where}: {why}")
+    for entry in batch.failed:
+        where = _locate(batch, entry)
+        what = batch.full_errors.get(entry.scan, entry.error)
+        say(f"  failed: {where}: {what}")
+    if any(OTHER_MODALITY in entry.error for entry in batch.failed):
+        say("  series of other modalities can be skipped: see --modality")
+
+
 def _locate(batch: Batch, entry: Entry) -> str:
-    """Return a scan's name in results, and where it was found."""
+    """Return a scan's name in results, and where it was found, each once."""
     place = batch.places.get(entry.scan, "")
+    if place.startswith(entry.scan):
+        return place
     return f"{entry.scan} ({place})" if place else entry.scan
 
 
 def _summarise(batch: Batch) -> str:
-    done = len(batch.results) - len(batch.failed)
-    kept = sum(entry.state == "skipped" for entry in batch.results)
-    text = f"{done} of {len(batch.results)} scans segmented"
+    total = len(batch.results) - len(batch.skipped)
+    done = total - len(batch.failed)
+    kept = sum(each.state == "skipped" for each in batch.results)
+    kept -= len(batch.skipped)
+    text = f"{done} of {total} scans segmented"
+    if not batch.results:
+        text = "no scan found"
     if kept:
         text += f" ({kept} of them before, and unchanged)"
     if batch.incomplete:
         text += f", {len(batch.incomplete)} of them without a format asked for"
+    if batch.skipped:
+        text += f", {len(batch.skipped)} skipped"
     return text
 
 

@@ -22,6 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from medseg import events
+from medseg._support.log_file import LogFile
+from medseg.events import Listener
 
 _SMOOTHING = 0.95
 """How much of the shown loss is that of earlier steps."""
@@ -31,10 +33,20 @@ class Terminal:
     """A listener that draws bars on stderr and prints results on stdout.
 
     Used as a context: the bars live inside it, the results are printed after it.
+
+    Args:
+        quiet: Whether nothing is shown but what failed, on stderr: for jobs whose every word is
+            mailed.
+        log: Where a log is kept besides.
     """
 
-    def __init__(self) -> None:
-        self._results = Console(soft_wrap=True)
+    def __init__(
+        self, *, quiet: bool = False, log: LogFile | None = None
+    ) -> None:
+        self.quiet = quiet
+        self.log = log
+        self._failures = Console(stderr=quiet, soft_wrap=True)
+        self._results = Console(soft_wrap=True, quiet=quiet)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -43,7 +55,8 @@ class Terminal:
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, quiet=quiet),
+            disable=quiet,
         )
         self._tasks: dict[str, TaskID] = {}
         self._smooth_loss = math.nan
@@ -85,9 +98,18 @@ class Terminal:
                 for line in _describe(event):
                     self._print(line)
 
+    @property
+    def listeners(self) -> list[Listener]:
+        """Who is to be told of events: this, and the log if one is kept."""
+        return [self] if self.log is None else [self, self.log]
+
     def say(self, text: str) -> None:
         """Print a line of a result, as it is."""
         self._results.print(text, markup=False, highlight=False)
+
+    def say_failure(self, text: str) -> None:
+        """Print a line about what failed: among the results, or alone on stderr."""
+        self._failures.print(text, markup=False, highlight=False)
 
     def show_table(
         self,
@@ -103,7 +125,7 @@ class Terminal:
             left: Columns of text, aligned left; numbers are aligned right.
             wrapped: Whether long cells are wrapped, rather than run over the edge.
         """
-        console = Console() if wrapped else self._results
+        console = Console(quiet=self.quiet) if wrapped else self._results
         console.print(_make_table(rows, left))
 
     def _print(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from medseg.datasets.statements import find_standing
 from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
+from medseg.layouts.missing_data import suggest_download
 from medseg.layouts.registry import check_layout_name
 from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
@@ -83,7 +84,7 @@ def check(
     faults = _check_weights(loaded)
     root = _find_data(loaded, data)
     if root is None:
-        return CheckReport(tuple(faults))
+        return CheckReport(tuple(faults), tuple(_note_absent_data(loaded)))
     found = find_cases(root, loaded.spec, trust_values=trust_values)
     checked = check_cases(found, loaded.spec, listeners)
     faults.extend(find_standing(found.contradictions, checked.labels))
@@ -93,6 +94,18 @@ def check(
     if checked.good:
         warnings.extend(describe_absent_labels(checked.labels, loaded.spec))
     return CheckReport(tuple(faults), tuple(warnings), len(checked.good))
+
+
+def _note_absent_data(bundle: Bundle) -> Iterator[str]:
+    """Say that the bundle alone was checked, where its data are known and could be downloaded."""
+    if bundle.is_trained:
+        return
+    command = suggest_download(Path(bundle.spec.data.root))
+    if command:
+        yield (
+            "its data are not here, so the bundle alone was checked: "
+            f"{command} gets them, and --data says where they are"
+        )
 
 
 def _check_weights(bundle: Bundle) -> list[Fault]:

@@ -34,7 +34,7 @@ from medseg.evaluation.value_checks import (
     name_value,
     require_common_labels,
 )
-from medseg.events import Listener, Notice, Progress, notify
+from medseg.events import Listener, Notice, Progress, notify, notify_outcomes
 from medseg.labels import Label, LabelSet, default_colour
 from medseg.layouts import LISTING, Selection
 from medseg.layouts.dataset_json import (
@@ -154,6 +154,7 @@ def evaluate(
         lesions=scored.lesions,
         differences=differences,
     )
+    notify_outcomes(listeners, evaluation.cases, evaluation.faults)
     if out is not None:
         write_evaluation(evaluation, out)
     return evaluation

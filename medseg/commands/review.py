@@ -25,7 +25,7 @@ from medseg.evaluation.mask_review import (
 from medseg.evaluation.named_labels import LabelReader, make_bundle_readers
 from medseg.evaluation.pairing import ScanPairing, pair_with_scans
 from medseg.evaluation.stated_sides import compare_results
-from medseg.events import Listener, Notice, Progress, notify
+from medseg.events import Listener, Notice, Progress, notify, notify_outcomes
 from medseg.inference.segmenter import Segmenter
 from medseg.quality.estimates import MaskQuality
 
@@ -120,6 +120,7 @@ def review(
     made = MaskReview(
         tuple(sorted(judged, key=review_order)), tuple(faults), coverage
     )
+    notify_outcomes(listeners, made.cases, made.faults)
     if out is not None:
         write_atomically(Path(out) / AGREEMENT, format_agreement_csv(made))
     return made

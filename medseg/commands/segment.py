@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.files import write_atomically
+from medseg._support.folders import resolve_path
+from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.scans import ScanList, find_scans
-from medseg.events import Listener, Notice, Progress, notify
+from medseg.datasets.scans import ScanList, describe_place, find_scans
+from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
 from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
 from medseg.inference.pipeline import run_pipeline
@@ -26,7 +29,8 @@ from medseg.inference.result_files import (
     refuse_overwriting,
 )
 from medseg.inference.segmenter import Segmenter
-from medseg.names import make_printable
+from medseg.inference.sources_table import SourcesTable
+from medseg.names import hash_text, make_printable
 
 SEARCHING = "looking for scans"
 """The name of the search in progress events."""
@@ -42,6 +46,7 @@ class Batch:
         out: Where the results are.
         results: One per scan, in the order worked on.
         places: Scan → where it was found: for the caller, in no result.
+        gone: How many results in the folder are of scans that were not found this time.
         full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
             caller, in no result.
 
@@ -57,6 +62,7 @@ class Batch:
     results: tuple[Entry, ...]
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
     full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gone: int = 0
 
     @property
     def to_review(self) -> tuple[Entry, ...]:
@@ -75,7 +81,12 @@ class Batch:
     @property
     def failed(self) -> tuple[Entry, ...]:
         """The scans without a result."""
-        return tuple(entry for entry in self.results if not entry.is_good)
+        return tuple(entry for entry in self.results if entry.is_failed)
+
+    @property
+    def skipped(self) -> tuple[Entry, ...]:
+        """The scans that were not asked for."""
+        return tuple(entry for entry in self.results if entry.reason)
 
     @property
     def incomplete(self) -> tuple[Entry, ...]:
@@ -99,6 +110,10 @@ def segment(
     resample_uneven: bool = False,
     split_4d: str = "",
     names_from_headers: bool = False,
+    modalities: Sequence[str] = (),
+    allow_empty: bool = False,
+    threads: int | None = None,
+    sources: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -131,6 +146,15 @@ def segment(
             such a series is refused.
         names_from_headers: Whether results of DICOM series are named by patient, study and
             series, rather than by a hash.
+        modalities: DICOM's codes of what to segment, such as ``["CT"]``; series of others are
+            skipped. Unless given, a series of a modality that the bundle does not take fails.
+            Files that state no modality, such as NIfTI, are never skipped.
+        allow_empty: Whether there may be nothing to segment; a folder that is not there is an
+            error all the same.
+        threads: How many threads arithmetic takes; as many as there are cores unless given.
+        sources: A table to write that says of each result which files and which DICOM study and
+            series it was made from. It may name patients, so only its owner may read it, and it
+            must not lie in ``out``. Rows of earlier calls stay.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -142,8 +166,8 @@ def segment(
         MissingExtraError: If the backend is not installed.
         MedsegError: If there is no such device, backend or precision.
         DatasetError: If there is no scan.
-        OutputError: If ``out`` cannot be written, holds the scans, or another process is
-            segmenting into it.
+        OutputError: If ``out`` or ``sources`` cannot be written, or ``out`` holds the scans.
+        BusyError: If another process is segmenting into ``out``.
         Exception: The first bug that a scan met, once all others are done.
 
     Examples:
@@ -168,16 +192,22 @@ def segment(
         names_from_headers=names_from_headers,
         split_4d=split_4d,
         channel_names=[channel.name for channel in trained.spec.channels],
+        modalities=modalities,
+        allow_empty=allow_empty,
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
-    segmenter = Segmenter(
-        trained,
-        device,
-        backend=backend,
-        precision=precision,
-        mirror=mirror,
-        fold_ensemble=fold_ensemble,
-    )
+    table = None if sources is None else SourcesTable(Path(sources), out)
+    if table is not None:
+        table.check()
+    with limit_threads(threads):
+        segmenter = Segmenter(
+            trained,
+            device,
+            backend=backend,
+            precision=precision,
+            mirror=mirror,
+            fold_ensemble=fold_ensemble,
+        )
 
     def segment_scan(opened: OpenScan) -> SegmentedScan:
         if opened.kept is not None or opened.volume is None:
@@ -187,9 +217,13 @@ def segment(
         segmentation = prediction.finish(error_map=error_maps)
         return SegmentedScan(opened, segmentation)
 
-    with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
+    with limit_threads(threads), _open_ledger(out) as ledger:
         found = found.keep_former_names(ledger.entries)
+        if table is not None:
+            # Before the first result is there, so that none is ever without its source.
+            table.enter(found.scans)
         _send_notices(found, ledger, listeners)
+        notify(listeners, _describe_start(found, trained.spec))
         batch = ScanBatch(
             segmenter,
             ledger,
@@ -198,9 +232,11 @@ def segment(
             pictures=report,
             error_maps=error_maps,
             resample_uneven=resample_uneven,
+            searched=hash_text(str(resolve_path(scans))),
             listeners=listeners,
         )
         refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
+        skipped = batch.skip(found.skipped)
         results = run_pipeline(
             found.scans,
             read=batch.read,
@@ -209,14 +245,41 @@ def segment(
             on_error=batch.on_error,
             record=batch.record,
         )
+        here = _list_names(found)
+        batch.close_failures(here)
         _write_summaries(ledger, trained.spec, report)
+        gone = _count_gone(ledger, here)
     batch.raise_bug()
     return Batch(
         out,
-        (*refused, *results),
+        (*refused, *skipped, *results),
         _describe_places(found, scans),
         _describe_errors(found, batch.full_errors),
+        gone,
     )
+
+
+def _open_ledger(out: Path) -> AbstractContextManager[Ledger]:
+    return open_ledger(out, [PREVIEWS, ERROR_MAPS])
+
+
+def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
+    title = f"{spec.name} {spec.version}"
+    total = len(found.scans) + len(found.left_out)
+    return BatchStarted(total, len(found.skipped), title)
+
+
+def _count_gone(ledger: Ledger, here: Collection[str]) -> int:
+    """Count the results whose scans were not found this time; they are kept."""
+    entries = ledger.entries.values()
+    return sum(entry.is_good and entry.scan not in here for entry in entries)
+
+
+def _list_names(found: ScanList) -> set[str]:
+    """Return what results call everything that was found."""
+    names = {scan.name for scan in found.scans}
+    names.update(entry.name for entry in (*found.left_out, *found.skipped))
+    return names
 
 
 def _report_search(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
@@ -242,17 +305,10 @@ def _send_notices(
 
 def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
     """Return where each scan, and what was left out, was found, by its name in results."""
-    places = {}
-    for scan in found.scans:
-        first_file = scan.parts[0][0]
-        is_below = first_file.is_relative_to(root)
-        place = (
-            str(first_file.relative_to(root)) if is_below else first_file.name
-        )
-        places[scan.name] = make_printable(place)
-    for entry in found.left_out:
-        places[entry.name] = make_printable(entry.where)
-    return places
+    places = {scan.name: describe_place(scan, root) for scan in found.scans}
+    for entry in (*found.left_out, *found.skipped):
+        places[entry.name] = entry.where
+    return {name: make_printable(place) for name, place in places.items()}
 
 
 def _describe_errors(

@@ -34,7 +34,7 @@ from medseg.preprocessing.transforms import (
 )
 from medseg.volume import Array, Volume
 
-ENTRY_VERSION = 3
+ENTRY_VERSION = 4
 """Raised when what an entry holds changes, so that older ones are made anew."""
 
 FOREGROUND_SAMPLES = 20_000

@@ -34,6 +34,7 @@ from medseg.layouts.case_checks import (
     name_cases,
     set_aside_modalities,
 )
+from medseg.layouts.missing_data import require_data
 from medseg.names import (
     abbreviate,
     is_picture,
@@ -163,6 +164,7 @@ def find_cases(
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
+    require_data(root, spec.data.root)
     selection = make_selection(spec, trust_values)
     listing = list_cases(root, spec.data.format, selection)
     name_segments(listing, selection, ignored=spec.data.ignored)

@@ -61,7 +61,7 @@ _SURELY_HU = -900.0
 _MOST_SAMPLES = 1_000_000
 """Voxels looked at for the share of a range."""
 _OF_PATIENTS = {"CT", "MR", "PT"}
-_KNOWN = {
+KNOWN_MODALITIES = {
     "CT",
     "MR",
     "PT",
@@ -77,6 +77,10 @@ _KNOWN = {
     "ES",
     "IO",
 }
+"""DICOM's codes of modalities that scans of patients have."""
+OTHER_MODALITY = " by its DICOM header, and the bundle's channel"
+"""What is said of every scan of another modality than the bundle's."""
+
 _SYNONYMS = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
 _CHECK_UNITS = "check that its header gives lengths in mm"
 
@@ -167,9 +171,10 @@ def refuse_constant(volume: Volume) -> None:
     Raises:
         ScanError: If every voxel of each channel has the same value.
     """
-    if any(_varies(channel) for channel in volume.array):
-        return
-    value = float(volume.array.flat[0])
+    for channel in range(len(volume.array)):
+        if _varies(volume.get_shown(channel)):
+            return
+    value = float(volume.get_shown(0)[0])
     raise ScanError(
         f"every voxel has the value {value:g}, so there is nothing to segment; check "
         "that the file was written completely"
@@ -214,10 +219,10 @@ def _refuse_other_modality(modalities: Sequence[str], spec: BundleSpec) -> None:
 
 def _check_modality(modality: str, channel: ChannelSpec) -> None:
     wanted = normalize_modality(channel.modality)
-    are_known = modality in _KNOWN and wanted in _KNOWN
+    are_known = modality in KNOWN_MODALITIES and wanted in KNOWN_MODALITIES
     if are_known and modality != wanted:
         raise ScanError(
-            f"is {modality} by its DICOM header, and the bundle's channel {channel.name} is "
+            f"is {modality}{OTHER_MODALITY} {channel.name} is "
             f"{wanted}; give {wanted}, or a bundle for {modality}"
         )
 
@@ -328,47 +333,56 @@ def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
 
 def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     refuse_constant(volume)
-    for channel, voxels in zip(spec.channels, volume.array, strict=True):
-        warning = _find_odd_range(channel, voxels)
+    for number, channel in enumerate(spec.channels):
+        shown = volume.get_shown(number)
+        warning = _find_odd_range(channel, shown, volume.array[number])
         if warning:
             yield warning
 
 
-def _find_odd_range(channel: ChannelSpec, voxels: Array) -> str:
-    """Say what is odd about the intensities of a channel, or nothing."""
-    if not _varies(voxels):
-        value = float(voxels.flat[0])
+def _find_odd_range(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
+    """Say what is odd about the intensities of a channel, or nothing.
+
+    Args:
+        channel: The channel.
+        shown: Its voxels but for padding.
+        voxels: All of them.
+    """
+    if not _varies(shown):
+        value = float(shown.flat[0])
         return (
             f"every voxel of the channel {channel.name} has the value {value:g}"
         )
     modality = normalize_modality(channel.modality)
     if modality == "CT":
-        return _find_doubt_of_hu(channel, voxels)
-    is_hu = _measure_share(sample_voxels(voxels), -math.inf, _SURELY_HU)
+        return _find_doubt_of_hu(channel, shown, voxels)
+    is_hu = _measure_share(sample_voxels(shown), -math.inf, _SURELY_HU)
     if modality == "MR" and is_hu >= LEAST_SHARE:
         return (
-            f"the channel {channel.name} has values from {voxels.min():g}, as CT has them in "
+            f"the channel {channel.name} has values from {shown.min():g}, as CT has them in "
             "air, and the bundle is for MR"
         )
     return ""
 
 
-def _find_doubt_of_hu(channel: ChannelSpec, voxels: Array) -> str:
+def _find_doubt_of_hu(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
     """Say so if a CT does not show air and what is denser, each by more than a stray voxel.
 
     A scan may be cut out of the round field of view and padded with a value below air. Then the
-    padding speaks for the air, unless soft tissue is as dense as bone.
+    padding speaks for the air, unless soft tissue is as dense as bone. Padding that its file
+    declares does so, too: a reader makes it air where what is shown is in HU, and only there.
     """
-    sample = sample_voxels(voxels)
+    sample = sample_voxels(shown)
     thinnest, densest = AIR_HU
     air = _measure_share(sample, thinnest, densest)
+    air_or_padding = _measure_share(sample_voxels(voxels), thinnest, densest)
     padding = _measure_share(sample, -math.inf, thinnest)
     dense = _measure_share(sample, DENSE_HU, math.inf)
     is_padded = padding >= LEAST_SHARE and dense < MOST_DENSE * (1 - padding)
     missing = ""
     if air + padding > 1 - LEAST_SHARE:
         missing = "nothing denser than air"
-    elif air < LEAST_SHARE and not is_padded:
+    elif air_or_padding < LEAST_SHARE and not is_padded:
         missing = "no air"
     if not missing:
         return ""

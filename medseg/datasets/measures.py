@@ -112,8 +112,9 @@ def measure_case(image: Volume, labels: Array) -> CaseMeasures:
     """
     spacing, extent = measure_grid(image)
     ranges = []
-    for channel in image.array:
-        ranges.append(_measure_range(channel))
+    for channel in range(len(image.array)):
+        shown = image.get_shown(channel)
+        ranges.append(_measure_range(shown))
     return CaseMeasures(
         spacing,
         extent,
@@ -162,13 +163,17 @@ def _measure_labels(image: Volume, labels: Array) -> list[LabelMeasures]:
     )
     values = labels[sampled]
     channels = [channel[sampled] for channel in image.array]
+    is_padding = np.zeros(len(values), bool)
+    if image.padding:
+        for channel in range(len(channels)):
+            is_padding |= image.padding.get_channel(channel)[sampled]
     measured = []
     for label, count in counts.items():
         of_label = LabelMeasures(
             label,
             count * image.voxel_ml,
             label in cut,
-            _find_medians(channels, values == label),
+            _find_medians(channels, (values == label) & ~is_padding),
         )
         measured.append(of_label)
     return measured

@@ -55,6 +55,7 @@ class Candidate:
         volume: Which volume of them, where a DICOM file holds several.
         is_hashed: Whether the name is a hash, because files and headers may name the patient.
         warnings: What lies beside it and makes it doubtful.
+        modalities: Those that its DICOM headers state; empty for other files.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Candidate:
     volume: str = ""
     is_hashed: bool = False
     warnings: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ def make_series(series: Series, root: Path) -> Candidate:
         series.volume,
         is_hashed=True,
         warnings=series.warnings,
+        modalities=(series.modality,),
     )
 
 

@@ -17,6 +17,7 @@ from medseg.datasets.scan_candidates import (
     reason_of,
 )
 from medseg.datasets.scan_folders import SearchProgress, search_folder
+from medseg.datasets.scan_modalities import ModalityChoice
 from medseg.datasets.scan_tables import search_table
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
@@ -36,6 +37,7 @@ class ScanList:
     Attributes:
         scans: Sorted by where they are; their names differ.
         left_out: What seems meant to be segmented and cannot be, and why.
+        skipped: Scans of modalities that were not asked for.
         notes: What was passed over because it is no scan: results, labels, reports, text. For
             the person who called: folders are named.
         former_names: What release 0.1.0 called the scans.
@@ -45,6 +47,7 @@ class ScanList:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     former_names: tuple[str, ...] = ()
+    skipped: tuple[LeftOut, ...] = ()
 
     def keep_former_names(self, known: Collection[str]) -> ScanList:
         """Call scans what they were called before, where there are results of these names.
@@ -76,6 +79,8 @@ def find_scans(
     names_from_headers: bool = False,
     split_4d: str = "",
     channel_names: Sequence[str] = (),
+    modalities: Sequence[str] = (),
+    allow_empty: bool = False,
 ) -> ScanList:
     """Find the scans that a path stands for.
 
@@ -97,13 +102,18 @@ def find_scans(
         names_from_headers: Whether DICOM series are named by patient, study and series.
         split_4d: As for ``group_series``.
         channel_names: What the bundle calls its channels.
+        modalities: Which DICOM series to segment, such as ``CT``; all unless given. Files whose
+            headers state no modality are never skipped.
+        allow_empty: Whether there may be nothing to segment.
 
     Raises:
-        DatasetError: If nothing is there to segment.
+        DatasetError: If nothing is there to segment, or ``modalities`` names none.
     """
+    choice = ModalityChoice.parse(modalities)
     search = Search(channels, split_4d, tuple(channel_names))
     _search_path(path, search, progress)
-    if not search.candidates and not search.left_out:
+    is_empty = not search.candidates and not search.left_out
+    if is_empty and not allow_empty:
         raise DatasetError(
             f"no scan was found; files ending in {list_image_suffixes()} and DICOM series are "
             "looked for",
@@ -116,7 +126,52 @@ def find_scans(
     scans = _name_scans(candidates)
     left_out = _keep_names_distinct(search.left_out, scans)
     former_names = _name_candidates(candidates, make_former_name)
-    return ScanList(scans, left_out, tuple(search.notes), tuple(former_names))
+    found = ScanList(scans, left_out, tuple(search.notes), tuple(former_names))
+    found = _skip_other_modalities(found, candidates, choice, path)
+    if not found.scans and not found.left_out and not allow_empty:
+        raise DatasetError(
+            f"none of {len(found.skipped)} scans is of the modality asked for, {choice}",
+            source=path,
+        )
+    return found
+
+
+def _skip_other_modalities(
+    found: ScanList,
+    candidates: Sequence[Candidate],
+    choice: ModalityChoice,
+    root: Path,
+) -> ScanList:
+    """Set apart the scans that were not asked for; the names of the others stay."""
+    kept: list[Scan] = []
+    former_names: list[str] = []
+    skipped: list[LeftOut] = []
+    for scan, former, candidate in zip(
+        found.scans, found.former_names, candidates, strict=True
+    ):
+        reason = choice.find_reason_to_skip(candidate.modalities)
+        if reason:
+            where = describe_place(scan, root)
+            skipped.append(LeftOut(scan.name, where, reason))
+            continue
+        kept.append(scan)
+        former_names.append(former)
+    notes = (*found.notes, *choice.describe_unknown(candidates))
+    return replace(
+        found,
+        scans=tuple(kept),
+        former_names=tuple(former_names),
+        skipped=tuple(skipped),
+        notes=notes,
+    )
+
+
+def describe_place(scan: Scan, root: Path) -> str:
+    """Say where a scan was found, below what was searched if it lies there."""
+    first_file = scan.parts[0][0]
+    if first_file.is_relative_to(root) and first_file != root:
+        return first_file.relative_to(root).as_posix()
+    return first_file.name
 
 
 def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:

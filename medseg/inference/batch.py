@@ -7,7 +7,7 @@ ends the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -21,8 +21,9 @@ from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import admit, check_kind
 from medseg.datasets.integrity import read_scan
+from medseg.datasets.scan_candidates import LeftOut
 from medseg.errors import Fault, OutputError
-from medseg.events import Listener, Notice, Progress, notify
+from medseg.events import Listener, Notice, Progress, ScanDone, notify
 from medseg.inference.earlier_results import (
     EarlierResults,
     find_label_map,
@@ -32,6 +33,7 @@ from medseg.inference.failures import (
     clear_frames,
     concerns_output_folder,
     describe_error,
+    describe_to_caller,
     is_bug,
 )
 from medseg.inference.hashes import hash_scan, make_result_key
@@ -50,6 +52,9 @@ from medseg.io import read_labels, write_labels
 from medseg.networks.devices import get_precision_name
 from medseg.plots.thumbnails import draw_thumbnail
 from medseg.volume import Array, Volume
+
+GONE = "failed before, and is not there any more"
+"""Why a scan is skipped whose files were taken away."""
 
 TASK = "segmenting"
 """The task's name in progress events."""
@@ -97,6 +102,7 @@ class ScanBatch:
         pictures: Whether a picture for the report is drawn of each scan.
         error_maps: Whether a map of probable errors is written for each scan.
         resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
+        searched: Hash of where the scans were looked for.
         listeners: Told of progress and warnings, by the thread that works.
 
     Attributes:
@@ -114,6 +120,7 @@ class ScanBatch:
         pictures: bool,
         error_maps: bool = False,
         resample_uneven: bool = False,
+        searched: str = "",
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._spec = segmenter.spec
@@ -124,6 +131,7 @@ class ScanBatch:
         self._pictures = pictures
         self._error_maps = error_maps
         self._resample_uneven = resample_uneven
+        self._searched = searched
         self._listeners = listeners
         self._total = total
         self._done = 0
@@ -235,7 +243,7 @@ class ScanBatch:
             state = "error"
             self._report_bug(scan, stage, error)
         else:
-            self.full_errors[scan.name] = str(error)
+            self.full_errors[scan.name] = describe_to_caller(error, scan.files)
         warnings = self._earlier.warn_of_stale(scan)
         return self._make_entry(scan.name, state, error=what, warnings=warnings)
 
@@ -249,6 +257,7 @@ class ScanBatch:
             entry = entry.model_copy(update={"seconds": dict(seconds)})
             self._ledger.enter(entry)
         self._done += 1
+        self._tell(entry)
         notify(self._listeners, Progress(TASK, self._done, self._total))
         return entry
 
@@ -256,7 +265,46 @@ class ScanBatch:
         """Enter something that cannot even be tried."""
         entry = self._make_entry(fault.where, "failed", error=fault.what)
         self._ledger.enter(entry)
+        self._tell(entry)
         return entry
+
+    def skip(self, scans: Iterable[LeftOut]) -> list[Entry]:
+        """Enter scans that were not asked for, unless the ledger says so or has their result."""
+        skipped = []
+        for scan in scans:
+            entry = self._make_entry(scan.name, "skipped", reason=scan.reason)
+            earlier = self._ledger.entries.get(scan.name)
+            has_result = earlier is not None and earlier.is_good
+            is_known = earlier is not None and earlier.reason == scan.reason
+            if not has_result and not is_known:
+                self._ledger.enter(entry)
+            self._tell(entry)
+            skipped.append(entry)
+        return skipped
+
+    def close_failures(self, here: Collection[str]) -> None:
+        """Enter that failed scans of earlier calls are gone, so that no report names them for ever.
+
+        Args:
+            here: Every name of this call. What another call found elsewhere stays as it is.
+        """
+        for entry in tuple(self._ledger.entries.values()):
+            is_gone = entry.is_failed and entry.scan not in here
+            if is_gone and entry.searched == self._searched:
+                self._ledger.enter(
+                    self._make_entry(entry.scan, "skipped", reason=GONE)
+                )
+
+    def _tell(self, entry: Entry) -> None:
+        """Tell listeners what became of a scan."""
+        what = entry.error or entry.reason or "; ".join(entry.remarks)
+        seconds = None
+        if entry.state == "done":
+            seconds = sum(entry.seconds.values())
+        elif entry.is_good:
+            what = "unchanged, and its result is kept"
+        event = ScanDone(entry.scan, entry.state, what, seconds)
+        notify(self._listeners, event)
 
     def raise_bug(self) -> None:
         """Raise the first bug met, if there was one, with its traceback."""
@@ -355,6 +403,7 @@ class ScanBatch:
             device=self._device,
             arithmetic=self._arithmetic,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            searched=self._searched,
             **facts,
         )
 

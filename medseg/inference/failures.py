@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import traceback
+from collections.abc import Sequence
+from pathlib import Path
 
 from medseg._support.memory import is_out_of_memory
 from medseg.errors import MedsegError, OutputError
@@ -51,6 +53,25 @@ def describe_error(error: Exception) -> str:
         f"this is a bug in medseg ({type(error).__name__}), not a fault of the scan; please report "
         "it with the traceback that the run ended with"
     )
+
+
+def describe_to_caller(error: Exception, files: Sequence[Path]) -> str:
+    """Return what the person who called is told, texts of headers and all.
+
+    Args:
+        error: What was raised.
+        files: Those of the scan. Whoever shows the text says where the scan lies, so the error's
+            source stands in it only where it is one of many files.
+    """
+    if not isinstance(error, MedsegError):
+        return str(error)
+    text = error.message
+    if error.detail:
+        text = f"{text} ({error.detail})"
+    names = {str(file): file.name for file in files}
+    if len(names) > 1 and error.source in names:
+        return f"{names[error.source]}: {text}"
+    return text
 
 
 def clear_frames(error: Exception) -> None:

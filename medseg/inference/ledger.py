@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
-from medseg.errors import OutputError
+from medseg.errors import BusyError, OutputError
 from medseg.names import LEDGER, is_safe_name
 from medseg.quality.estimates import Quality
 
@@ -41,6 +41,9 @@ State = Literal["done", "failed", "error", "skipped"]
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
+
+_FAILED, _GOOD, _NOT_ASKED_FOR = range(3)
+"""How scans are ordered for review."""
 
 _NOTHING_FOUND = -1.0
 _UNKNOWN_DICE = 2.0
@@ -92,7 +95,10 @@ class Entry(BaseModel):
     """Its name in this batch."""
     state: State
     """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
-    done before and unchanged (returned to the caller, not written)."""
+    nothing was done, because its result is there already and would be the same (returned to the
+    caller, not written), or because it was not asked for."""
+    reason: str = ""
+    """Why it was not asked for; empty unless that is why it was skipped."""
     files: dict[PlainName, str] = {}
     """Result file → its SHA-256."""
     missing: dict[str, str] = {}
@@ -128,11 +134,18 @@ class Entry(BaseModel):
     """The backend that computed it, and its precision."""
     finished: str = ""
     """When, in UTC."""
+    searched: str = ""
+    """Hash of the path of the folder, file or table in which the scan was found."""
 
     @property
     def is_good(self) -> bool:
         """Whether there is a result."""
-        return self.state in ("done", "skipped")
+        return self.state in ("done", "skipped") and not self.reason
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether there should be a result and is none."""
+        return self.state in ("failed", "error")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -154,15 +167,21 @@ class Entry(BaseModel):
         return self.is_good and self.quality is not None and self.quality.review
 
 
-def get_review_order(entry: Entry) -> tuple[bool, float, str]:
-    """Return the sort key that puts failed scans first, then results from the worst to the best."""
+def get_review_order(entry: Entry) -> tuple[int, float, str]:
+    """Return the sort key that puts failed scans first, then results from the worst to the best.
+
+    What was not asked for comes last.
+    """
     name = entry.scan.casefold()
     quality = entry.quality
-    if not entry.is_good or quality is None:
-        return entry.is_good, _UNKNOWN_DICE, name
+    rank = _FAILED if entry.is_failed else _NOT_ASKED_FOR
+    if not entry.is_good:
+        return rank, _UNKNOWN_DICE, name
+    if quality is None:
+        return _GOOD, _UNKNOWN_DICE, name
     if quality.expected_dice is None:
-        return entry.is_good, _NOTHING_FOUND, name
-    return entry.is_good, quality.expected_dice, name
+        return _GOOD, _NOTHING_FOUND, name
+    return _GOOD, quality.expected_dice, name
 
 
 class Ledger:
@@ -219,7 +238,8 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
         parts: Folders in it that hold results, too.
 
     Raises:
-        OutputError: If the folder cannot be written, or another process works in it.
+        OutputError: If the folder cannot be written.
+        BusyError: If another process works in it.
     """
     path = folder / LEDGER
     try:
@@ -284,7 +304,7 @@ def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutputError(
+        raise BusyError(
             "another process is segmenting into this folder; wait for it, stop it, or give "
             "another folder",
             source=folder,

@@ -63,6 +63,7 @@ def render_report(
     """Return the page that ``write_report`` writes."""
     ordered = sorted(entries, key=get_review_order)
     good = [entry for entry in ordered if entry.is_good]
+    failed = [entry for entry in ordered if entry.is_failed]
     warned = [entry for entry in good if entry.remarks]
     flagged = [entry for entry in good if entry.needs_review]
     qualities = [
@@ -76,7 +77,8 @@ def render_report(
         title=title,
         rows=[_make_row(out, entry, names) for entry in ordered],
         good=len(good),
-        failed=len(ordered) - len(good),
+        failed=len(failed),
+        skipped=len(ordered) - len(good) - len(failed),
         warned=len(warned),
         flagged=len(flagged),
         judged=bool(qualities),

@@ -335,7 +335,7 @@ def refuse_overwriting(
         )
     if any(
         _would_be_searched(real_root, real_out, folder)
-        for folder in _list_folders(scans)
+        for folder in (real_root, *_list_folders(scans))
     ):
         raise OutputError(
             "this folder holds scans that are to be segmented; results among them would be taken "

@@ -34,6 +34,7 @@ from medseg.preprocessing.grid import (
     NetworkInput,
     compute_network_grid,
 )
+from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array, Volume
@@ -194,7 +195,9 @@ class SlidingWindow:
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
-        grid = compute_network_grid(volume, self.spec.preprocessing)
+        prep = self.spec.preprocessing
+        volume = lower_padding(volume, prep.crop_above)
+        grid = compute_network_grid(volume, prep)
         windows = Windows(
             self._get_window_size(), grid.shape, self.spec.inference.overlap
         )

@@ -33,6 +33,7 @@ from medseg.io.registry import (
     list_readable_suffixes,
 )
 from medseg.io.voxels import as_labels
+from medseg.padding import stack_padding
 from medseg.volume import Volume
 
 __all__ = [
@@ -130,6 +131,10 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     if not others:
         return first
     array = np.concatenate([volume.array for volume in in_order])
+    padding = stack_padding(
+        [volume.padding for volume in in_order],
+        [volume.array.shape for volume in in_order],
+    )
     warnings: list[str] = []
     modalities: list[str] = []
     for number, volume in enumerate(volumes, start=1):
@@ -143,6 +148,7 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
         array=array,
         warnings=tuple(warnings),
         modalities=tuple(modalities),
+        padding=padding,
     )
 
 
@@ -157,9 +163,9 @@ def with_channels(volume: Volume, wanted: int) -> Volume:
         return volume
     is_grey_picture = channels == 1 and volume.shape[2] == 1
     if is_grey_picture and wanted == 3:
-        return volume.with_array(
-            np.broadcast_to(volume.array, (3, *volume.shape))
-        )
+        colours = np.broadcast_to(volume.array, (3, *volume.shape))
+        padding = stack_padding([volume.padding] * 3, [volume.array.shape] * 3)
+        return replace(volume, array=colours, padding=padding)
     raise ScanError(
         f"the scan has {channels} channel(s), the bundle needs {wanted}; give one file per "
         "channel, or use a bundle that was trained on such scans",

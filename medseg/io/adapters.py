@@ -31,7 +31,8 @@ from medseg.io.nifti_headers import (
 )
 from medseg.io.series_choice import SeriesChoice, read_chosen
 from medseg.io.voxels import check_size, empty_image
-from medseg.volume import Affine, Array, Volume, replace_nonfinite
+from medseg.padding import join_padding, replace_nonfinite
+from medseg.volume import Affine, Array, Volume
 
 Image: TypeAlias = Any
 """An image, a tensor or a data set of another library; these libraries state no types."""
@@ -123,10 +124,10 @@ def as_volume(
             f"spacing and affine are for arrays and tensors; a {type(image).__name__} says itself "
             "where its voxels lie"
         )
-    if _is_path(image):
-        return read_chosen([Path(image)], series)
-    if is_content(image) or _is_list(image):
-        return _read_files(image if _is_list(image) else [image], series)
+    if _is_list(image):
+        return _read_files(image, series)
+    if _is_path(image) or is_content(image):
+        return _read_files([image], series)
     if series is not None:
         raise ScanError(
             f"series chooses among DICOM series; a {type(image).__name__} holds one image"
@@ -207,8 +208,14 @@ def _make_finite(volume: Volume) -> Volume:
     if np.isfinite(extremes).all():
         return volume
     array = volume.array.copy(order="K")
-    warnings = replace_nonfinite(np.moveaxis(array, 0, 3), volume.source)
-    return replace(volume, array=array, warnings=(*volume.warnings, *warnings))
+    channels_last = np.moveaxis(array, 0, 3)
+    padding, warnings = replace_nonfinite(channels_last, volume.source)
+    return replace(
+        volume,
+        array=array,
+        warnings=(*volume.warnings, *warnings),
+        padding=join_padding(padding, volume.padding),
+    )
 
 
 def _from_nibabel(image: Image) -> Volume:
@@ -311,6 +318,8 @@ def _make_volume(
     voxels = empty_image(array.shape, source)
     with np.errstate(over="ignore"):
         voxels[...] = array
-    warnings = replace_nonfinite(voxels, source)
+    padding, warnings = replace_nonfinite(voxels, source)
     array = np.moveaxis(voxels, 3, 0)
-    return Volume(array, affine, name, (*doubts, *warnings), header)
+    return Volume(
+        array, affine, name, (*doubts, *warnings), header, padding=padding
+    )

@@ -35,7 +35,7 @@ class Format:
       file states it. Nothing is flipped, reordered, resampled or guessed; a file whose geometry
       is not certain is refused with ``GeometryError``;
     * voxels of an image that are NaN or infinite take the lowest value of their channel, with a
-      warning (``medseg.volume.replace_nonfinite``);
+      warning (``medseg.padding.replace_nonfinite``);
     * a truncated or otherwise broken file raises ``ScanError``; it never comes back as zeros,
       and no other class of error escapes;
     * opening a file runs no code from it, and its size is checked before memory is taken

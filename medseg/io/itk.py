@@ -24,7 +24,8 @@ from medseg.io.meta_headers import read_meta
 from medseg.io.nrrd_headers import read_nrrd
 from medseg.io.seg_nrrd import read_segments
 from medseg.io.voxels import as_labels, check_size, empty_image
-from medseg.volume import Volume, replace_nonfinite
+from medseg.padding import replace_nonfinite
+from medseg.volume import Volume
 
 _CHUNK = 1 << 20
 _ORTHOGONAL = 1e-4
@@ -46,11 +47,13 @@ def read(files: Sequence[Path]) -> Volume:
     image = empty_image(channels_last.shape, path)
     with np.errstate(over="ignore"):
         image[...] = channels_last
+    padding, remarks = replace_nonfinite(image, path)
     return Volume(
         array=np.moveaxis(image, -1, 0),
         affine=layout.affine,
         source=path.name,
-        warnings=(*layout.warnings, *replace_nonfinite(image, path)),
+        warnings=(*layout.warnings, *remarks),
+        padding=padding,
     )
 
 

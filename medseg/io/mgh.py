@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ from medseg.io.stored_voxels import (
     refuse_broken_stream,
 )
 from medseg.io.voxels import LARGEST_MM, as_labels, check_size
-from medseg.volume import Volume, replace_nonfinite
+from medseg.padding import replace_nonfinite
+from medseg.volume import Volume
 
 _VERSION = 1
 _FOOTER_BYTES = 20
@@ -46,8 +48,10 @@ def read(files: Sequence[Path]) -> Volume:
     with _open_voxels(header, path) as voxels:
         image = voxels.read_image(lambda stored: stored)
         _refuse_cut_footer(voxels)
-    warnings = (*doubts, *replace_nonfinite(image, path))
-    return _make_volume(header, path, np.moveaxis(image, 3, 0), warnings)
+    padding, remarks = replace_nonfinite(image, path)
+    array = np.moveaxis(image, 3, 0)
+    volume = _make_volume(header, path, array, (*doubts, *remarks))
+    return replace(volume, padding=padding)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,11 @@ from medseg.io.stored_voxels import (
     refuse_broken_stream,
 )
 from medseg.io.voxels import as_labels
+from medseg.padding import replace_nonfinite
 from medseg.volume import (
     Affine,
     Volume,
     largest_corner_distance,
-    replace_nonfinite,
 )
 
 _GRID_FIELDS = (
@@ -78,9 +79,12 @@ def read(files: Sequence[Path]) -> Volume:
         image = voxels.read_image(partial(_apply_scaling, scaling=scaling))
     warnings = (*repairs, *doubts)
     is_always_finite = voxels.dtype.kind in "iu" and scaling is None
-    if not is_always_finite:
-        warnings += replace_nonfinite(image, path)
-    return _make_volume(header, path, np.moveaxis(image, 3, 0), warnings)
+    volume = _make_volume(header, path, np.moveaxis(image, 3, 0), warnings)
+    if is_always_finite:
+        return volume
+    padding, remarks = replace_nonfinite(image, path)
+    said = (*volume.warnings, *remarks)
+    return replace(volume, warnings=said, padding=padding)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:

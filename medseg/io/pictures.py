@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from warnings import filterwarnings
@@ -22,7 +23,8 @@ from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.tiff import describe_unread, is_tiff, read_grey
 from medseg.io.voxels import as_labels, check_size
-from medseg.volume import Volume, replace_nonfinite
+from medseg.padding import replace_nonfinite
+from medseg.volume import Volume
 
 # Pillow's warnings are of tags that say nothing of the pixels, and name no file.
 filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
@@ -76,8 +78,9 @@ def read(files: Sequence[Path]) -> Volume:
     with np.errstate(over="ignore"):
         image = pixels.astype(np.float32)
     channels_last = image.transpose(1, 2, 0)[:, :, None]
-    warnings += replace_nonfinite(channels_last, path)
-    return _make_volume(path, image, warnings)
+    padding, remarks = replace_nonfinite(channels_last, path)
+    volume = _make_volume(path, image, (*warnings, *remarks))
+    return replace(volume, padding=padding)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:

@@ -300,8 +300,21 @@ def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
     copy = state.images / f"{name}.nii.gz"
     if not copy.is_file():
         volume = read_image(scan.parts[channel], volume=scan.volume)
+        if volume.padding:
+            marked = volume.with_array(volume.padding.mark(volume.array))
+            write_first_channel(get_training_copy(copy), marked)
+        # Last, because then neither is made again.
         write_first_channel(copy, volume)
     return copy
+
+
+def get_training_copy(copy: Path) -> Path:
+    """Return where a copy lies in which padding is NaN, which viewers would stumble over.
+
+    NIfTI has no other way to say what is padding, and without it fine-tuning would normalise the
+    copy otherwise than the series is normalised when it is segmented.
+    """
+    return copy.parent / "training" / copy.name
 
 
 def write_first_channel(path: Path, volume: Volume) -> None:
@@ -317,7 +330,8 @@ def write_first_channel(path: Path, volume: Volume) -> None:
 
 def _shrink_voxels(voxels: Array) -> Array:
     """Return the voxels as 16-bit integers if these hold them exactly, else as they are."""
-    if np.abs(voxels).max() > np.iinfo(np.int16).max:
+    # Not `max > …`, which would be false for NaN.
+    if not np.abs(voxels).max() <= np.iinfo(np.int16).max:
         return voxels
     small = np.rint(voxels).astype(np.int16)
     if not np.array_equal(small, voxels):

@@ -31,7 +31,7 @@ from medseg.events import Listener, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
 from medseg.label_server.audit import AuditLog
-from medseg.label_server.cases import make_nifti_copy
+from medseg.label_server.cases import get_training_copy, make_nifti_copy
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version, VersionInfo, Versions
 from medseg.metrics.metrics import CaseScores, score_case
@@ -281,6 +281,8 @@ def list_training_files(state: StateFolder, scan: Scan) -> list[Path]:
         is_whole_image = len(part) == 1 and file.is_file() and not scan.volume
         if not is_whole_image:
             file = make_nifti_copy(state, scan, channel)
+            marked = get_training_copy(file)
+            file = marked if marked.is_file() else file
         files.append(file)
     return files
 

@@ -14,6 +14,7 @@ from medseg.layouts.contract import CaseListing, Layout, Selection
 from medseg.layouts.dataset_json import LISTING
 from medseg.layouts.dicom import DicomLayout
 from medseg.layouts.folders import FoldersLayout
+from medseg.layouts.missing_data import require_data
 from medseg.layouts.msd import MsdLayout
 from medseg.layouts.nnunet import NnunetLayout
 from medseg.layouts.tree import TreeLayout, list_tree
@@ -109,26 +110,23 @@ def list_cases(
     """
     check_layout_name(layout)
     try:
+        require_data(root)
         if root.is_dir():
             return _list_folder(
                 root,
                 layout,
                 selection,
             )
-        if root.is_file():
-            return _list_file(
-                root,
-                layout,
-                selection,
-            )
+        return _list_file(
+            root,
+            layout,
+            selection,
+        )
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DatasetError(
             f"cannot be read: {reason}", source=error.filename or root
         ) from error
-    raise DatasetError(
-        "there is no such folder; --data says where the data is", source=root
-    )
 
 
 def _list_folder(

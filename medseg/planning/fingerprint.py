@@ -49,7 +49,7 @@ QUANTILES = np.linspace(0, 1, 201)
 MAX_LABEL_VALUES = 1000
 """A file with more different values is not a label map."""
 
-_CACHE_VERSION = 4
+_CACHE_VERSION = 5
 _MAX_LISTED_VALUE = 65535
 _MAX_WORKERS = 4
 _MAX_SAMPLES = 1_000_000
@@ -61,9 +61,9 @@ class ChannelStatistics:
     """Intensities of one channel of one case.
 
     Attributes:
-        minimum: Of all voxels.
-        maximum: Of all voxels.
-        percentile_99_5: Of all voxels.
+        minimum: Of all voxels, but for padding.
+        maximum: Of the same.
+        percentile_99_5: Of the same.
         foreground: Quantiles of the labelled voxels, at ``QUANTILES``; empty without labels.
     """
 
@@ -379,7 +379,10 @@ def inspect_case(
     else:
         measured = _measure_encoded(label, labels)
     foreground = measured.indices > 0
-    channels = [_measure_channel(voxels, foreground) for voxels in image.array]
+    channels = [
+        _measure_channel(image, channel, foreground)
+        for channel in range(len(image.array))
+    ]
     right, anterior, superior = _find_anatomical_axes(image)
     shape, spacing = image.shape, image.spacing
     return CaseFingerprint(
@@ -455,16 +458,19 @@ def _get_label_values(label: Volume) -> Array:
 
 
 def _measure_channel(
-    voxels: Array, foreground: npt.NDArray[np.bool_]
+    image: Volume, channel: int, foreground: npt.NDArray[np.bool_]
 ) -> ChannelStatistics:
     quantiles: list[float] = []
-    labelled = _sample(voxels[foreground])
+    if image.padding:
+        foreground = foreground & ~image.padding.get_channel(channel)
+    labelled = _sample(image.array[channel][foreground])
     if labelled.size:
         quantiles = np.quantile(labelled, QUANTILES).tolist()
-    sample = _sample(voxels.ravel(order="K"))
+    shown = image.get_shown(channel)
+    sample = _sample(shown)
     return ChannelStatistics(
-        minimum=float(voxels.min()),
-        maximum=float(voxels.max()),
+        minimum=float(shown.min()),
+        maximum=float(shown.max()),
         percentile_99_5=float(np.quantile(sample, 0.995)),
         foreground=tuple(round(value, 6) for value in quantiles),
     )
@@ -504,7 +510,10 @@ def _compute_nonzero_share(
     """Return the share of the image in the bounding box of what is not zero."""
     if image.array.min() < 0:
         return 1.0
-    nonzero: npt.NDArray[np.bool_] = np.any(image.array > 0, axis=0)
+    is_above: npt.NDArray[np.bool_] = image.array > 0
+    if image.padding:
+        is_above &= ~image.padding.get_mask()
+    nonzero: npt.NDArray[np.bool_] = np.any(is_above, axis=0)
     box = _find_bounding_box(nonzero)
     if box is None:
         return 1.0

@@ -17,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medseg.bundle.spec import BundleSpec, PreprocessingSpec, Window
+from medseg.bundle.spec import BundleSpec, PreprocessingSpec
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
+from medseg.preprocessing.normalisation import (
+    normalise_shown,
+    takes_statistics,
+)
 from medseg.preprocessing.resampling import (
     GridMap,
     Shape,
@@ -29,16 +33,15 @@ from medseg.preprocessing.resampling import (
 )
 from medseg.preprocessing.transforms import (
     IMAGE,
+    build_chain,
     build_empty_scan_error,
-    build_transform,
-    preprocessing_steps,
+    normalisation_steps,
 )
 from medseg.volume import Affine, Array, Volume
 
 Box = tuple[slice, slice, slice]
 Flags = npt.NDArray[np.bool_]
 
-_GEOMETRY = ("Orientationd", "CropForegroundd", "Spacingd")
 _AS_STORED = np.array([[0.0, 1], [1, 1], [2, 1]])
 """nibabel's orientation that leaves every axis where it is."""
 _AT_ONCE = 1 << 22
@@ -122,19 +125,9 @@ class NetworkInput:
     """
 
     def __init__(self, spec: BundleSpec) -> None:
-        from monai.transforms import Compose
-
-        steps = preprocessing_steps(spec)
-        normalisation = [
-            build_transform(step)
-            for step in steps
-            if step["_target_"] not in _GEOMETRY
-        ]
-        self._normalise = Compose(normalisation)
-        # A window maps each voxel by itself; everything else needs the whole image.
-        self._is_voxelwise = all(
-            isinstance(kind, Window) for kind in spec.intensities
-        )
+        self._normalise = build_chain(normalisation_steps(spec))
+        self._intensities = spec.intensities
+        self._takes_statistics = takes_statistics(spec.intensities)
 
     def __call__(
         self,
@@ -158,6 +151,10 @@ class NetworkInput:
         image = resample_linear(
             grid.crop(volume.array), grid.scan_to_network, device
         )
+        if volume.padding and self._takes_statistics:
+            mask = grid.crop(volume.padding.get_mask())
+            share = resample_linear(mask, grid.scan_to_network, device)
+            return normalise_shown(image, share, self._intensities)
         # The slowest axis in memory first: then planes are taken that lie together.
         order = sorted((1, 2, 3), key=image.stride, reverse=True)
         try:
@@ -173,7 +170,7 @@ class NetworkInput:
         return normalised.permute(0, *back)
 
     def _normalise_in_place(self, image: torch.Tensor) -> torch.Tensor:
-        if not self._is_voxelwise:
+        if self._takes_statistics:
             return self._normalise_all(image)
         voxels_per_plane = math.prod(image.shape[2:])
         planes_at_once = max(1, _AT_ONCE // voxels_per_plane)

@@ -16,15 +16,23 @@ import torch
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.spec import BundleSpec, Intensity, MinMax, Window, ZScore
 from medseg.errors import ScanError
+from medseg.padding import Padding
+from medseg.preprocessing.normalisation import (
+    lower_padding,
+    normalise_shown,
+    takes_statistics,
+)
 from medseg.volume import Array, Volume
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
+    from monai.transforms import Compose
 
 Step = dict[str, Any]
 """One transform as MONAI's configs write it: its class under ``_target_``, and its arguments."""
 
 IMAGE, LABEL = "image", "label"
+_PADDING = "padding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,11 @@ def preprocessing_steps(
         The transforms in order. Input and output are ``(channels, i, j, k)``; the output lies
         on the network's grid (RAS-oriented, ``spacing_mm``), normalised.
     """
+    return geometry_steps(spec, keys) + normalisation_steps(spec)
+
+
+def geometry_steps(spec: BundleSpec, keys: Sequence[str]) -> list[Step]:
+    """State the part of the chain that moves voxels."""
     keys = list(keys)
     steps: list[Step] = []
     prep = spec.preprocessing
@@ -93,14 +106,17 @@ def preprocessing_steps(
                 "pixdim": [
                     -1.0 if mm is None else mm for mm in prep.spacing_mm
                 ],
-                "mode": ["bilinear", "nearest"][: len(keys)],
+                "mode": [
+                    "nearest" if key == LABEL else "bilinear" for key in keys
+                ],
                 "padding_mode": "border",
             }
         )
-    return steps + _normalisation_steps(spec)
+    return steps
 
 
-def _normalisation_steps(spec: BundleSpec) -> list[Step]:
+def normalisation_steps(spec: BundleSpec) -> list[Step]:
+    """State the part of the chain that changes values: those of images, not of labels."""
     intensities = spec.intensities
     if len(set(intensities)) == 1:
         return _intensity_steps(intensities[0], IMAGE)
@@ -193,11 +209,12 @@ class Preprocessing:
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
-        from monai.transforms import Compose
-
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
-        steps = preprocessing_steps(spec, keys)
-        self.chain = Compose([build_transform(step) for step in steps])
+        self.chain = build_chain(preprocessing_steps(spec, keys))
+        # For scans with padding, which all other steps know nothing of.
+        self._geometry = build_chain(geometry_steps(spec, (*keys, _PADDING)))
+        self._intensities = spec.intensities
+        self._takes_statistics = takes_statistics(spec.intensities)
         self._crop_above = spec.preprocessing.crop_above
 
     def __call__(
@@ -216,14 +233,31 @@ class Preprocessing:
             ScanError: If the scan cannot be brought onto the grid, or no voxel is above
                 ``crop_above``.
         """
+        volume = lower_padding(volume, self._crop_above)
         self._refuse_empty(volume)
         data = {IMAGE: _make_meta_tensor(volume.array, volume)}
         if label is not None:
             data[LABEL] = _make_meta_tensor(label[None], volume)
         try:
+            if volume.padding and self._takes_statistics:
+                return self._process_padded(data, volume, volume.padding)
             return self.chain(data)  # type: ignore[no-any-return]
         except (MemoryError, RuntimeError, ValueError) as error:
             raise _explain(error, volume) from error
+
+    def _process_padded(
+        self,
+        data: dict[str, MetaTensor],
+        volume: Volume,
+        padding: Padding,
+    ) -> dict[str, MetaTensor]:
+        data[_PADDING] = _make_meta_tensor(padding.get_mask(), volume)
+        moved: dict[str, MetaTensor] = self._geometry(data)
+        share = moved.pop(_PADDING).as_tensor()
+        image = moved[IMAGE].as_tensor()
+        normalised = normalise_shown(image, share, self._intensities)
+        moved[IMAGE].set_array(normalised)
+        return moved
 
     def _refuse_empty(self, volume: Volume) -> None:
         if self._crop_above is None:
@@ -262,18 +296,21 @@ def build_empty_scan_error(threshold: float, volume: Volume) -> ScanError:
     )
 
 
-def build_transform(step: Step) -> Any:
-    """Build one of the chain's MONAI transforms.
+def build_chain(steps: Sequence[Step]) -> Compose:
+    """Build MONAI's transforms.
 
     Args:
-        step: As ``preprocessing_steps`` states it; ``_target_`` names a class of
+        steps: As ``preprocessing_steps`` states them; ``_target_`` names a class of
             ``monai.transforms`` and comes from this module, never from a bundle.
     """
     import monai.transforms
 
-    arguments = dict(step)
-    transform_class = getattr(monai.transforms, arguments.pop("_target_"))
-    return transform_class(**arguments)
+    transforms = []
+    for step in steps:
+        arguments = dict(step)
+        transform_class = getattr(monai.transforms, arguments.pop("_target_"))
+        transforms.append(transform_class(**arguments))
+    return monai.transforms.Compose(transforms)
 
 
 def _make_meta_tensor(array: Array, volume: Volume) -> MetaTensor:

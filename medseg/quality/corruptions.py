@@ -50,20 +50,23 @@ def corrupt_volume(
     """
     corruption = CORRUPTIONS[kind] if isinstance(kind, str) else kind
     channels = []
-    for channel in volume.array:
+    for number, channel in enumerate(volume.array):
         rng = np.random.default_rng(seed)
-        channels.append(_corrupt_channel(channel, corruption, severity, rng))
+        bulk = _measure_bulk(volume.get_shown(number))
+        corrupted = _corrupt_channel(channel, bulk, corruption, severity, rng)
+        channels.append(corrupted)
     return volume.with_array(np.stack(channels))
 
 
 def _corrupt_channel(
     channel: Array,
+    bulk: tuple[np.float32, np.float32],
     corruption: Corruption,
     severity: float,
     rng: np.random.Generator,
 ) -> Image:
     """Bring the bulk of a channel to 0…1, corrupt it, and bring it back."""
-    offset, width = _measure_bulk(channel)
+    offset, width = bulk
     image = (channel.astype(np.float32) - offset) / width
     corrupted = corruption(image.astype(np.float32), severity, rng)
     restored = corrupted * width + offset

@@ -15,6 +15,7 @@ from support.cli import call
 from medseg.testing import write_dataset
 
 COMMANDS = [
+    "download",
     "plan",
     "train",
     "segment",

@@ -14,6 +14,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import admit, check_kind, check_volume
 from medseg.errors import GeometryError, ScanError
+from medseg.padding import Padding
 from medseg.volume import Volume
 
 
@@ -272,3 +273,33 @@ def test_doubts_join_what_the_reader_noticed() -> None:
     first, second = admit(scan, spec("CT")).warnings
     assert first == "a slice was missing"
     assert "no air" in second
+
+
+def padded(scan: Volume, value: float, thousandths: float) -> Volume:
+    """Return a volume of which the last voxels are padding with a value."""
+    array = scan.array.copy()
+    is_padding = np.zeros(array.size, bool)
+    is_padding[-int(20 * thousandths) :] = True
+    array.reshape(-1)[is_padding] = value
+    mask = is_padding.reshape(array.shape)
+    return replace(scan, array=array, padding=Padding.from_mask(mask))
+
+
+def test_padding_is_no_part_of_what_an_image_shows() -> None:
+    # All that is shown has one value.
+    with pytest.raises(ScanError, match="every voxel has the value 0"):
+        check_volume(padded(ct(), -1024, 300), spec("CT"))
+    # Values of air in an MR, but for its padding.
+    assert check_volume(padded(ct((200, 500)), -1024, 300), spec("MR")) == ()
+    # Of what is shown, nothing is denser than air.
+    air = padded(ct((-1000, 500), (-990, 500)), -1024, 300)
+    (warning,) = check_volume(air, spec("CT"))
+    assert "nothing denser than air" in warning
+
+
+def test_padding_that_a_reader_made_air_speaks_for_hounsfield_units() -> None:
+    cut_out = ct((-60, 300), (40, 400), (900, 100))
+    assert check_volume(padded(cut_out, -1024, 200), spec("CT")) == ()
+    shifted = ct((964, 300), (1064, 400))
+    (warning,) = check_volume(padded(shifted, 964, 200), spec("CT"))
+    assert "no air" in warning

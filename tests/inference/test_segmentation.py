@@ -21,9 +21,7 @@ def a_result(shape: tuple[int, int, int] = (6, 5, 4), **facts) -> Segmentation:
     scan = Volume.from_numpy(np.ones(shape), spacing=(1.0, 2.0, 3.0))
     labels = np.zeros(shape, np.uint8)
     labels[2, 3] = 1
-    return Segmentation(
-        labels, LIVER, {"liver": 24.0}, grid=scan.grid, **facts
-    )
+    return Segmentation(labels, LIVER, {"liver": 24.0}, grid=scan.grid, **facts)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +81,9 @@ def test_a_result_of_an_unknown_bundle_is_no_dicom(tmp_path: Path) -> None:
 
 
 def test_a_result_is_shown_in_short() -> None:
-    assert repr(a_result()) == "Segmentation(6×5×4; liver 24.0 ml; not calibrated)"
+    assert (
+        repr(a_result()) == "Segmentation(6×5×4; liver 24.0 ml; not calibrated)"
+    )
     quality = Quality(
         0.934, labels={"liver": LabelQuality(0.934)}, is_calibrated=True
     )

@@ -141,7 +141,9 @@ KINDS: dict[str, Make] = {
     "pydicom data sets": lambda folder: shuffled(read_datasets(folder)),
     "data sets without file meta": bare_datasets,
     "bytes of DICOM": lambda f: [x.read_bytes() for x in dicom_files(f)],
-    "files of DICOM": lambda f: [io.BytesIO(x.read_bytes()) for x in dicom_files(f)],
+    "files of DICOM": lambda f: [
+        io.BytesIO(x.read_bytes()) for x in dicom_files(f)
+    ],
     "bytes of .nii": lambda folder: (folder / "scan.nii").read_bytes(),
     "bytes of .nii.gz": lambda folder: (folder / "scan.nii.gz").read_bytes(),
     "bytearray": lambda f: bytearray((f / "scan.nii.gz").read_bytes()),
@@ -322,13 +324,17 @@ def test_pictures_are_read_from_bytes(tmp_path: Path) -> None:
 
 
 def nifti_pair() -> bytes:
-    header = bytearray(nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)).to_bytes())
+    header = bytearray(
+        nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)).to_bytes()
+    )
     header[344:348] = b"ni1\0"
     return bytes(header)
 
 
 def nrrd_of(field: bytes) -> bytes:
-    header = b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n"
+    header = (
+        b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n"
+    )
     place = b"space: LPS\nspace directions: (1,0,0) (0,1,0) (0,0,1)\n"
     return header + place + field + b"\n\n"
 

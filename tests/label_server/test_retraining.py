@@ -232,6 +232,27 @@ def test_training_reads_files_as_they_are_and_dicom_as_a_copy(
     assert np.array_equal(read_image(files[1]).array, read_image(slices).array)
 
 
+def test_training_leaves_out_the_padding_that_segmenting_leaves_out(
+    state: StateFolder, tmp_path: Path
+) -> None:
+    stored = dicom.voxels() // 4 + 100
+    stored[:2] = 63536
+    datasets = dicom.series(stored, Modality="MR")
+    for ds in datasets:
+        ds.add_new("PixelPaddingValue", "US", 63536)
+    folder = dicom.save(tmp_path / "series", datasets)
+    slices = tuple(sorted(folder.iterdir()))
+    expected = read_image(slices)
+    (file,) = list_training_files(state, Scan("a", (slices,)))
+    copy = read_image(file)
+    for volume in (copy, expected):
+        assert volume.padding is not None
+    assert np.array_equal(copy.padding.get_mask(), expected.padding.get_mask())
+    assert np.array_equal(copy.array, expected.array)
+    # Viewers see numbers everywhere.
+    assert read_image(state.images / "a.nii.gz").padding is None
+
+
 def test_progress_is_noted_for_viewers(state: StateFolder) -> None:
     assert read_progress(state) == {}
     progress = TrainingProgress(state)

@@ -205,3 +205,38 @@ def test_a_label_map_in_another_order_is_measured_where_it_lies(
     label = nib.load(case.label)
     nib.save(in_other_order(label, (2, 0, 1), (-1, 1, 1)), case.label)
     assert inspect_case(case) == straight
+
+
+def test_padding_is_left_out_of_all_that_is_measured(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    image = rng.gamma(2, 50, (9, 8, 7)).astype(np.float32) + 5
+    label = np.zeros((9, 8, 7), np.uint8)
+    label[2:5, 2:5, 2:5] = 1
+    plain = inspect_case(write_case(tmp_path / "plain", image, label))
+    around = ((2, 2), (0, 3), (0, 0))
+    framed = np.pad(image, around, constant_values=np.nan)
+    # A voxel that shows nothing, but was labelled.
+    framed[4, 2, 2] = np.nan
+    labels = np.pad(label, around)
+    padded = inspect_case(write_case(tmp_path / "padded", framed, labels))
+    assert plain.measures is not None
+    assert padded.measures is not None
+    # Of one labelled voxel less and one shown voxel less; the rest is the same.
+    (channel,), (expected,) = padded.channels, plain.channels
+    assert channel.minimum == expected.minimum
+    assert channel.maximum == expected.maximum
+    assert channel.percentile_99_5 == pytest.approx(
+        expected.percentile_99_5, rel=0.02
+    )
+    inside = np.delete(image[2:5, 2:5, 2:5].reshape(-1), 0)
+    assert channel.foreground[100] == pytest.approx(np.median(inside))
+    ((low, high),) = padded.measures.ranges
+    shown = np.delete(
+        image.reshape(-1), np.ravel_multi_index((2, 2, 2), image.shape)
+    )
+    assert [low, high] == pytest.approx(np.quantile(shown, [0.005, 0.995]))
+    (measured,) = padded.measures.labels
+    assert measured.medians == pytest.approx((np.median(inside),))
+    # Padding is no foreground: the box of what is above 0 is that of the image.
+    assert plain.nonzero_share == 1
+    assert padded.nonzero_share == pytest.approx(9 * 8 / (13 * 11))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from medseg.padding import Padding
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.testing import make_phantom
 from medseg.volume import Volume
@@ -87,3 +88,22 @@ def test_a_corruption_of_ones_own_gets_the_bulk_from_0_to_1_and_its_scale_back()
     assert seen[0][0] == pytest.approx([0, 1], abs=1e-4)
     assert seen[0][1] == 0.4
     assert same.array == pytest.approx(volume.array, rel=1e-4, abs=0.1)
+
+
+def test_padding_has_no_part_in_where_the_bulk_of_an_image_lies() -> None:
+    scan = phantom()
+    is_padding = np.zeros(scan.array.shape, bool)
+    is_padding[:, :4] = True
+    array = np.where(is_padding, np.float32(-1e5), scan.array)
+    padding = Padding.from_mask(is_padding)
+    padded = Volume(array, scan.affine, padding=padding)
+    seen = []
+
+    def keep(image, severity, rng):
+        seen.append(image)
+        return image
+
+    corrupt_volume(padded, keep, 0.5, seed=0)
+    low, high = np.percentile(scan.array[~is_padding], [1, 99])
+    expected = (array - low) / (high - low)
+    assert np.allclose(seen[0], expected[0], atol=1e-4)

@@ -10,9 +10,10 @@ import numpy as np
 
 from medseg.errors import ScanError
 from medseg.io.dicom.frames import Frame, Frames
-from medseg.io.dicom.padding import Image, PaddingMask, fill_padding
+from medseg.io.dicom.padding import Image, fill_padding
 from medseg.io.dicom.pixels import read_planes, refuse_truncated
 from medseg.io.voxels import empty_image
+from medseg.padding import Padding
 
 Warnings = tuple[str, ...]
 
@@ -22,7 +23,7 @@ _MUCH_BETTER = 0.5
 
 def read_image(
     frames: Frames, source: Path, modality: str
-) -> tuple[Image, Warnings]:
+) -> tuple[Image, Padding | None, Warnings]:
     """Read the intensities of frames, in order of ``k``.
 
     Args:
@@ -31,18 +32,18 @@ def read_image(
         modality: What the header says: in CT padding becomes air, elsewhere the lowest value.
 
     Returns:
-        Shape ``(i, j, k)``; and warnings.
+        Shape ``(i, j, k)``; which voxels are padding; and warnings.
 
     Raises:
         ScanError: If pixels cannot be read, or slices of a CT were scaled unlike their
             neighbours.
     """
-    image, padding, warnings = _read_planes(frames, source)
+    image, declared, warnings = _read_planes(frames, source)
     is_ct = modality == "CT"
-    doubts = fill_padding(image, padding, is_ct=is_ct)
+    padding, doubts = fill_padding(image, declared, is_ct=is_ct)
     if is_ct:
-        doubts += _compare_scalings(image, frames)
-    return image, (*warnings, *doubts)
+        doubts += _compare_scalings(image, frames, padding)
+    return image, padding, (*warnings, *doubts)
 
 
 def read_label_image(frames: Frames, source: Path) -> tuple[Image, Warnings]:
@@ -53,12 +54,12 @@ def read_label_image(frames: Frames, source: Path) -> tuple[Image, Warnings]:
 
 def _read_planes(
     frames: Frames, source: Path
-) -> tuple[Image, PaddingMask, Warnings]:
+) -> tuple[Image, Padding, Warnings]:
     refuse_truncated(frames)
     first = frames[0]
     shape = (first.columns, first.rows, len(frames))
     image = empty_image(shape, source)
-    padding = PaddingMask()
+    padding = Padding((1, *shape))
     strays = 0
     planes = read_planes(frames)
     for k, plane in enumerate(planes):
@@ -83,7 +84,9 @@ def _describe_strays(strays: int, count: int) -> Warnings:
 # --- scaling ------------------------------------------------------------------------------
 
 
-def _compare_scalings(image: Image, frames: Frames) -> Warnings:
+def _compare_scalings(
+    image: Image, frames: Frames, padding: Padding | None
+) -> Warnings:
     """Compare slices of a CT that have another slope or intercept than the next one.
 
     A slice may have its own, as in PET. But if it continued its neighbour much better with the
@@ -102,8 +105,13 @@ def _compare_scalings(image: Image, frames: Frames) -> Warnings:
             continue
         slab = image[:, :, k]
         next_slab = image[:, :, k + 1]
-        as_stated += _measure_step(slab, next_slab)
         rescaled = _rescale(next_slab, after, frame)
+        if padding:
+            is_shown = ~(padding.get(k) | padding.get(k + 1))
+            slab = slab[is_shown]
+            next_slab = next_slab[is_shown]
+            rescaled = rescaled[is_shown]
+        as_stated += _measure_step(slab, next_slab)
         as_neighbour += _measure_step(slab, rescaled)
     if as_neighbour < _MUCH_BETTER * as_stated:
         raise ScanError(

@@ -1,7 +1,7 @@
 """What pixels become that lie outside the image: a scanner pads its round image to a square.
 
 In CT they become air, in other images the lowest value that a pixel of the image has. Padding
-that looks like that already stays as it is, bit for bit.
+that looks like that already stays as it is, bit for bit. All of it is left out of statistics.
 
 Source: DICOM PS3.3 C.7.5.1.1.2. By it, no pixel of the image has the padding value, which lies
 outside the range of the image; a value inside that range is no padding, whatever the header says.
@@ -9,14 +9,12 @@ outside the range of the image; a value inside that range is no padding, whateve
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.io.dicom.pixel_format import Mask
+from medseg.padding import Padding
 
 Image = npt.NDArray[np.float32]
 
@@ -28,30 +26,6 @@ _AIR_RANGE_HU = (-1100.0, -900.0)
 _SURELY_BELOW_WATER_HU = -50.0
 _FEWEST_BELOW_WATER = 0.01
 """Fat, lung or air are this share of a CT, if it is in HU; else only noise reaches below 0."""
-
-
-@dataclass(slots=True)
-class PaddingMask:
-    """Which pixels of an image are padding, slice by slice; eight pixels take a byte."""
-
-    _packed: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
-
-    def add(self, k: int, is_padding: Mask) -> None:
-        """Take the pixels of slice ``k`` that are padding, shape ``(i, j)``."""
-        self._packed[k] = np.packbits(is_padding)
-
-    def __bool__(self) -> bool:
-        return bool(self._packed)
-
-    def get(self, k: int, shape: Sequence[int]) -> Mask:
-        """Return the padding of slice ``k``, shape ``(i, j)``."""
-        packed = self._packed.get(k)
-        if packed is None:
-            return np.zeros(shape, bool)
-        size = math.prod(shape)
-        bits = np.unpackbits(packed, count=size)
-        is_padding = bits.astype(bool)
-        return is_padding.reshape(shape)
 
 
 @dataclass(slots=True)
@@ -91,8 +65,8 @@ class _Range:
 
 
 def fill_padding(
-    image: Image, padding: PaddingMask, *, is_ct: bool
-) -> tuple[str, ...]:
+    image: Image, padding: Padding, *, is_ct: bool
+) -> tuple[Padding | None, tuple[str, ...]]:
     """Give padding the value of air, or the lowest of the image, in place.
 
     Args:
@@ -101,46 +75,50 @@ def fill_padding(
         is_ct: Whether intensities are HU, if the header is right.
 
     Returns:
-        A warning if a CT's header calls values padding that lie among those of tissue.
+        What is padding indeed, ``None`` if nothing is; and a warning if a CT's header calls values
+        padding that lie among those of tissue.
     """
     if not padding:
-        return ()
+        return None, ()
     inside, outside = _measure(image, padding)
     if not inside.count or not outside.count:
-        return ()
+        return None, ()
     fewest = _FEWEST_BELOW_WATER * inside.count
     if is_ct and inside.below_water >= fewest:
         return _fill_hu(image, padding, inside, outside)
     # In a signal 0 is nothing: background that nobody has to replace.
     is_background = outside.lowest >= 0 and outside.highest <= inside.lowest
-    if not is_background and not inside.is_around(outside):
+    if not is_background:
+        if inside.is_around(outside):
+            return None, ()
         _fill(image, padding, inside.lowest)
-    return ()
+    return padding, ()
 
 
 def _fill_hu(
-    image: Image, padding: PaddingMask, inside: _Range, outside: _Range
-) -> tuple[str, ...]:
+    image: Image, padding: Padding, inside: _Range, outside: _Range
+) -> tuple[Padding | None, tuple[str, ...]]:
     lowest_air, highest_air = _AIR_RANGE_HU
     is_below_tissue = outside.highest <= highest_air
     if is_below_tissue and outside.lowest >= lowest_air:
-        return ()
+        return padding, ()
     if not is_below_tissue and inside.is_around(outside):
-        return (
+        warning = (
             f"the header calls {outside.count} voxels padding, but their value lies among those "
-            "of tissue, so they were read as they are",
+            "of tissue, so they were read as they are"
         )
+        return None, (warning,)
     _fill(image, padding, AIR_HU)
-    return ()
+    return padding, ()
 
 
-def _measure(image: Image, padding: PaddingMask) -> tuple[_Range, _Range]:
+def _measure(image: Image, padding: Padding) -> tuple[_Range, _Range]:
     """Return the values of the image, and those of its padding."""
     inside = _Range()
     outside = _Range()
     for k in range(image.shape[2]):
         slab = image[:, :, k]
-        is_padding = padding.get(k, slab.shape)
+        is_padding = padding.get(k)
         padded = slab[is_padding]
         outside.add(padded)
         others = slab[~is_padding]
@@ -148,8 +126,8 @@ def _measure(image: Image, padding: PaddingMask) -> tuple[_Range, _Range]:
     return inside, outside
 
 
-def _fill(image: Image, padding: PaddingMask, value: float) -> None:
+def _fill(image: Image, padding: Padding, value: float) -> None:
     for k in range(image.shape[2]):
         slab = image[:, :, k]
-        is_padding = padding.get(k, slab.shape)
+        is_padding = padding.get(k)
         slab[is_padding] = value

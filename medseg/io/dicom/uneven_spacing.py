@@ -15,6 +15,7 @@ import numpy.typing as npt
 from medseg.io.dicom.frames import Frames, Vector
 from medseg.io.dicom.geometry import compute_uneven_affine
 from medseg.io.voxels import empty_image
+from medseg.padding import Padding
 from medseg.volume import Affine
 
 Image = npt.NDArray[np.float32]
@@ -85,6 +86,21 @@ class UnevenGrid:
             upper = image[:, :, above]
             resampled[:, :, k] = lower * (1 - weight) + upper * weight
         return resampled
+
+    def resample_padding(
+        self, padding: Padding | None, source: Path
+    ) -> Padding | None:
+        """Return the voxels of the grid that padding has a part in.
+
+        Args:
+            padding: Of the slices.
+            source: As for ``resample``.
+        """
+        if not padding:
+            return None
+        share = padding.get_channel(0).astype(np.float32)
+        resampled = self.resample(share, source)
+        return Padding.from_mask(resampled[None] > 0)
 
     def _locate_plane(self, k: int) -> tuple[int, np.float32]:
         """Return the slice below a plane of the grid, and the weight of the slice above."""

@@ -41,7 +41,8 @@ from medseg.io.dicom.stacks import (
 from medseg.io.dicom.uneven_spacing import UnevenGrid
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels
-from medseg.volume import Volume, replace_nonfinite
+from medseg.padding import join_padding, replace_nonfinite
+from medseg.volume import Volume
 
 _MOST_VOLUMES_LISTED = 4
 
@@ -122,7 +123,7 @@ def read_label_series(files: Sequence[Path]) -> Volume:
         series = replace(_read_headers(files), is_label=True)
         volume = _read_volume(series, source)
     labels = as_labels(volume.array, source)
-    return replace(volume, array=labels)
+    return replace(volume, array=labels, padding=None)
 
 
 def _get_source(files: Sequence[Path]) -> Path:
@@ -170,14 +171,17 @@ def _read_volume(
         grid = UnevenGrid.fit(frames)
         affine = grid.affine
         remarks = (grid.describe(),)
+    padding = None
     if series.is_label:
         image, doubts = read_label_image(frames, source)
     else:
-        image, doubts = read_image(frames, source, series.modality)
+        image, padding, doubts = read_image(frames, source, series.modality)
     if grid is not None:
         image = grid.resample(image, source)
+        padding = grid.resample_padding(padding, source)
         slices = replace(slices, planes=grid.nearest_planes)
-    doubts += replace_nonfinite(image)
+    strange, strange_values = replace_nonfinite(image)
+    doubts += strange_values
     warnings = (*series.warnings, *left_out, *copies, *remarks, *doubts)
     return Volume(
         image[None],
@@ -186,6 +190,7 @@ def _read_volume(
         warnings,
         slices,
         modalities=(series.modality,),
+        padding=join_padding(padding, strange),
     )
 
 

@@ -199,3 +199,71 @@ def test_numbers_with_fractions_have_padding_too(tmp_path):
         ds.FloatPixelPaddingValue = -9999.5
     volume = read_image(made.save(tmp_path, datasets))
     assert np.array_equal(volume.array[0], np.where(corners(), -1024, ct()))
+
+
+def marked(volume: Volume) -> np.ndarray:
+    """Return which voxels are padding, none where the volume knows of none."""
+    if volume.padding is None:
+        return np.zeros(SHAPE, bool)
+    return volume.padding.get_mask()[0]
+
+
+@pytest.mark.parametrize(
+    ("modality", "padding"),
+    [("CT", -2000), ("CT", -1024), ("MR", -2000), ("MR", 0)],
+)
+def test_padding_is_known_to_all_that_comes_after_the_reader(
+    tmp_path, modality, padding
+):
+    values = np.maximum(ct(), -1000) if modality == "CT" else abs(ct()) + 1
+    stored = np.where(corners(), padding, values).astype(np.int16)
+    volume = read(tmp_path, stored, padding, Modality=modality)
+    assert np.array_equal(marked(volume), corners())
+
+
+def test_values_that_a_header_calls_padding_wrongly_count(tmp_path):
+    hu = ct()
+    hu[-1] = 0
+    tissue = read(tmp_path / "ct", hu.astype(np.int16), 0)
+    phase = np.random.default_rng(4).integers(-4096, 4095, SHAPE)
+    phase[3:5, 3:5] = 0
+    signal = read(tmp_path / "mr", phase.astype(np.int16), 0, Modality="MR")
+    nothing = read(tmp_path / "no", np.full(SHAPE, -2000, np.int16), -2000)
+    for volume in (tissue, signal, nothing):
+        assert volume.padding is None
+
+
+def test_an_image_without_padding_carries_nothing(tmp_path):
+    assert read(tmp_path, ct().astype(np.int16), -2000).padding is None
+
+
+def test_slices_interpolated_with_padding_are_padding(tmp_path):
+    stored = np.where(corners(), -2000, ct()).astype(np.int16)
+    stored[0, 0, :2] = 50
+    datasets = made.series(stored)
+    for ds in datasets:
+        ds.add_new("PixelPaddingValue", "SS", -2000)
+    made.move(datasets[2], made.NORMAL * 1.5)
+    folder = made.save(tmp_path, datasets)
+    volume = read_image(folder, resample_uneven=True)
+    assert volume.shape == (8, 8, 4)
+    is_padding = volume.padding.get_mask()[0]
+    assert is_padding[0, 0].tolist() == [False, False, True, True]
+    assert is_padding[0, 1].all()
+    assert not is_padding[3].any()
+
+
+def test_a_number_that_is_none_is_padding_beside_declared_one(tmp_path):
+    hu = ct().astype(np.float32)
+    hu[corners()] = -9999.5
+    hu[4, 4, 1] = np.nan
+    datasets = made.series(hu)
+    for ds in datasets:
+        ds.FloatPixelData = ds.PixelData
+        del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+        ds.FloatPixelPaddingValue = -9999.5
+    volume = read_image(made.save(tmp_path, datasets))
+    expected = corners()
+    expected[4, 4, 1] = True
+    assert np.array_equal(marked(volume), expected)
+    assert volume.array[0, 4, 4, 1] == -1024

@@ -1,0 +1,44 @@
+"""How many threads arithmetic may take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
+
+
+def announce_threads(count: int | None) -> None:
+    """Tell libraries that are loaded from now on how many threads to take; ``None`` tells nothing.
+
+    Those of arrays and images read it once, when they are loaded; processes that are started
+    inherit it.
+    """
+    if count is not None:
+        os.environ.update(dict.fromkeys(_VARIABLES, str(count)))
+
+
+@contextlib.contextmanager
+def limit_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch, and OpenVINO models that are compiled within, compute in so many threads.
+
+    Args:
+        count: At least 1; ``None`` changes nothing.
+    """
+    if count is None:
+        yield
+        return
+    import torch
+
+    former = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
