@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         LabelQuality,
         MaskQuality,
         Quality,
+        ShownQuality,
     )
     from medseg.volume import Volume
 
@@ -111,6 +112,7 @@ _HOMES = {
     "ScanError": "medseg.errors",
     "Segmentation": "medseg.inference.segmentation",
     "Segmenter": "medseg.inference.segmenter",
+    "ShownQuality": "medseg.quality.estimates",
     "Statistic": "medseg.metrics.statistics",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
@@ -177,6 +179,7 @@ __all__ = [
     "ScanError",
     "Segmentation",
     "Segmenter",
+    "ShownQuality",
     "Statistic",
     "TrainingError",
     "Volume",

@@ -13,7 +13,6 @@ from medseg.cli.output import format_count, open_terminal
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
-    from medseg.bundle.spec import BundleSpec
     from medseg.cli.terminal import Terminal
     from medseg.commands.plan import Plan
 
@@ -251,33 +250,14 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
 
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
-    cases = len(plan.fingerprint.cases)
-    origin = format_count(cases, "case") if cases else "nnU-Net's plans"
-    for sentence in plan.recognised:
-        terminal.say(f"recognised: {sentence}")
-    for line in _describe(plan.spec, origin):
+    from medseg.commands.plan_summary import describe_plan
+
+    for line in describe_plan(plan):
         terminal.say(line)
     if explain:
         _show_choices(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
     terminal.say(f"  train it  medseg train {plan.file}")
-
-
-def _describe(spec: BundleSpec, origin: str) -> list[str]:
-    training = spec.training
-    labels = ", ".join(label.name for label in spec.labels)
-    lines = [f"{origin}; {format_count(len(spec.labels), 'label')}: {labels}"]
-    if spec.regions:
-        regions = ", ".join(region.name for region in spec.regions)
-        lines.append(f"{format_count(len(spec.regions), 'region')}: {regions}")
-    patch = " × ".join(str(size) for size in training.patch)
-    schedule = f"about {training.steps} steps"
-    if training.budget_minutes:
-        schedule += f" in {training.budget_minutes:g} minutes"
-    lines.append(
-        f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
-    )
-    return lines
 
 
 def _draft_table(
@@ -288,7 +268,7 @@ def _draft_table(
     labels: str | None,
 ) -> None:
     """Write a table of cases to fill in."""
-    from medseg.commands.plan import draft_table
+    from medseg.commands.case_table import draft_table
 
     complete, count = draft_table(
         dataset, file, images=images or (), labels=labels
@@ -306,7 +286,7 @@ def _draft_table(
 def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
     """Print the reasons that an existing bundle gives."""
     from medseg.bundle.bundle import load_bundle
-    from medseg.commands.plan import list_choices
+    from medseg.planning.choices import list_choices
 
     rows = list_choices(load_bundle(bundle).spec)
     if not rows:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg._support.files import atomic_folder
+from medseg._support.files import atomic_folder, write_atomically
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -243,9 +243,7 @@ def _export_to_openvino(
         return _convert(bundle, comparison, listeners)
     _require_empty(out)
     with atomic_folder(out) as folder:
-        (folder / BUNDLE_FILE).write_text(
-            format_spec(bundle.spec), encoding="utf-8"
-        )
+        write_atomically(folder / BUNDLE_FILE, format_spec(bundle.spec))
         _copy_weights(bundle, folder)
         _copy(
             bundle.folder / MODELS,

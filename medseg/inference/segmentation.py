@@ -111,7 +111,7 @@ class Segmentation:
         parts = [shape, found or "nothing found", self._describe_quality()]
         if self.warnings:
             parts.append(f"{len(self.warnings)} warning(s)")
-        return f"Segmentation({'; '.join(parts)})"
+        return f"Segmentation({'; '.join(filter(None, parts))})"
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; names in it are made inert."""
@@ -120,25 +120,32 @@ class Segmentation:
             cells = "".join(f"<td>{html.escape(text)}" for text in row)
             lines.append(f"<tr>{cells}</tr>")
         lines.append("</table>")
-        for text in (self._describe_quality(), *self.warnings):
+        for text in filter(None, (self._describe_quality(), *self.warnings)):
             lines.append(f"<p>{html.escape(text)}</p>")
         return "\n".join(lines)
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         """Give name, volume and expected Dice of each structure that was found."""
+        shown = self.quality.shown
         for name, ml in self.volumes_ml.items():
             if ml:
-                expected = ""
-                if self.quality.is_calibrated and name in self.quality.labels:
-                    expected = f"{self.quality.labels[name].expected:.2f}"
+                dice = shown.labels.get(name)
+                expected = "" if dice is None else f"{dice:.2f}"
                 size = f"{ml:.1f}" if ml >= 1 else f"{ml:.2g}"
                 yield name, f"{size} ml", expected
 
     def _describe_quality(self) -> str:
-        quality = self.quality
-        if quality.expected is None or not quality.is_calibrated:
-            return "not calibrated"
-        return f"expected Dice {quality.expected:.2f}"
+        """Say what people are shown of its quality at every door; nothing where nobody judged."""
+        if self.quality.expected is None:
+            return ""
+        shown = self.quality.shown
+        parts = [shown.text]
+        if shown.expected is not None:
+            parts = [f"expected Dice {shown.text}", shown.bound]
+        if shown.review:
+            parts.append("to be reviewed")
+        parts.extend(shown.reasons)
+        return ", ".join(filter(None, parts))
 
     def _require_grid(self) -> Volume:
         if self.grid is None:

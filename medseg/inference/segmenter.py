@@ -17,7 +17,9 @@ from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.input_checks import admit
+from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
+from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import GeometryError, MedsegError, ScanError
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
@@ -65,8 +67,8 @@ class Segmenter:
             the name of a backend that another package registers.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on a CPU, so that
             label maps equal stock MONAI's, and what the hardware is fast in on a GPU.
-        mirror: Whether to average over flips along the axes the bundle was trained to flip; as
-            the bundle says unless given.
+        mirror: Whether to average over flips along the bundle's mirror axes; as the bundle says
+            unless given.
         fold_ensemble: Whether to average over all networks of a bundle that has one per fold;
             else the first one is used.
         gpu_memory: Most bytes of GPU memory for image and scores; what does not fit lies in the
@@ -125,7 +127,7 @@ class Segmenter:
         self.backend, loaded = load_members(
             self.bundle, files, backend, self.device, dtype
         )
-        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
+        axes = self.spec.mirror_axes if mirror else ()
         self._loaded: Ensemble | None = Ensemble(
             loaded, self.spec.network.dims, axes
         )
@@ -224,7 +226,17 @@ class Segmenter:
             self._calibration,
             self._keep_largest,
             self.spec,
+            self._measure(volume),
+            self.bundle.is_made_up,
         )
+
+    def _measure(self, volume: Volume) -> RangeCheck | None:
+        """Measure a scan for the comparison with what the bundle was validated on."""
+        validated = self.bundle.trained.validated
+        if validated is None:
+            return None
+        measures = measure_scan(volume)
+        return RangeCheck(validated, self.spec, measures, volume.voxel_ml)
 
     def judge(self, volume: VolumeLike, labels: Array) -> MaskQuality:
         """Estimate how good labels made by someone else are, without a reference.

@@ -29,11 +29,8 @@ from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
-from medseg.preprocessing.grid import (
-    NetworkGrid,
-    NetworkInput,
-    compute_network_grid,
-)
+from medseg.preprocessing.grid import NetworkGrid, compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
@@ -198,8 +195,13 @@ class SlidingWindow:
         prep = self.spec.preprocessing
         volume = lower_padding(volume, prep.crop_above)
         grid = compute_network_grid(volume, prep)
+        inference = self.spec.inference
         windows = Windows(
-            self._get_window_size(), grid.shape, self.spec.inference.overlap
+            self._get_window_size(),
+            grid.shape,
+            inference.overlap,
+            inference.window_steps == "even",
+            inference.window_weights,
         )
         labels = np.zeros(
             volume.shape,

@@ -57,6 +57,8 @@ def write_trained_bundle(
         members=members,
         quality=report.quality,
         keep_largest=report.keep_largest,
+        validated=report.validated,
+        made_up=report.made_up,
     )
     write_trained(_with_stages(trained, report.stages), folder.path)
     decided = Bundle(run.spec, folder.path).decided

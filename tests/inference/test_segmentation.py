@@ -81,15 +81,14 @@ def test_a_result_of_an_unknown_bundle_is_no_dicom(tmp_path: Path) -> None:
 
 
 def test_a_result_is_shown_in_short() -> None:
-    assert (
-        repr(a_result()) == "Segmentation(6×5×4; liver 24.0 ml; not calibrated)"
-    )
+    assert repr(a_result()) == "Segmentation(6×5×4; liver 24.0 ml)"
     quality = Quality(
         0.934, labels={"liver": LabelQuality(0.934)}, is_calibrated=True
     )
     seen = repr(a_result(quality=quality, warnings=("odd",)))
     assert "expected Dice 0.93" in seen
     assert "1 warning(s)" in seen
+    assert "not calibrated" in repr(a_result(quality=Quality(0.9)))
     nothing = Segmentation(np.zeros((2, 2, 2), np.uint8), LIVER, {"liver": 0.0})
     assert "nothing found" in repr(nothing)
 

@@ -34,7 +34,14 @@ PARTS = {
         "LabelStatistics",
         "LesionCounts",
     ),
-    *("Listener", "Padding", "Prediction", "QualityEntry", "Region"),
+    *(
+        "Listener",
+        "Padding",
+        "Prediction",
+        "QualityEntry",
+        "Region",
+        "ShownQuality",
+    ),
     *("Statistic", "VolumeLike"),
 }
 """Public because signatures name them; nobody makes one, so they need no example."""

@@ -58,6 +58,7 @@ PUBLIC = [
     "ScanError",
     "Segmentation",
     "Segmenter",
+    "ShownQuality",
     "Statistic",
     "TrainingError",
     "Volume",

@@ -14,6 +14,7 @@ from medseg.bundle.spec.data import (
 )
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.bundle.spec.intensity import (
+    FROM_0_TO_1,
     Intensity,
     IntensitySequence,
     IntensityStep,
@@ -50,9 +51,12 @@ from medseg.bundle.spec.trained import (
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
+    LabelRange,
+    MeasureRange,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
+    ValidatedRange,
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
@@ -69,6 +73,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DEFAULT_LOSS",
     "FITTED",
+    "FROM_0_TO_1",
     "GROUPS",
     "LEAST_AGREEMENT",
     "RAS",
@@ -90,8 +95,10 @@ __all__ = [
     "IntensityStep",
     "KeepLargestDecision",
     "KeepLargestFinding",
+    "LabelRange",
     "LabelSpec",
     "MaskPoolSpec",
+    "MeasureRange",
     "MinMax",
     "NamedNetworkSpec",
     "NetworkSpec",
@@ -109,6 +116,7 @@ __all__ = [
     "TrainedSpec",
     "TrainingSpec",
     "UNetSpec",
+    "ValidatedRange",
     "Window",
     "ZScore",
     "refuse_syntax",
