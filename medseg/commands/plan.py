@@ -13,6 +13,7 @@ import torch
 
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
+from medseg.bundle.schema_file import write_schema_beside
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError, OutputError
 from medseg.events import Listener
@@ -335,6 +336,7 @@ def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
     """Write a bundle after making sure that its fields and its network fit together."""
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
+    write_schema_beside(file)
     write_atomically(
         file, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     )
