@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import Device, Split4D
-from medseg.cli.output import format_count, open_terminal
+from medseg.cli.options import AsJson, Device, Split4D
+from medseg.cli.output import format_count, open_terminal, print_json
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
@@ -128,6 +128,15 @@ def plan(
         ),
     ] = 0,
     device: Device = "auto",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time some steps of the planned network on this device, some 10 seconds, and say "
+            "how long training takes and how much memory.",
+        ),
+    ] = True,
+    as_json: AsJson = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Print every choice with its reason."),
@@ -198,8 +207,14 @@ def plan(
             label_values=label_values,
             stray_voxels=leave_out_stray,
             device=device,
+            measure=measure,
             listeners=[terminal],
         )
+    if as_json:
+        from medseg.commands.plan_summary import list_plan_fields
+
+        print_json([list_plan_fields(planned) for planned in plans])
+        return
     for planned in plans:
         _print_plan(terminal, planned, explain)
 
