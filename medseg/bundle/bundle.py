@@ -108,6 +108,15 @@ class Bundle:
         return self.spec.model_copy(update={"inference": inference})
 
     @property
+    def is_made_up(self) -> bool:
+        """Whether it was trained on made-up data, so that its results say nothing of patients.
+
+        Raises:
+            BundleError: If its ``trained.json`` is wrong.
+        """
+        return self.spec.data.made_up or self.trained.made_up
+
+    @property
     def data_root(self) -> Path:
         """The folder of its training data."""
         return (self.folder / self.spec.data.root).resolve()

@@ -15,8 +15,10 @@ from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
 from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
+from medseg.datasets.validated_range import measure_range
 from medseg.errors import recordable_text
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
+from medseg.layouts.dataset_json import states_made_up
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
@@ -287,6 +289,8 @@ def _train_session(
         lineage=run.lineage,
         stages=stages,
         stopped_early=stopped_early,
+        validated=measure_range(dataset.measures, session.spec),
+        made_up=states_made_up(run.data),
     )
     write_trained_bundle(session.run, report, session.listeners)
 

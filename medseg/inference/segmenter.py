@@ -15,6 +15,8 @@ from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.input_checks import admit
+from medseg.datasets.measures import measure_scan
+from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import GeometryError, MedsegError, ScanError
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
@@ -191,7 +193,17 @@ class Segmenter:
             label_set,
             self._calibration,
             self._keep_largest,
+            self._measure(volume),
+            self.bundle.is_made_up,
         )
+
+    def _measure(self, volume: Volume) -> RangeCheck | None:
+        """Measure a scan for the comparison with what the bundle was validated on."""
+        validated = self.bundle.trained.validated
+        if validated is None:
+            return None
+        measures = measure_scan(volume)
+        return RangeCheck(validated, self.spec, measures, volume.voxel_ml)
 
     def judge(
         self, volume: Volume | Files | Image, labels: Array

@@ -10,11 +10,11 @@ from typing import Any
 from medseg.bundle.schema_file import SCHEMA_BESIDE
 from medseg.errors import DatasetError, MedsegError
 from medseg.events import Listener, Notice, notify
+from medseg.interop.nnunet.plans import read_nnunet_plans
 from medseg.layouts import LISTING
 from medseg.planning.constraints import Constraints
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.from_nnunet import convert_plans
-from medseg.planning.nnunet_plans import read_nnunet_plans
 
 
 def draft_converted(

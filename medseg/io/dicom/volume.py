@@ -132,6 +132,7 @@ class _SeriesHeaders:
         modality: ``CT``, ``MR``, …
         frames: Its slices.
         warnings: Why files were left out.
+        regions: Regions of the body that they name.
         is_label: Whether its intensities are label values.
     """
 
@@ -139,6 +140,7 @@ class _SeriesHeaders:
     modality: str
     frames: tuple[Frame, ...]
     warnings: Warnings
+    regions: tuple[str, ...] = ()
     is_label: bool = False
 
 
@@ -179,6 +181,7 @@ def _read_volume(
         warnings,
         slices,
         modalities=(series.modality,),
+        regions=series.regions,
         padding=join_padding(padding, strange),
     )
 
@@ -211,11 +214,18 @@ def _read_headers(files: Iterable[Path]) -> _SeriesHeaders:
     _require_one_series(slices)
     frames: list[Frame] = []
     modality = ""
+    regions: tuple[str, ...] = ()
     for header in slices:
         frames.extend(header.frames)
         modality = modality or header.modality
-    uid = slices[0].series
-    return _SeriesHeaders(uid, modality, tuple(frames), tuple(reasons))
+        regions = regions or header.regions
+    return _SeriesHeaders(
+        slices[0].series,
+        modality,
+        tuple(frames),
+        tuple(reasons),
+        regions,
+    )
 
 
 def _read_image_headers(
