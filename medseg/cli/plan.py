@@ -181,13 +181,8 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            if any((*others, *of_data, split_4d)):
-                raise MedsegError(
-                    "is planned already: --explain prints its reasons, and no other option goes "
-                    "with it",
-                    source=dataset,
-                )
-            _explain_bundle(terminal, dataset)
+            has_options = any((*others, *of_data, split_4d))
+            _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
             _draft_table(terminal, dataset, draft_csv, images, label_pattern)
@@ -210,13 +205,7 @@ def plan(
             measure=measure,
             listeners=[terminal],
         )
-    if as_json:
-        from medseg.commands.plan_summary import list_plan_fields
-
-        print_json([list_plan_fields(planned) for planned in plans])
-        return
-    for planned in plans:
-        _print_plan(terminal, planned, explain)
+    _print_plans(terminal, plans, explain, as_json)
 
 
 def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
@@ -263,6 +252,18 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
     raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
 
 
+def _print_plans(
+    terminal: Terminal, plans: Sequence[Plan], explain: bool, as_json: bool
+) -> None:
+    from medseg.commands.plan_summary import list_plan_fields
+
+    if as_json:
+        print_json([list_plan_fields(planned) for planned in plans])
+        return
+    for planned in plans:
+        _print_plan(terminal, planned, explain)
+
+
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     from medseg.commands.plan_summary import describe_plan
@@ -298,8 +299,19 @@ def _draft_table(
         )
 
 
-def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
-    """Print the reasons that an existing bundle gives."""
+def _explain_bundle(
+    terminal: Terminal, bundle: Path, has_options: bool
+) -> None:
+    """Print the reasons that an existing bundle gives.
+
+    Raises:
+        MedsegError: If it gives none, or other options were given.
+    """
+    if has_options:
+        raise MedsegError(
+            "is planned already: --explain prints its reasons, and no other option goes with it",
+            source=bundle,
+        )
     from medseg.bundle.bundle import load_bundle
     from medseg.planning.choices import list_choices
 
