@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from medseg.cli.demo import demo
 from medseg.cli.download import download
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
+from medseg.cli.import_model import import_model
 from medseg.cli.label import label
 from medseg.cli.output import (
     INTERRUPTED,
@@ -59,14 +60,16 @@ _COMMANDS = (
     label,
     user,
     export,
+    import_model,
     check,
     demo,
     bundles,
     plugins,
     schema,
 )
+_NAMES: dict[Any, str] = {import_model: "import"}  # a word of Python's
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(_NAMES.get(_command))(_command)
 
 
 def _print_version(is_asked: bool) -> None:
