@@ -102,6 +102,11 @@ def _hash_weights(bundle: Bundle) -> list[str]:
     refiner = bundle.folder / REFINER_FILE
     if refiner.is_file():
         files.append(refiner)
+    # What is read in their place where trained.json states it; older bundles have none.
+    for name in sorted(bundle.trained.files):
+        file = bundle.weights.with_name(name)
+        if file not in files and file.is_file():
+            files.append(file)
     hashes = []
     for file in files:
         try:

@@ -4,9 +4,14 @@
 ``schedule``) are functions of its fingerprint and of the constraints, and open nothing; ``draft``
 applies them in turn. Where nnU-Net's rules (Isensee et al., Nat Methods 2021) are good they are
 taken: the median spacing, the coarse axis, CT windows, kernels and strides that follow the
-spacing. Plans that nnU-Net itself has written are converted (``nnunet_plans``, ``from_nnunet``).
+spacing. Plans that nnU-Net itself has written are converted (``from_nnunet``).
 """
 
+from medseg.interop.nnunet.plans import (
+    NnunetPlans,
+    is_nnunet_plans,
+    read_nnunet_plans,
+)
 from medseg.planning.choices import list_choices
 from medseg.planning.constraints import Constraints, Notes, parse_minutes
 from medseg.planning.description import (
@@ -31,11 +36,6 @@ from medseg.planning.label_requests import (
 from medseg.planning.mask_labels import LabelWishes
 from medseg.planning.network import choose_network, compute_max_patch_voxels
 from medseg.planning.nnunet_bundle import draft_converted
-from medseg.planning.nnunet_plans import (
-    NnunetPlans,
-    is_nnunet_plans,
-    read_nnunet_plans,
-)
 from medseg.planning.schedule import choose_training
 
 __all__ = [

@@ -26,8 +26,10 @@ from medseg.bundle.spec.intensity import (
 )
 from medseg.bundle.spec.network import (
     GROUPS,
+    LevelledSpec,
     NamedNetworkSpec,
     NetworkSpec,
+    StagedUNetSpec,
     UNetSpec,
 )
 from medseg.bundle.spec.parts import (
@@ -53,6 +55,7 @@ from medseg.bundle.spec.trained import (
     KeepLargestFinding,
     LabelRange,
     MeasureRange,
+    OriginSpec,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
@@ -97,12 +100,14 @@ __all__ = [
     "KeepLargestFinding",
     "LabelRange",
     "LabelSpec",
+    "LevelledSpec",
     "MaskPoolSpec",
     "MeasureRange",
     "MinMax",
     "NamedNetworkSpec",
     "NetworkSpec",
     "NoNormalisation",
+    "OriginSpec",
     "PreprocessingSpec",
     "QualityFinding",
     "QualitySpec",
@@ -112,6 +117,7 @@ __all__ = [
     "ResamplingSpec",
     "Spec",
     "Squash",
+    "StagedUNetSpec",
     "TrackingSpec",
     "TrainedSpec",
     "TrainingSpec",

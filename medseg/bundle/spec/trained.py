@@ -6,13 +6,18 @@ is checked as strictly: a trained bundle may come from a stranger.
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medseg.bundle.spec.parts import Fraction, ShortText, Spec
+from medseg.bundle.spec.exported import Digest
+from medseg.bundle.spec.parts import Fraction, ShortText, Spec, equals
 
+WeightFile = Annotated[
+    str, Field(pattern=r"^[a-z0-9_]{1,40}\.(pt|safetensors)$")
+]
 MemberFile = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}\.pt$")]
 Knots = Annotated[tuple[Fraction, ...], Field(min_length=2, max_length=1000)]
 
@@ -170,6 +175,31 @@ class KeepLargestFinding(Spec):
         )
 
 
+class OriginSpec(Spec):
+    """Where an imported bundle's weights come from."""
+
+    software: ShortText
+    """What trained them: `nnU-Net v2`."""
+    model: ShortText
+    """How that software calls the model: `nnUNetTrainer__nnUNetPlans__3d_fullres`."""
+    dataset: ShortText
+    """How that software calls the data they were trained on."""
+    licence: ShortText = "unknown"
+    """Licence of the weights, as the person who imported them stated it."""
+    files: Annotated[
+        dict[ShortText, Digest], Field(min_length=1, max_length=200)
+    ]
+    """Files of the original, relative to its folder → SHA-256."""
+    imported_with: ShortText
+    """Version of medseg."""
+
+    @property
+    def short_hash(self) -> str:
+        """Tells one original from another: of the hashes of all its files."""
+        joined = "\n".join(sorted(self.files.values()))
+        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
 class TrainedSpec(Spec):
     """What a training run found."""
 
@@ -183,6 +213,14 @@ class TrainedSpec(Spec):
     """Absent where no cases were held out to calibrate on."""
     keep_largest: KeepLargestFinding | None = None
     """Absent where `inference.keep_largest` names the labels, or no cases were held out."""
+    files: Annotated[
+        dict[WeightFile, Digest],
+        Field(max_length=300, exclude_if=equals({})),
+    ] = Field(default={})
+    """Files of weights beside this one → SHA-256. A `.safetensors` file that is named here is read
+    in place of the `.pt` file of its name."""
+    origin: Annotated[OriginSpec | None, Field(exclude_if=equals(None))] = None
+    """Where the weights come from, if other software trained them."""
     validated: ValidatedRange | None = None
     """Absent where there were too few training cases, and in bundles of release 0.1.0."""
     made_up: bool = False
