@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,5 +79,7 @@ def test_in_a_browser_the_page_fits_narrow_and_wide_screens(
             assert browser.run(
                 "return document.documentElement.scrollWidth <= innerWidth"
             ), width
-            assert browser.run("return document.images[0].naturalWidth") > 300
+            browser.run("document.images[0].scrollIntoView()")
+            loaded = "return document.images[0].naturalWidth > 300"
+            browser.wait("picture", partial(browser.run, loaded), 10)
         assert browser.log() == []
