@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from medseg._support.platform import IS_WINDOWS
+from medseg._support.platform.files import extend_path, is_in_use, rename, sync
 from medseg.errors import OutputError, ScanError
 
 PART = ".part-"
@@ -63,6 +65,7 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
     """
+    path = extend_path(path)
     with _raising_output_error(path, "file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(path.suffixes[-2:])
@@ -74,10 +77,10 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
         try:
             yield temporary
             # The content first: a name that is on the disk before it would be an empty file.
-            _sync(temporary)
+            sync(temporary)
             _apply_umask(temporary, mode)
-            temporary.replace(path)
-            _sync(path.parent)
+            rename(temporary, path)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -98,16 +101,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be written or the disk is full.
     """
+    path = extend_path(path)
     with _raising_output_error(path, "folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
         try:
             yield temporary
             for file in temporary.rglob("*"):
-                _sync(file)
+                sync(file)
             _apply_umask(temporary, 0o777)
             _replace_folder(path, temporary)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -135,8 +139,11 @@ def _raising_output_error(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        advice = "check its folder's permissions and the free space"
+        if is_in_use(error):
+            advice += ", and close what has it open"
         raise OutputError(
-            f"cannot write this {kind}; check its folder's permissions and the free space",
+            f"cannot write this {kind}; {advice}",
             source=path,
             detail=error.strerror or str(error),
         ) from error
@@ -144,22 +151,21 @@ def _raising_output_error(path: Path, kind: str) -> Iterator[None]:
 
 def _replace_folder(path: Path, temporary: Path) -> None:
     if not path.exists():
-        temporary.replace(path)
+        rename(temporary, path)
         return
     # A folder that is not empty cannot be replaced in one step: the former one steps aside.
-    former = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
-    path.replace(former)
-    temporary.replace(path)
-    shutil.rmtree(former)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
+    former = aside / path.name
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        rename(path, former)
+        rename(temporary, path)
+    except OSError:
+        if former.exists():
+            rename(former, path)
+        aside.rmdir()
+        raise
+    # What a reader still holds open stays on Windows.
+    shutil.rmtree(aside, ignore_errors=IS_WINDOWS)
 
 
 def _apply_umask(path: Path, mode: int) -> None:

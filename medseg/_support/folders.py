@@ -6,9 +6,10 @@ import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from medseg._support.files import SPECIAL, is_special
+from medseg._support.platform.files import identify_folder
 from medseg.errors import Fault
 
 SkipRule = Callable[[Path], str | None]
@@ -70,7 +71,10 @@ def find_listed(folder: Path, text: str) -> Path:
 
     Names with accents and the like are written in several forms, and a list made on one system
     and files copied from another may differ in them: what is there in another form is meant.
+    Windows puts ``\\`` between folders, other systems ``/``.
     """
+    if "\\" in text and not os.path.lexists(folder / text):
+        text = PureWindowsPath(text).as_posix()  # a list made on Windows
     if text.isascii():
         return folder / text
     found = folder
@@ -103,13 +107,12 @@ class _Walk:
     files: list[Path] = field(default_factory=list)
     left_out: list[Fault] = field(default_factory=list)
     skipped: list[Fault] = field(default_factory=list)
-    entered: set[tuple[int, int]] = field(default_factory=set)
+    entered: set[tuple[int, int] | str] = field(default_factory=set)
 
     def list_folder(self, folder: Path) -> list[Path]:
         """Take the files of ``folder`` and return its folders, sorted."""
         try:
-            status = folder.stat()
-            identity = (status.st_dev, status.st_ino)
+            identity = identify_folder(folder)
             if identity in self.entered:
                 return []
             self.entered.add(identity)
@@ -158,7 +161,7 @@ class _Walk:
         self.left_out.append(self._fault(path, reason))
 
     def _fault(self, path: Path, reason: str) -> Fault:
-        return Fault(str(path.relative_to(self.root)), reason)
+        return Fault(path.relative_to(self.root).as_posix(), reason)
 
 
 def _reason(error: OSError) -> str:

@@ -57,6 +57,6 @@ def read_git_state() -> str:
 def _git(folder: str, *arguments: str) -> str:
     command = ["git", "-C", folder, *arguments]
     result = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=10
+        command, capture_output=True, check=True, timeout=10
     )
-    return result.stdout.strip()
+    return result.stdout.decode(errors="replace").strip()

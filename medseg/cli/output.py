@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import threading
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from medseg._support.json_values import nan_to_none
 from medseg._support.log_file import LogFile
+from medseg._support.platform.processes import handle_stop_signals
+from medseg.cli.consoles import shows_all_signs
 from medseg.errors import BusyError, MedsegError, recordable_text
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_terminal(
     log_file = None if log is None else LogFile(log, command)
     try:
         with (
-            _heed_sigterm(),
+            handle_stop_signals(),
             _hush_libraries(quiet),
             Terminal(quiet=quiet, log=log_file) as terminal,
         ):
@@ -77,23 +77,6 @@ def open_terminal(
             text = recordable_text(error)
             log_file.write(f"ends with exit code {code}: {text}")
         raise
-
-
-@contextmanager
-def _heed_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise ``KeyboardInterrupt``, so that what is being written is finished."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 @contextmanager
@@ -150,9 +133,15 @@ def print_interruption(advice: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print a result for machines; NaN and infinity, which JSON does not know, as ``null``."""
+    """Print a result for machines; NaN and infinity, which JSON does not know, as ``null``.
+
+    Signs beyond ASCII are escaped where the output's encoding may lack them.
+    """
     text = json.dumps(
-        nan_to_none(content), indent=2, ensure_ascii=False, default=str
+        nan_to_none(content),
+        indent=2,
+        ensure_ascii=not shows_all_signs(sys.stdout),
+        default=str,
     )
     typer.echo(text)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg._support.files import atomic_folder
+from medseg._support.files import atomic_folder, write_atomically
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -243,14 +243,12 @@ def _export_to_openvino(
         return _convert(bundle, comparison, listeners)
     _require_empty(out)
     with atomic_folder(out) as folder:
-        (folder / BUNDLE_FILE).write_text(
-            format_spec(bundle.spec), encoding="utf-8"
-        )
+        write_atomically(folder / BUNDLE_FILE, format_spec(bundle.spec))
         _copy_weights(bundle, folder)
         _copy(
             bundle.folder / MODELS,
             folder / MODELS,
-            (TRAINED_FILE.name, REFINER_FILE.name),
+            (TRAINED_FILE.name, REFINER_FILE.name, *bundle.trained.files),
         )
         _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
         exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)
@@ -272,8 +270,7 @@ class _Comparison:
 
 def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
     channels = len(spec.channels)
-    names = [channel.name for channel in spec.channels]
-    scans = find_scans(path, channels, channel_names=names).scans
+    scans = find_scans(path, channels, channel_specs=spec.channels).scans
     readers = [partial(read_scan, scan, channels) for scan in scans]
     return _Comparison(readers, made_up=False)
 

@@ -97,7 +97,7 @@ def review(
         Path(scans),
         len(channels),
         split_4d=split_4d,
-        channel_names=[channel.name for channel in channels],
+        channel_specs=channels,
     )
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
@@ -116,7 +116,9 @@ def review(
     for warning in list_warnings(oddities, len(oddities)):
         notify(listeners, Notice(warning))
     calibration = segmenter.bundle.trained.quality
-    coverage = None if calibration is None else calibration.coverage
+    coverage = None
+    if calibration is not None and not segmenter.bundle.is_made_up:
+        coverage = calibration.coverage
     made = MaskReview(
         tuple(sorted(judged, key=review_order)), tuple(faults), coverage
     )
@@ -166,7 +168,7 @@ def _judge_mask(
     """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
-    volume = read_scan(scan, len(spec.channels))
+    volume = read_scan(scan, spec.channels)
     labels = reader.read(mask, volume)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
     encoded = encode_prediction(labels, spec.label_set)

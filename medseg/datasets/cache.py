@@ -21,17 +21,15 @@ import numpy.typing as npt
 import torch
 
 from medseg._support.files import PART, refuse_special
+from medseg._support.platform.files import rename
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.datasets.measures import CaseMeasures
 from medseg.errors import OutputError
 from medseg.io.voxel_files import find_voxel_file
-from medseg.preprocessing.transforms import (
-    IMAGE,
-    LABEL,
-    Preprocessing,
-    preprocessing_steps,
-)
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.departures import find_departures
+from medseg.preprocessing.transforms import IMAGE, LABEL, preprocessing_steps
 from medseg.volume import Array, Volume
 
 ENTRY_VERSION = 4
@@ -120,6 +118,8 @@ def make_entry_key(case: Case, spec: BundleSpec) -> str:
         content.append(case.label_source.key)
     if spec.data.ignore is not None:
         content.append(("ignore", spec.data.ignore))
+    if find_departures(spec):
+        content.append(spec.preprocessing.model_dump_json())
     others = _list_other_codes(spec)
     if others:
         content.append(others)
@@ -213,7 +213,8 @@ def write_entry(
         if volume.warnings:
             entry["warnings"] = list(volume.warnings)
         # Last, because it marks the entry as whole.
-        (part / _ENTRY_FILE).write_text(json.dumps(entry))
+        content = json.dumps(entry)
+        (part / _ENTRY_FILE).write_bytes(content.encode())
         _publish(part, folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -228,7 +229,7 @@ def write_entry(
 
 def _publish(part: Path, folder: Path) -> None:
     try:
-        part.rename(folder)
+        rename(part, folder)
     except OSError:
         # Two runs may prepare one case at once: the first to finish wins, both are equal.
         if not is_entry(folder):
@@ -274,7 +275,7 @@ def read_entry(folder: Path) -> CachedCase:
         OutputError: If it is damaged.
     """
     try:
-        entry = json.loads((folder / _ENTRY_FILE).read_text())
+        entry = json.loads((folder / _ENTRY_FILE).read_text(encoding="utf-8"))
         with np.load(folder / _FOREGROUND_FILE) as archive:
             positions = {name: archive[name] for name in archive.files}
         annotated = positions.pop(_ANNOTATED, None)

@@ -29,7 +29,7 @@ from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.statements import find_standing
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
-from medseg.preprocessing.transforms import Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
 
 _HASH_DIGITS = 16
@@ -50,6 +50,13 @@ class Dataset:
     validation: Sequence[CachedCase]
     held_out: Sequence[Case]
     content_hash: str
+
+    @property
+    def measures(self) -> list[CaseMeasures]:
+        """What was measured of every case."""
+        cases = (*self.training, *self.validation)
+        measures = [case.measures for case in cases]
+        return [each for each in measures if each is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
 from medseg.datasets.label_encoding import Indices, encode_mask
-from medseg.datasets.measures import CaseMeasures, measure_case
+from medseg.datasets.measures import CaseMeasures, measure_training_case
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -184,13 +185,16 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
 
 
 def read_scan(
-    scan: Scan, channels: int, *, resample_uneven: bool = False
+    scan: Scan,
+    channels: int | Sequence[ChannelSpec],
+    *,
+    resample_uneven: bool = False,
 ) -> Volume:
     """Read a scan's parts as one volume with as many channels as the bundle has.
 
     Args:
         scan: The scan.
-        channels: How many the bundle has.
+        channels: The bundle's, or how many it has.
         resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
 
     Returns:
@@ -204,7 +208,11 @@ def read_scan(
         read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
         for part in scan.parts
     ]
-    volume = with_channels(stack_channels(volumes), channels)
+    stacked = stack_channels(volumes)
+    if isinstance(channels, int):
+        volume = with_channels(stacked, channels)
+    else:
+        volume = fit_channels(stacked, channels)
     return replace(volume, warnings=(*scan.warnings, *volume.warnings))
 
 
@@ -272,11 +280,10 @@ def _check_case(
 
 def _measure(image: Volume, labels: Indices, spec: BundleSpec) -> CaseMeasures:
     """Measure a case; unlabelled voxels are no label of it."""
-    ignored = spec.label_set.ignore_index
-    if ignored is None:
-        return measure_case(image, labels)
-    annotated = np.where(labels == ignored, 0, labels)
-    return measure_case(image, annotated)
+    label_set = spec.label_set
+    if label_set.ignore_index is not None:
+        labels = np.where(labels == label_set.ignore_index, 0, labels)
+    return measure_training_case(image, labels, len(label_set))
 
 
 def _hash_voxels(array: Array) -> str:

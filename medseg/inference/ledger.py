@@ -1,14 +1,13 @@
 """The ledger of a batch: one JSON line per scan worked on, appended and never changed.
 
 A line is written in one piece and is on disk before the next scan's is. What a killed process
-left half-written is cut off when the ledger is opened again. The file's lock keeps two processes
-from working in one folder, and is free as soon as its process is gone.
+left half-written is cut off when the ledger is opened again. A lock keeps two processes from
+working in one folder, and is free as soon as its process is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
+from medseg._support.platform.files import open_binary, read_at, sync_handle
+from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import BusyError, OutputError
 from medseg.names import LEDGER, is_safe_name
-from medseg.quality.estimates import Quality
+from medseg.quality.estimates import LabelQuality, Quality
 
 
 def _check_name(name: str) -> str:
@@ -68,6 +69,12 @@ class QualityEntry(BaseModel):
     """Whether the numbers were learned from held-out cases."""
     review: bool
     """Whether someone should look at this result first."""
+    reasons: tuple[str, ...] = ()
+    """Why, in plain words."""
+    is_made_up: bool = False
+    """Whether the bundle was trained on made-up data."""
+    is_range_known: bool = False
+    """Whether scan and result were compared with what the bundle was validated on."""
 
     @classmethod
     def from_quality(cls, quality: Quality) -> QualityEntry:
@@ -81,6 +88,25 @@ class QualityEntry(BaseModel):
             labels=labels,
             is_calibrated=quality.is_calibrated,
             review=quality.review,
+            reasons=quality.reasons,
+            is_made_up=quality.is_made_up,
+            is_range_known=quality.is_range_known,
+        )
+
+    def to_quality(self) -> Quality:
+        """Return the quality that this is the record of."""
+        labels = {}
+        for name, (expected, lower) in self.labels.items():
+            labels[name] = LabelQuality(expected, lower)
+        return Quality(
+            expected=self.expected_dice,
+            lower=self.lower_bound,
+            labels=labels,
+            is_calibrated=self.is_calibrated,
+            review=self.review,
+            reasons=self.reasons,
+            is_made_up=self.is_made_up,
+            is_range_known=self.is_range_known,
         )
 
 
@@ -166,22 +192,31 @@ class Entry(BaseModel):
         """Whether there is a result that someone should look at first."""
         return self.is_good and self.quality is not None and self.quality.review
 
+    @property
+    def review_reasons(self) -> tuple[str, ...]:
+        """Why someone should look at the result first."""
+        if not self.needs_review or self.quality is None:
+            return ()
+        return self.quality.reasons
 
-def get_review_order(entry: Entry) -> tuple[int, float, str]:
-    """Return the sort key that puts failed scans first, then results from the worst to the best.
 
-    What was not asked for comes last.
+def get_review_order(entry: Entry) -> tuple[int, bool, float, str]:
+    """Return the sort key of what to look at first.
+
+    Failed scans come first, then results flagged for review, then all others, each from the worst
+    to the best. What was not asked for comes last.
     """
     name = entry.scan.casefold()
     quality = entry.quality
     rank = _FAILED if entry.is_failed else _NOT_ASKED_FOR
+    is_quiet = not entry.needs_review
     if not entry.is_good:
-        return rank, _UNKNOWN_DICE, name
+        return rank, is_quiet, _UNKNOWN_DICE, name
     if quality is None:
-        return _GOOD, _UNKNOWN_DICE, name
+        return _GOOD, is_quiet, _UNKNOWN_DICE, name
     if quality.expected_dice is None:
-        return _GOOD, _NOTHING_FOUND, name
-    return _GOOD, quality.expected_dice, name
+        return _GOOD, is_quiet, _NOTHING_FOUND, name
+    return _GOOD, is_quiet, quality.expected_dice, name
 
 
 class Ledger:
@@ -222,7 +257,7 @@ class Ledger:
         try:
             if os.write(self._handle, line) != len(line):
                 raise OSError(0, "the disk is full")
-            os.fsync(self._handle)
+            sync_handle(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise _make_write_error(self.folder / LEDGER, error) from error
@@ -244,18 +279,19 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
     path = folder / LEDGER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = open_binary(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise _make_write_error(path, error) from error
     try:
-        _lock(handle, folder)
-        try:
-            _cut_torn_line(handle)
-            _remove_half_written([folder, *(folder / part for part in parts)])
-        except OSError as error:
-            raise _make_write_error(path, error) from error
-        entries, damaged = read_ledger(path)
-        yield Ledger(folder, handle, entries, damaged)
+        with _lock(folder):
+            try:
+                _cut_torn_line(handle)
+                folders = [folder, *(folder / part for part in parts)]
+                _remove_half_written(folders)
+            except OSError as error:
+                raise _make_write_error(path, error) from error
+            entries, damaged = read_ledger(path)
+            yield Ledger(folder, handle, entries, damaged)
     finally:
         os.close(handle)
 
@@ -288,6 +324,23 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     return entries, damaged
 
 
+def read_review_reasons(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return result file → why someone should look at it first, of the results in a folder.
+
+    Returns:
+        Those flagged for review; nothing where the folder has no ledger that can be read.
+    """
+    try:
+        entries, _ = read_ledger(folder / LEDGER)
+    except OutputError:
+        return {}
+    reasons: dict[str, tuple[str, ...]] = {}
+    for entry in entries.values():
+        if entry.needs_review:
+            reasons |= dict.fromkeys(entry.files, entry.review_reasons)
+    return reasons
+
+
 def _make_write_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         "the ledger cannot be written", source=path, detail=error.strerror
@@ -300,10 +353,10 @@ def _remove_half_written(folders: Sequence[Path]) -> None:
             file.unlink()
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(folder: Path) -> contextlib.ExitStack:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        return lock_folder(folder)
+    except LockedError as error:
         raise BusyError(
             "another process is segmenting into this folder; wait for it, stop it, or give "
             "another folder",
@@ -323,7 +376,7 @@ def _cut_torn_line(handle: int) -> None:
     end = _find_end_of_last_line(handle, size)
     if end < size:
         os.ftruncate(handle, end)
-        os.fsync(handle)
+        sync_handle(handle)
 
 
 def _find_end_of_last_line(handle: int, size: int) -> int:
@@ -331,7 +384,8 @@ def _find_end_of_last_line(handle: int, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
-        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        block = read_at(handle, end - start, start)
+        newline = block.rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         end = start

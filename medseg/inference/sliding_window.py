@@ -23,16 +23,14 @@ from medseg.inference.confidence import (
     ConfidenceSums,
 )
 from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.probabilities import allocate_probabilities
 from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
-from medseg.preprocessing.grid import (
-    NetworkGrid,
-    NetworkInput,
-    compute_network_grid,
-)
+from medseg.preprocessing.grid import NetworkGrid, compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
@@ -96,6 +94,7 @@ class PassPlan:
         stopwatch: Runs from the moment the plan was made.
         given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
         warnings: What has to be done differently from what was planned first.
+        probabilities: The probabilities to fill, ``(classes, i, j, k)``, if they are wanted.
     """
 
     volume: Volume
@@ -107,6 +106,7 @@ class PassPlan:
     stopwatch: Stopwatch
     given: Array | None = None
     warnings: tuple[str, ...] = ()
+    probabilities: Array | None = None
 
     def on_host(self, warning: str) -> PassPlan:
         """Return the same plan with everything in the host's memory."""
@@ -127,6 +127,7 @@ class PassResult:
         seconds: Stage → time.
         warnings: What had to be done differently from what was planned.
         given: What the probabilities add up to for the labels that were given, if some were.
+        probabilities: Those of every class, ``(classes, i, j, k)``, if they were wanted.
     """
 
     labels: Array
@@ -136,6 +137,7 @@ class PassResult:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     given: ConfidenceSums | None = None
+    probabilities: Array | None = None
 
 
 class SlidingWindow:
@@ -175,6 +177,7 @@ class SlidingWindow:
         volume: Volume,
         given: Array | None = None,
         temperatures: Sequence[float] = (),
+        probabilities: bool = False,
     ) -> PassPlan:
         """Decide how a scan is passed over.
 
@@ -182,22 +185,32 @@ class SlidingWindow:
             volume: With the bundle's channels.
             given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
             temperatures: Others to judge confidence at, besides the bundle's, which comes first.
+            probabilities: Whether those of every class are wanted on the scan's grid.
 
         Raises:
+            MedsegError: If these would take too much memory.
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
         prep = self.spec.preprocessing
         volume = lower_padding(volume, prep.crop_above)
         grid = compute_network_grid(volume, prep)
+        inference = self.spec.inference
         windows = Windows(
-            self._get_window_size(), grid.shape, self.spec.inference.overlap
+            self._get_window_size(),
+            grid.shape,
+            inference.overlap,
+            inference.window_steps == "even",
+            inference.window_weights,
         )
         labels = np.zeros(
             volume.shape,
             choose_label_type(self.spec.label_set.classes),
             order="F",
         )
+        scores = None
+        if probabilities:
+            scores = allocate_probabilities(volume.shape, self.spec.label_set)
         storage = self._choose_storage(windows)
         stopwatch.lap("input")
         return PassPlan(
@@ -209,6 +222,7 @@ class SlidingWindow:
             labels,
             stopwatch,
             given,
+            probabilities=scores,
         )
 
     def _get_window_size(self) -> tuple[int, int, int]:
@@ -284,8 +298,16 @@ class SlidingWindowPass:
             given = resample_nearest(in_box, plan.grid.scan_to_network)
             self._given = self._make_confidence(layout, given)
         labels = _crop(plan.labels, plan.grid)
+        probabilities = plan.probabilities
+        if probabilities is not None:
+            probabilities = plan.grid.crop(probabilities)
         self._writer = LabelWriter(
-            plan.grid.network_to_scan, labels, sums_on, setup.decoding
+            plan.grid.network_to_scan,
+            labels,
+            sums_on,
+            setup.decoding,
+            probabilities,
+            plan.temperatures[0],
         )
 
     def next_corners(self) -> list[Corner]:
@@ -359,6 +381,7 @@ class SlidingWindowPass:
             self._stopwatch.seconds,
             plan.warnings,
             given,
+            plan.probabilities,
         )
 
     def _make_confidence(

@@ -1,16 +1,22 @@
 """Where the windows over a scan lie, what they weigh, and how one is cut out of the image.
 
-Positions and weights are those of MONAI's ``SlidingWindowInferer`` with ``mode="gaussian"``; only
-the order differs, so that the planes of the third axis are finished from first to last.
+Positions and weights are those of MONAI's ``SlidingWindowInferer`` with ``mode="gaussian"``, or
+what a bundle says instead; only the order differs, so that the planes of the third axis are
+finished from first to last.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch.nn import functional
+
+from medseg.networks.window_weights import (
+    WindowWeights,
+    compute_window_weights,
+)
 
 Shape = tuple[int, int, int]
 Corner = tuple[int, int, int]
@@ -27,11 +33,16 @@ class Windows:
         size: Voxels of a window.
         shape: Voxels of the grid they cover.
         overlap: Share by which neighbours overlap, 0 to below 1.
+        are_even: Whether all lie at equal distances and overlap by at least this share; else the
+            last is moved to fit.
+        weighting: What their voxels weigh.
     """
 
     size: Shape
     shape: Shape
     overlap: float
+    are_even: bool = False
+    weighting: WindowWeights = "gaussian"
 
     def starts(self, axis: int) -> list[int]:
         """Return where windows start along one axis, in order."""
@@ -40,9 +51,22 @@ class Windows:
         if length <= size:
             margin_before = (size - length) // 2
             return [-margin_before]
+        if self.are_even:
+            return self._space_evenly(size, length)
+        from monai.data.utils import dense_patch_slices
+
         interval = max(1, int(size * (1 - self.overlap)))
         patches = dense_patch_slices([length], [size], [interval])
         return [patch[0].start for patch in patches]
+
+    def _space_evenly(self, size: int, length: int) -> list[int]:
+        """Return where windows start along an axis, at equal distances, as in nnU-Net."""
+        # Rounded, because 1 - 0.7 is not 0.3 and makes a step more.
+        furthest_step = size * round(1 - self.overlap, 9)
+        steps = math.ceil((length - size) / furthest_step)
+        return [
+            round((length - size) / steps * step) for step in range(steps + 1)
+        ]
 
     def corners(self) -> list[Corner]:
         """Return the first voxel of each window, ordered by the third axis first."""
@@ -56,10 +80,7 @@ class Windows:
 
     def weights(self, device: torch.device) -> torch.Tensor:
         """Return what each voxel of a window weighs, float32, of the window's size."""
-        weights: torch.Tensor = compute_importance_map(
-            self.size, mode="gaussian", device=device
-        )
-        return weights
+        return compute_window_weights(self.size, self.weighting, device)
 
     def part_on_grid(self, corner: Corner) -> tuple[Box, Box]:
         """Return the part of a window that lies on the grid.

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from medseg._support.platform.files import open_binary, read_at, sync_handle
 from medseg.errors import OutputError
 
 Fact = str | int | float | bool | None
@@ -81,15 +82,14 @@ class AuditLog:
 
     def _append(self, text: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(
-            self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600
-        )
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        handle = open_binary(self._path, flags, 0o600)
         try:
             if _ends_in_half_a_line(handle):
                 text = b"\n" + text
             if os.write(handle, text) != len(text):
                 raise OSError(0, "the disk is full")
-            os.fsync(handle)
+            sync_handle(handle)
         finally:
             os.close(handle)
 
@@ -109,4 +109,4 @@ def _ends_in_half_a_line(handle: int) -> bool:
     size = os.fstat(handle).st_size
     if size == 0:
         return False
-    return os.pread(handle, 1, size - 1) != b"\n"
+    return read_at(handle, 1, size - 1) != b"\n"

@@ -20,6 +20,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from medseg._support.platform.processes import is_running
 from medseg.label_server.logs import withhold_texts
 
 Task = MutableMapping[str, Any]
@@ -70,8 +71,9 @@ def run_task(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:replace"},
     )
     processes[task["id"]] = process
     task["status"] = _RUNNING
@@ -110,7 +112,8 @@ def exit_with_parent(parent: int) -> None:
     """
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # Windows does not say that a parent is gone, and a parent's ID can be given anew.
+        while os.getppid() == parent and is_running(parent):
             time.sleep(0.5)
         os._exit(1)
 

@@ -19,6 +19,7 @@ from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.dataset import Dataset
 
 from medseg._support.files import PART, write_atomically
+from medseg._support.platform.files import rename
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.dicom_labels.seg_writer import write_dicom_seg
@@ -244,7 +245,7 @@ class DicomWebCases:
                 instance.save_as(
                     part / f"{number:05d}.dcm", enforce_file_format=True
                 )
-            part.rename(folder)
+            rename(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -7,7 +7,6 @@ is replaced by a corrected one is kept beside.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
+from medseg._support.platform.files import link_or_copy
 from medseg.bundle.hashes import hash_file
 from medseg.errors import OutputError
 from medseg.io import write_labels
@@ -173,7 +173,7 @@ class Labels:
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             if not kept.exists():
-                os.link(file, kept)
+                link_or_copy(file, kept)
         except OSError as error:
             raise OutputError(
                 "the label that this one replaces cannot be kept, so nothing was saved",

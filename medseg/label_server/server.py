@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg._support.platform.processes import handle_stop_signals
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
@@ -232,27 +232,26 @@ def _run(app: Any, host: str, port: int) -> None:
     logging.getLogger("monailabel").setLevel(logging.WARNING)
     # uvicorn ends in an orderly way and then passes the signal on, to be handled here: as Ctrl-C,
     # so that what this server started ends with it.
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        uvicorn.run(
-            app,
-            host=host,
-            port=port,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            **list_server_options(),
-        )
-    except SystemExit as error:
-        raise MedsegError(
-            f"the server could not listen at {host}:{port}; if the port is in use, give another "
-            "--port"
-        ) from error
-    finally:
-        stop_tasks()
-        signal.signal(signal.SIGTERM, former)
-        _end_threads()
+    with handle_stop_signals():
+        try:
+            uvicorn.run(
+                app,
+                host=host,
+                port=port,
+                log_config=None,
+                log_level="warning",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                **list_server_options(),
+            )
+        except SystemExit as error:
+            raise MedsegError(
+                f"the server could not listen at {host}:{port}; if the port is in use, give "
+                "another --port"
+            ) from error
+        finally:
+            stop_tasks()
+            _end_threads()
 
 
 @contextlib.contextmanager

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from medseg._support.files import PART
 from medseg._support.folders import resolve_path
+from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import OutputError
-from medseg.names import is_safe_name, normalize_name
+from medseg.names import is_device_name, is_safe_name, normalize_name
 
 
 class StateFolder:
@@ -81,23 +80,19 @@ class StateFolder:
         Raises:
             OutputError: If another server uses it, or it cannot be written.
         """
-        handle = self._open_lock()
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with self._lock():
             self._remove_leftovers()
             yield
-        except BlockingIOError as error:
+
+    def _lock(self) -> contextlib.ExitStack:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return lock_folder(self.root)
+        except LockedError as error:
             raise OutputError(
                 "another medseg label uses this state folder; stop it, or give another --state",
                 source=self.root,
             ) from error
-        finally:
-            os.close(handle)
-
-    def _open_lock(self) -> int:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise OutputError(
                 "the state folder cannot be written; give another --state",
@@ -123,7 +118,7 @@ def _remove(path: Path) -> None:
 
 
 def is_plain_name(name: object) -> bool:
-    """Tell whether a case's, tag's or session's name cannot lead to another folder."""
-    if not isinstance(name, str) or ".." in name:
+    """Tell whether a case's, tag's or session's name cannot lead to another folder, or a device."""
+    if not isinstance(name, str) or ".." in name or is_device_name(name):
         return False
     return is_safe_name(normalize_name(name))

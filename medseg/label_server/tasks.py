@@ -17,6 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from medseg._support.folders import resolve_path
+from medseg._support.platform.processes import lower_priority
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
@@ -132,7 +133,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
         with limit_voxels(MOST_UPLOADED_VOXELS):
-            return read_scan(upload, len(self._spec.channels))
+            return read_scan(upload, self._spec.channels)
 
     def _is_upload(self, file: Path) -> bool:
         uploads = resolve_path(self._state.uploads)
@@ -255,7 +256,7 @@ class QualityScoring(ScoringMethod):  # type: ignore[misc]
         self, request: Mapping[str, Any], datastore: Datastore
     ) -> dict[str, Any]:
         """Score what has no score of the served version yet."""
-        os.nice(10)  # people who wait for a segmentation come first
+        lower_priority()  # people who wait for a segmentation come first
         model = ServedModel(Versions(self._state), self._device)
         return score_unlabelled(self._state, datastore, model)
 

@@ -9,7 +9,6 @@ import hmac
 import ipaddress
 import re
 import secrets
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from medseg._support.files import write_atomically
+from medseg._support.platform.files import may_others_read
 from medseg.errors import MedsegError, MissingExtraError
 
 MIN_PASSWORD_LENGTH = 8
@@ -279,7 +279,7 @@ def write_user(file: Path, name: str, password: str, role: Role) -> None:
 
 def _read_lines(file: Path) -> list[str]:
     try:
-        mode = file.stat().st_mode
+        is_open_to_others = may_others_read(file)
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MedsegError(
@@ -287,7 +287,7 @@ def _read_lines(file: Path) -> list[str]:
             source=file,
             detail=str(error),
         ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if is_open_to_others:
         raise MedsegError(
             "others can read this file, which holds passwords; make it yours alone by chmod 600",
             source=file,

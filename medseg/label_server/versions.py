@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medseg._support.files import PART, write_atomically
+from medseg._support.platform.files import rename
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle
 from medseg.errors import CheckpointError, MedsegError, OutputError
@@ -152,7 +153,7 @@ class Versions:
                 shutil.copytree(bundle.folder, copy, ignore=_NOT_COPIED)
                 _make_private(copy)
                 Version(1, copy).write_info(info)
-                copy.rename(target)
+                rename(copy, target)
         except OSError as error:
             raise OutputError(
                 "the bundle cannot be copied into the state folder; free disk space or give "

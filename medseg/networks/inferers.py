@@ -14,6 +14,7 @@ from monai.inferers import (
 )
 
 from medseg.bundle.spec import BundleSpec
+from medseg.networks.window_weights import compute_window_weights
 from medseg.preprocessing.transforms import get_padding_value
 
 SLICE_AXIS = 2
@@ -23,22 +24,29 @@ SLICE_AXIS = 2
 def build_window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
     """Return the inferer that covers ``(1, channels, x, y, z)`` by overlapping windows.
 
-    Windows are weighted by a Gaussian; a scan smaller than the window is padded with what
-    lies outside a scan. 2D networks see each slice by itself.
+    Windows are weighted as the bundle says; a scan smaller than the window is padded with what
+    lies outside a scan. 2D networks see each slice by itself. Steps are MONAI's, also where the
+    bundle's are even.
     """
     arguments = get_window_arguments(spec)
     if spec.network.dims == 2:
-        return SliceInferer(spatial_dim=SLICE_AXIS, **arguments)
-    return SlidingWindowInferer(**arguments)
+        inferer = SliceInferer(spatial_dim=SLICE_AXIS, **arguments)
+    else:
+        inferer = SlidingWindowInferer(**arguments)
+    if spec.inference.window_weights == "nnunet":
+        weights = compute_window_weights(spec.training.patch, "nnunet")
+        inferer.roi_weight_map = weights[None, None]
+    return inferer
 
 
 def get_window_arguments(spec: BundleSpec) -> dict[str, Any]:
     """State the sliding window as data, for ``build_window_inferer`` and for MONAI's configs."""
+    weights = spec.inference.window_weights
     return {
         "roi_size": list(spec.training.patch),
         "sw_batch_size": spec.inference.batch_size,
         "overlap": spec.inference.overlap,
-        "mode": "gaussian",
+        "mode": "constant" if weights == "constant" else "gaussian",
         "padding_mode": "constant",
         "cval": get_padding_value(spec),
     }

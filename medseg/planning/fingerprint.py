@@ -331,7 +331,7 @@ def _make_content(fingerprint: CaseFingerprint) -> dict[str, Any]:
 def _read_cached(file: Path) -> CaseFingerprint | None:
     """Return a cached fingerprint; ``None`` if there is none, or it is damaged or outdated."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("version") != _CACHE_VERSION:
             return None
         return CaseFingerprint(

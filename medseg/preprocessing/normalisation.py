@@ -1,54 +1,103 @@
-"""Normalisation of an image with padding: its statistics are those of the other voxels.
+"""Normalises intensities as a bundle says, by the statistics of the voxels that have part in them.
 
-An image without padding is normalised by the bundle's MONAI chain (``transforms.py``), which takes
-its statistics over the whole image. Here the same is done with those of the voxels that show
-something; they alone would be normalised to the same values.
+Where all have, MONAI's transforms do it. Padding has no part: an image is normalised to the values
+it would have without. And nnU-Net's mask leaves out what is 0 in all channels, but not the holes
+inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from monai.transforms import NormalizeIntensity, ScaleIntensityRange
-from monai.transforms.utils_pytorch_numpy_unification import percentile
 
-from medseg.bundle.spec import Intensity, MinMax, Window, ZScore
+from medseg.bundle.spec import (
+    BundleSpec,
+    Intensity,
+    IntensitySequence,
+    IntensityStep,
+    MinMax,
+    NoNormalisation,
+    ZScore,
+)
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    build_chain,
+    normalisation_steps,
+    steps_of_intensity,
+)
 from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
 
 LEAST_PADDING = 1e-3
 """A voxel between others is padding from this share of it on; less is rounding."""
 
 
-def normalise_shown(
-    image: torch.Tensor,
-    share_of_padding: torch.Tensor,
-    intensities: Sequence[Intensity],
-) -> torch.Tensor:
-    """Normalise an image by the statistics of the voxels that padding has no part in.
+class Normalisation:
+    """Normalises images.
 
     Args:
-        image: float32 ``(channels, x, y, z)`` on the network's grid.
-        share_of_padding: Of each voxel, 0 to 1; the same shape.
-        intensities: How each channel is normalised.
+        spec: The bundle.
 
-    Returns:
-        The image's shape. Padding is normalised by the value it has, as every other voxel.
+    Attributes:
+        takes_statistics: Whether what a voxel becomes depends on others.
     """
-    normalised = []
-    for channel, share, intensity in zip(
-        image, share_of_padding, intensities, strict=True
-    ):
-        shown = channel[share < LEAST_PADDING]
-        if not shown.numel():
-            shown = channel.reshape(-1)
-        normalised.append(_normalise_channel(channel, shown, intensity))
-    return torch.stack(normalised)
+
+    def __init__(self, spec: BundleSpec) -> None:
+        self._steps = [list_steps(kind) for kind in spec.intensities]
+        all_steps = [step for steps in self._steps for step in steps]
+        self.takes_statistics = any(
+            isinstance(step, ZScore | MinMax) for step in all_steps
+        )
+        self._needs_mask = any(map(_is_within_mask, all_steps))
+        self._chain = build_chain(normalisation_steps(spec))
+
+    def __call__(
+        self,
+        image: torch.Tensor,
+        share_of_padding: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return a normalised image.
+
+        Args:
+            image: float32 ``(channels, i, j, k)``; may be overwritten.
+            share_of_padding: Of each voxel, 0 to 1; the same shape. Padding is normalised by the
+                value it has, as every other voxel.
+
+        Raises:
+            RuntimeError: As MONAI's transforms do.
+            ValueError: Likewise.
+        """
+        if share_of_padding is None and not self._needs_mask:
+            return _run(self._chain, image)
+        mask = None
+        if self._needs_mask:
+            mask = _find_body(image)
+        channels = []
+        for number, steps in enumerate(self._steps):
+            channel = image[number]
+            shown = torch.ones_like(channel, dtype=torch.bool)
+            if share_of_padding is not None:
+                shown = share_of_padding[number] < LEAST_PADDING
+            for step in steps:
+                channel = _normalise(channel, shown, mask, step)
+            channels.append(channel)
+        return torch.stack(channels)
 
 
-def takes_statistics(intensities: Sequence[Intensity]) -> bool:
-    """Tell whether voxels are normalised by other voxels: a window maps each by itself."""
-    return not all(isinstance(kind, Window) for kind in intensities)
+def list_steps(intensity: Intensity) -> tuple[IntensityStep, ...]:
+    """Return what is done to a channel, one act after the other."""
+    match intensity:
+        case IntensitySequence():
+            return intensity.steps
+        case NoNormalisation():
+            return ()
+        case _:
+            return (intensity,)
 
 
 def lower_padding(volume: Volume, crop_above: float | None) -> Volume:
@@ -67,42 +116,87 @@ def lower_padding(volume: Volume, crop_above: float | None) -> Volume:
     return volume.with_array(array)
 
 
-def _normalise_channel(
-    channel: torch.Tensor, shown: torch.Tensor, intensity: Intensity
+def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return a mask ``(i, j, k)`` with what it encloses.
+
+    What reaches the border through voxels that share faces is not enclosed, as in
+    ``scipy.ndimage.binary_fill_holes``, which takes many passes over the image.
+    """
+    from scipy.ndimage import label
+
+    pieces, count = label(~mask)
+    is_open = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for border in (0, -1):
+            is_open[pieces.take(border, axis=axis)] = True
+    is_open[0] = False  # the mask itself
+    filled: npt.NDArray[np.bool_] = ~is_open[pieces]
+    return filled
+
+
+def _find_body(image: torch.Tensor) -> torch.Tensor:
+    """Return nnU-Net's mask: what is not 0 in any channel, and what that encloses."""
+    nonzero = (image != 0).any(dim=0)
+    filled = fill_holes(nonzero.cpu().numpy())
+    return torch.from_numpy(filled).to(image.device)
+
+
+def _is_within_mask(step: IntensityStep) -> bool:
+    return isinstance(step, ZScore) and step.nonzero == "filled"
+
+
+def _normalise(
+    channel: torch.Tensor,
+    shown: torch.Tensor,
+    mask: torch.Tensor | None,
+    step: IntensityStep,
 ) -> torch.Tensor:
-    match intensity:
-        case Window():
-            low, high = intensity.range
-            scale = ScaleIntensityRange(
-                intensity.low, intensity.high, low, high, clip=True
-            )
-            return scale(channel)  # type: ignore[no-any-return]
+    """Take one step with a channel ``(i, j, k)``, by the voxels that show something."""
+    values = channel[shown]
+    if not values.numel():
+        values = channel.reshape(-1)
+    match step:
         case MinMax():
-            return _scale(channel, shown)
+            return _scale(channel, values, step)
+        case ZScore() if mask is not None and _is_within_mask(step):
+            within = channel[shown & mask]
+            standardised = _standardise(channel, within, step)
+            return torch.where(mask, standardised, 0.0)
         case ZScore():
-            return _standardise(channel, shown, intensity)
-    raise TypeError(f"no normalisation for {intensity!r}")
+            return _standardise(channel, values, step)
+        case _:
+            chain = build_chain(steps_of_intensity(step, IMAGE))
+            return _run(chain, channel[None])[0]
 
 
-def _scale(channel: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
-    """Bring what is shown to 0…1; what is constant to 0, as MONAI does."""
+def _scale(
+    channel: torch.Tensor, shown: torch.Tensor, step: MinMax
+) -> torch.Tensor:
+    """Bring what is shown to the wanted range; what is constant to its lowest, as MONAI does."""
+    lowest, highest = step.to
     low = shown.min()
     width = shown.max() - low
     if not width:
-        return torch.zeros_like(channel)
-    return (channel - low) / width
+        return torch.full_like(channel, lowest)
+    return (channel - low) / width * (highest - lowest) + lowest
 
 
 def _standardise(
-    channel: torch.Tensor, shown: torch.Tensor, intensity: ZScore
+    channel: torch.Tensor, shown: torch.Tensor, step: ZScore
 ) -> torch.Tensor:
-    if intensity.clip_percentiles is not None:
-        lower, upper = intensity.clip_percentiles
+    from monai.transforms import NormalizeIntensity
+    from monai.transforms.utils_pytorch_numpy_unification import percentile
+
+    if not shown.numel():
+        return channel
+    if step.clip_percentiles is not None:
+        lower, upper = step.clip_percentiles
         low = float(percentile(shown, 100 * lower))
         high = float(percentile(shown, 100 * upper))
         channel = channel.clamp(low, high)
         shown = shown.clamp(low, high)
-    if intensity.nonzero:
+    leaves_zeros = step.nonzero is True
+    if leaves_zeros:
         shown = shown[shown != 0]
     if not shown.numel():
         return channel
@@ -110,6 +204,19 @@ def _standardise(
     normalise = NormalizeIntensity(
         subtrahend=float(shown.mean()),
         divisor=deviation or 1.0,
-        nonzero=intensity.nonzero,
+        nonzero=leaves_zeros,
     )
-    return normalise(channel[None])[0]  # type: ignore[no-any-return]
+    return _as_plain(normalise(channel[None]))[0]
+
+
+def _run(chain: Compose, image: torch.Tensor) -> torch.Tensor:
+    return _as_plain(chain({IMAGE: image})[IMAGE])
+
+
+def _as_plain(image: torch.Tensor) -> torch.Tensor:
+    """Return an image without what MONAI remembers of it."""
+    from monai.data import MetaTensor
+
+    if isinstance(image, MetaTensor):
+        return image.as_tensor()  # type: ignore[no-any-return]
+    return image

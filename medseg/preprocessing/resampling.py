@@ -15,13 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data.utils import (
-    AFFINE_TOL,
-    affine_to_spacing,
-    compute_shape_offset,
-    zoom_affine,
-)
-from monai.networks.utils import to_norm_affine
 from torch.nn import functional
 
 from medseg.errors import GeometryError
@@ -111,14 +104,16 @@ class GridMap:
         length = self.source[axis]
         if self.is_identity:
             index = torch.arange(self.target[axis], device=device)
-            return _compute_taps(index.double(), length)
+            return compute_taps(index.double(), length)
         normalised = self._normalised_positions(axis)
         # From torch's -1…1, which spans the voxels' outer edges, to indices.
         position = ((normalised + 1) * length - 1) / 2
-        return _compute_taps(position.to(device), length)
+        return compute_taps(position.to(device), length)
 
     def _normalised_positions(self, axis: int) -> torch.Tensor:
         """Return where the target's indices along an axis lie in the source, in torch's -1…1."""
+        from monai.networks.utils import to_norm_affine
+
         matrix = torch.from_numpy(self.matrix)
         theta = to_norm_affine(matrix[None], self.source, self.target)
         backwards = [2, 1, 0, 3]  # torch names the last axis first
@@ -141,7 +136,7 @@ class GridMap:
         Returns:
             Taps of the broadcast shape.
         """
-        return _compute_taps(self.position(axis, *index), self.source[axis])
+        return compute_taps(self.position(axis, *index), self.source[axis])
 
     def position(self, axis: int, *index: torch.Tensor) -> torch.Tensor:
         """Return where voxels of the target lie along one axis of the source.
@@ -166,7 +161,8 @@ class GridMap:
         return position
 
 
-def _compute_taps(position: torch.Tensor, length: int) -> Taps:
+def compute_taps(position: torch.Tensor, length: int) -> Taps:
+    """Return what linear interpolation reads at positions along an axis of some voxels."""
     position = position.clamp(0, length - 1)  # outside, the border is repeated
     lower = position.floor()
     above = position - lower
@@ -177,7 +173,10 @@ def _compute_taps(position: torch.Tensor, length: int) -> Taps:
 
 
 def compute_spacing_maps(
-    affine: Affine, shape: Shape, spacing_mm: Sequence[float | None] | None
+    affine: Affine,
+    shape: Shape,
+    spacing_mm: Sequence[float | None] | None,
+    tolerance: float = 0.0,
 ) -> tuple[GridMap, GridMap]:
     """Return the maps that MONAI's ``Spacing`` and its inverse follow.
 
@@ -188,6 +187,7 @@ def compute_spacing_maps(
         affine: Of the scan, 4×4, voxel → mm.
         shape: Voxels of the scan.
         spacing_mm: Wanted voxel size; ``None`` keeps that of the scan, per axis or for all.
+        tolerance: Share by which the scan's may differ from it and be kept, too.
 
     Returns:
         The map that makes the new grid from the scan's, and the map back.
@@ -204,7 +204,7 @@ def compute_spacing_maps(
     if spacing_mm is None:
         return unchanged, unchanged
     try:
-        spaced, target = _apply_spacing(affine, shape, spacing_mm)
+        spaced, target = _apply_spacing(affine, shape, spacing_mm, tolerance)
         there: Affine = np.linalg.solve(affine, spaced).astype(np.float64)
         back: Affine = np.linalg.solve(spaced, affine).astype(np.float64)
     except (np.linalg.LinAlgError, ValueError) as error:
@@ -222,12 +222,22 @@ def compute_spacing_maps(
 
 
 def _apply_spacing(
-    affine: Affine, shape: Shape, spacing_mm: Sequence[float | None]
+    affine: Affine,
+    shape: Shape,
+    spacing_mm: Sequence[float | None],
+    tolerance: float,
 ) -> tuple[Affine, Shape]:
     """Return the affine and the shape of the grid that MONAI's ``Spacing`` makes."""
+    from monai.data.utils import (
+        AFFINE_TOL,
+        affine_to_spacing,
+        compute_shape_offset,
+        zoom_affine,
+    )
+
     own = affine_to_spacing(affine, 3)
     wanted = np.array([-1.0 if mm is None else mm for mm in spacing_mm])
-    is_kept = np.abs(own - wanted) <= AFFINE_TOL
+    is_kept = np.abs(own - wanted) <= AFFINE_TOL + tolerance * np.abs(wanted)
     wanted = np.where(is_kept, own, wanted)
     spaced = zoom_affine(affine, wanted, diagonal=False)
     size, offset = compute_shape_offset(shape, affine, spaced)
@@ -237,6 +247,8 @@ def _apply_spacing(
 
 
 def _is_unmoved(source: Affine, target: Affine, between: Affine) -> bool:
+    from monai.data.utils import AFFINE_TOL
+
     is_same_affine = np.allclose(source, target, atol=AFFINE_TOL)
     return is_same_affine or np.allclose(between, np.eye(4), atol=AFFINE_TOL)
 

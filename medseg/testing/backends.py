@@ -195,4 +195,6 @@ class BackendContract:
 
 def _content(folder: Path) -> dict[str, bytes]:
     files = [file for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes() for file in files
+    }

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import BUNDLE_FILE, load_bundle
 
 EXAMPLE: dict[str, Any] = {
@@ -33,9 +34,8 @@ def write_example_bundle(
     """
     folder = Path(tempfile.mkdtemp()) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BUNDLE_FILE).write_text(
-        json.dumps(EXAMPLE, indent=2), encoding="utf-8"
-    )
+    text = json.dumps(EXAMPLE, indent=2)
+    write_atomically(folder / BUNDLE_FILE, text)
     if trained:
         _write_random_weights(folder)
     return folder

@@ -88,7 +88,7 @@ class DatasetLayoutContract:
         folder = tmp_path / "other"
         folder.mkdir()
         assert not self.layout.recognizes(folder)
-        (folder / "notes.txt").write_text("nothing to see")
+        (folder / "notes.txt").write_bytes(b"nothing to see")
         (folder / "code").mkdir()
         assert not self.layout.recognizes(folder)
 
@@ -145,7 +145,10 @@ class DatasetLayoutContract:
     def test_a_link_to_nowhere_stops_no_case(self, root: Path) -> None:
         folder = root / f"{_SECRET} links"
         folder.mkdir()
-        (folder / "IM0001").symlink_to(folder / f"{_SECRET} gone")
+        try:
+            (folder / "IM0001").symlink_to(folder / f"{_SECRET} gone")
+        except OSError:
+            pytest.skip("Windows lets only some users make links")
         found = self._make_cases(root)
         assert len(found.cases) == len(_NAMES)
         for fault in found.faults:
@@ -156,7 +159,7 @@ class DatasetLayoutContract:
     ) -> None:
         folder = tmp_path / f"{_SECRET} empty"
         folder.mkdir()
-        (folder / f"{_SECRET}.txt").write_text(_SECRET)
+        (folder / f"{_SECRET}.txt").write_bytes(_SECRET.encode())
         with pytest.raises(DatasetError) as caught:
             self._make_cases(folder)
         self._assert_names_nobody(caught.value.message)

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from medseg._support.files import write_atomically
 from medseg.volume import Affine, Array, Volume
 
 LIVER, KIDNEY = 1, 2
@@ -140,9 +141,11 @@ def write_dataset(
         )
     description = {
         "name": "phantom",
+        "made_up": True,
         "modality": {"0": "CT"},
         "labels": {"0": "background", "1": "liver", "2": "kidney"},
         "training": training,
     }
-    (root / "dataset.json").write_text(json.dumps(description, indent=1) + "\n")
+    text = json.dumps(description, indent=1)
+    write_atomically(root / "dataset.json", text + "\n")
     return root

@@ -92,7 +92,7 @@ def copy_public(source: Path, target: Path) -> None:
         return
     del content["data"]["root"]
     text = json.dumps(content, indent=2, ensure_ascii=False)
-    target.write_text(text + "\n", encoding="utf-8")
+    target.write_bytes(f"{text}\n".encode())
 
 
 def _save_model(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from medseg._support.platform.processes import handle_stop_signals
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -68,9 +66,6 @@ def catch_interruption(announce: Callable[[], None]) -> Iterator[Interruption]:
         What tells that it was asked for.
     """
     interruption = Interruption()
-    if threading.current_thread() is not threading.main_thread():
-        yield interruption
-        return
 
     def request(number: int, frame: FrameType | None) -> None:
         if interruption.is_requested:
@@ -78,9 +73,5 @@ def catch_interruption(announce: Callable[[], None]) -> Iterator[Interruption]:
         interruption.is_requested = True
         announce()
 
-    former = {number: signal.signal(number, request) for number in _SIGNALS}
-    try:
+    with handle_stop_signals(request):
         yield interruption
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

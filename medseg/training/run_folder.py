@@ -6,7 +6,6 @@ Files are written atomically, and weights are read without running pickled code.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import write_atomically
+from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.bundle.weights import load_tensors, save_tensors
 from medseg.errors import CheckpointError, OutputError
 
@@ -132,16 +132,23 @@ class RunFolder:
         """Keep other processes from training in this folder; a killed process frees it.
 
         Raises:
-            CheckpointError: If another process is training here.
+            CheckpointError: If another process is training here, or the folder cannot be locked.
         """
-        with self.info.open() as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise CheckpointError(
-                    "another process is training in this folder; wait for it or stop it",
-                    source=self.path,
-                ) from error
+        try:
+            lock = lock_folder(self.path)
+        except LockedError as error:
+            raise CheckpointError(
+                "another process is training in this folder; wait for it or stop it",
+                source=self.path,
+            ) from error
+        except OSError as error:
+            raise CheckpointError(
+                "the run folder cannot be locked against other processes; check its "
+                "permissions, or train on another disk",
+                source=self.path,
+                detail=error.strerror,
+            ) from error
+        with lock:
             yield
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:

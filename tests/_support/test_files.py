@@ -222,3 +222,22 @@ def test_an_error_names_the_file_and_the_systems_reason_apart(
     assert error.source == str(tmp_path / "mueller" / "a.txt")
     assert "mueller" not in error.message
     assert error.detail in ("Not a directory", "File exists")
+
+
+def test_a_folder_that_cannot_be_replaced_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "a.txt").write_text("old", encoding="utf-8")
+    really = Path.replace
+
+    def replace(source: Path, target: Path) -> Path:
+        if target == folder and (source / "new.txt").exists():
+            raise PermissionError(13, "Access is denied")
+        return really(source, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(OutputError), atomic_folder(folder) as temporary:
+        (temporary / "new.txt").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "a.txt"]

@@ -28,7 +28,8 @@ from medseg.datasets.integrity import open_case
 from medseg.datasets.measures import measure_case
 from medseg.errors import OutputError, ScanError
 from medseg.layouts.mask_files import MaskFiles
-from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.transforms import IMAGE, LABEL
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2], "intensity": "zscore"})
 

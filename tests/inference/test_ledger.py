@@ -129,7 +129,13 @@ def test_what_a_killed_process_left_half_written_is_cleared(
         for p in tmp_path.rglob("*")
         if p.is_file()
     }
-    assert left == {"other/.part-3", ".hidden", "a.nii.gz", "ledger.jsonl"}
+    assert left == {
+        "other/.part-3",
+        ".hidden",
+        ".lock",
+        "a.nii.gz",
+        "ledger.jsonl",
+    }
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
@@ -224,7 +230,8 @@ def test_a_line_is_on_disk_in_one_piece(tmp_path: Path) -> None:
             content = (tmp_path / "ledger.jsonl").read_bytes()
             assert content.count(b"\n") == number + 1
             assert content.endswith(b"\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["ledger.jsonl"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".lock", "ledger.jsonl"}
 
 
 def test_an_entry_is_on_disk_before_it_counts(

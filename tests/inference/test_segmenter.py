@@ -36,7 +36,8 @@ from medseg.inference.segmenter import (
 from medseg.io import read_image, read_labels
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
-from medseg.preprocessing.transforms import IMAGE, Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.transforms import IMAGE
 from medseg.testing import make_phantom
 from medseg.training.run_folder import RunFolder
 from medseg.volume import Affine, Array, Volume

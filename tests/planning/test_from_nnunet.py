@@ -25,7 +25,7 @@ from medseg.networks.building import build_network
 from medseg.planning import (
     Constraints,
 )
-from medseg.preprocessing.transforms import Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
 
 

@@ -11,8 +11,10 @@ from scipy.ndimage import gaussian_filter
 from support.bundles import made_spec
 
 from medseg.errors import GeometryError, ScanError
-from medseg.preprocessing.grid import NetworkInput, compute_network_grid
-from medseg.preprocessing.transforms import IMAGE, Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
+from medseg.preprocessing.transforms import IMAGE
 from medseg.volume import Affine, Array, Volume
 
 ORIENTATIONS: dict[str, Affine] = {

@@ -14,8 +14,10 @@ from support.bundles import made_spec
 
 from medseg.io import read_image
 from medseg.padding import Padding
-from medseg.preprocessing.grid import NetworkInput, compute_network_grid
-from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
+from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.volume import Volume
 
 SHAPE = (9, 8, 6)

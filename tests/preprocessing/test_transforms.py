@@ -17,12 +17,8 @@ from support.preprocessing import invert
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import ScanError
-from medseg.preprocessing.transforms import (
-    IMAGE,
-    LABEL,
-    Preprocessing,
-    get_padding_value,
-)
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.transforms import IMAGE, LABEL, get_padding_value
 from medseg.volume import Volume
 
 PLAIN = {"kind": "window", "low": -5000, "high": 5000, "mean": 0, "std": 1}

@@ -25,7 +25,8 @@ import torch
 import medseg
 from medseg.bundle.bundle import load_bundle
 from medseg.networks.loading import load_network
-from medseg.preprocessing.grid import NetworkInput, compute_network_grid
+from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.testing import make_phantom, write_dataset
 from support.bundles import content, write_json

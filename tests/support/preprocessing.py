@@ -6,7 +6,8 @@ import monai.transforms
 import torch
 from monai.data import MetaTensor
 
-from medseg.preprocessing.transforms import IMAGE, Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.transforms import IMAGE
 
 
 def invert(

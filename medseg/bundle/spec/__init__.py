@@ -14,6 +14,7 @@ from medseg.bundle.spec.data import (
 )
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.bundle.spec.intensity import (
+    FROM_0_TO_1,
     Intensity,
     IntensitySequence,
     IntensityStep,
@@ -25,8 +26,10 @@ from medseg.bundle.spec.intensity import (
 )
 from medseg.bundle.spec.network import (
     GROUPS,
+    LevelledSpec,
     NamedNetworkSpec,
     NetworkSpec,
+    StagedUNetSpec,
     UNetSpec,
 )
 from medseg.bundle.spec.parts import (
@@ -50,9 +53,13 @@ from medseg.bundle.spec.trained import (
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
+    LabelRange,
+    MeasureRange,
+    OriginSpec,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
+    ValidatedRange,
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
@@ -69,6 +76,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DEFAULT_LOSS",
     "FITTED",
+    "FROM_0_TO_1",
     "GROUPS",
     "LEAST_AGREEMENT",
     "RAS",
@@ -90,12 +98,16 @@ __all__ = [
     "IntensityStep",
     "KeepLargestDecision",
     "KeepLargestFinding",
+    "LabelRange",
     "LabelSpec",
+    "LevelledSpec",
     "MaskPoolSpec",
+    "MeasureRange",
     "MinMax",
     "NamedNetworkSpec",
     "NetworkSpec",
     "NoNormalisation",
+    "OriginSpec",
     "PreprocessingSpec",
     "QualityFinding",
     "QualitySpec",
@@ -105,10 +117,12 @@ __all__ = [
     "ResamplingSpec",
     "Spec",
     "Squash",
+    "StagedUNetSpec",
     "TrackingSpec",
     "TrainedSpec",
     "TrainingSpec",
     "UNetSpec",
+    "ValidatedRange",
     "Window",
     "ZScore",
     "refuse_syntax",

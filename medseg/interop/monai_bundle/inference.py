@@ -92,11 +92,7 @@ def build_inference_config(
 
 def _define_mirroring(spec: BundleSpec) -> str:
     """State what makes each network average over flips of its window, where the bundle asks."""
-    axes = [
-        axis
-        for axis in spec.training.augmentation.mirror_axes
-        if axis < spec.network.dims
-    ]
+    axes = spec.mirror_axes
     if not (spec.inference.mirror and axes):
         return "$[]"
     flips: list[list[int]] = []

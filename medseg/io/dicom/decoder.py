@@ -12,6 +12,7 @@ syntax where no installed decoder reads it, so that the file need not be broken.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -137,13 +138,18 @@ def _redirect_output() -> BinaryIO:
 def _limit(memory: int, seconds: int) -> None:
     try:
         import resource
-    except (
-        ImportError
-    ):  # Windows has no such limits; the process is still one of its own
+    except ImportError:  # Windows; there, who started this process watches it
         return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits = {
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, limit in limits.items():
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # macOS takes no RLIMIT_AS
+            resource.setrlimit(kind, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from pydicom.values import empty_value_for_VR
 
+from medseg._support.platform.files import open_binary, read_at
+
 _PREFIX_START = 128
 _PREFIX = b"DICM"
 _META_START = _PREFIX_START + len(_PREFIX)
@@ -116,7 +118,7 @@ def read_elements_fast(path: Path, keywords: frozenset[str]) -> Elements | None:
     if not path.is_file():
         return None
     wanted = _get_tags(keywords)
-    handle = os.open(path, os.O_RDONLY)
+    handle = open_binary(path, os.O_RDONLY)
     try:
         reader = _HeaderReader(handle)
         return _read_elements(reader, wanted)
@@ -301,7 +303,7 @@ class _HeaderReader:
     def _fetch(self, start: int, count: int) -> int:
         """Read the file from an offset on; return where it lies in the buffer."""
         chunk_bytes = max(_CHUNK_BYTES, count)
-        self._buffer = os.pread(self._handle, chunk_bytes, start)
+        self._buffer = read_at(self._handle, chunk_bytes, start)
         self._buffer_start = start
         return 0
 

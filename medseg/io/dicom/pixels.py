@@ -27,6 +27,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medseg._support.gzip import EXPANSION
+from medseg._support.platform.processes import watch_limits
 from medseg.errors import ScanError
 from medseg.io.dicom.files import (
     MAX_HEADER_BYTES,
@@ -271,9 +272,10 @@ def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    request = json.dumps(_make_request(frames))
+    request = _make_request(frames)
+    text = json.dumps(request)
     with tempfile.TemporaryFile() as file:
-        file.write(request.encode())
+        file.write(text.encode())
         file.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-P", str(_DECODER)],
@@ -282,7 +284,8 @@ def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
             stderr=subprocess.DEVNULL,
             env=environment,
         )
-    with process:
+    limits = request["memory"], request["seconds"]
+    with process, watch_limits(process, *limits):
         try:
             yield cast(BinaryIO, process.stdout)
         finally:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import uid as uids
 from support import dicom as made
 
-from medseg.io.dicom import pixels
+from medseg.io.dicom import decoder, pixels
 
 DECODER = Path(pixels.__file__).with_name("decoder.py")
 KEYWORDS = [
@@ -72,3 +74,23 @@ def test_more_memory_than_allowed_ends_the_decoder_and_not_us(tmp_path):
     made.save(tmp_path, [ds])
     answer = ask([[str(tmp_path / "IM0000"), [0]]], memory=1 << 20)
     assert b"shape" not in answer
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
+def test_macos_refuses_a_limit_of_memory_and_the_others_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import resource
+
+    def setrlimit(kind: int, limits: tuple[int, int]) -> None:
+        if kind == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        limited[kind] = limits
+
+    limited: dict[int, tuple[int, int]] = {}
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    decoder._limit(1000, 7)
+    assert limited == {
+        resource.RLIMIT_CPU: (7, 7),
+        resource.RLIMIT_CORE: (0, 0),
+    }

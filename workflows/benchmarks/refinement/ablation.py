@@ -44,7 +44,8 @@ from medseg.metrics.statistics import summarise
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
 from medseg.networks.refiner import build_refined, load_refined
-from medseg.preprocessing.grid import NetworkInput, compute_network_grid
+from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.quality.calibration import (
     TEMPERATURES,

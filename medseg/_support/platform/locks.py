@@ -1,0 +1,54 @@
+"""Locks that keep other processes out of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+LOCK = ".lock"
+"""The file of a folder that is locked while somebody writes into the folder."""
+
+
+class LockedError(Exception):
+    """Another process holds the lock."""
+
+
+def lock_folder(folder: Path) -> contextlib.ExitStack:
+    """Keep other processes out of a folder; the lock of one that was killed is free.
+
+    Args:
+        folder: The folder; ``.lock`` in it is made if needed, and stays.
+
+    Returns:
+        What frees the folder when it is closed.
+
+    Raises:
+        LockedError: If another process, or another part of this one, holds the lock.
+        OSError: If the file cannot be written or its disk knows no locks.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    file = folder / LOCK
+    if not file.exists():
+        # Made here, so that the user's umask says who else may lock the folder.
+        file.touch()
+    lock = FileLock(file, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        if not isinstance(lock, SoftFileLock):
+            raise LockedError from error
+    except NotImplementedError as error:
+        raise _make_no_lock_error() from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        # Where a disk has no locks it becomes one of these, which outlive a killed process.
+        if isinstance(lock, SoftFileLock):
+            raise _make_no_lock_error()
+        return stack.pop_all()
+
+
+def _make_no_lock_error() -> OSError:
+    return OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -1,0 +1,51 @@
+"""One process at a time works in a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from medseg._support.platform.locks import LockedError, lock_folder
+
+
+def test_a_folder_is_locked_until_it_is_freed(tmp_path: Path) -> None:
+    with lock_folder(tmp_path):
+        with pytest.raises(LockedError):
+            lock_folder(tmp_path)
+        (tmp_path / "other").mkdir()
+        with lock_folder(tmp_path / "other"):
+            pass
+    with lock_folder(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_not_said_to_be_locked(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="directory"):
+        lock_folder(tmp_path / "file")
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="there, all disks have locks"
+)
+def test_a_disk_without_locks_is_refused_as_a_killed_process_would_block_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def flock(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+                lock_folder(tmp_path)
