@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import Device, Split4D
-from medseg.cli.output import format_count, open_terminal
+from medseg.cli.options import AsJson, Device, Split4D
+from medseg.cli.output import format_count, open_terminal, print_json
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
@@ -128,6 +128,15 @@ def plan(
         ),
     ] = 0,
     device: Device = "auto",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time some steps of the planned network on this device, some 10 seconds, and say "
+            "how long training takes and how much memory.",
+        ),
+    ] = True,
+    as_json: AsJson = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Print every choice with its reason."),
@@ -172,13 +181,8 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            if any((*others, *of_data, split_4d)):
-                raise MedsegError(
-                    "is planned already: --explain prints its reasons, and no other option goes "
-                    "with it",
-                    source=dataset,
-                )
-            _explain_bundle(terminal, dataset)
+            has_options = any((*others, *of_data, split_4d))
+            _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
             _draft_table(terminal, dataset, draft_csv, images, label_pattern)
@@ -198,10 +202,10 @@ def plan(
             label_values=label_values,
             stray_voxels=leave_out_stray,
             device=device,
+            measure=measure,
             listeners=[terminal],
         )
-    for planned in plans:
-        _print_plan(terminal, planned, explain)
+    _print_plans(terminal, plans, explain, as_json)
 
 
 def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
@@ -248,6 +252,18 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
     raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
 
 
+def _print_plans(
+    terminal: Terminal, plans: Sequence[Plan], explain: bool, as_json: bool
+) -> None:
+    from medseg.commands.plan_summary import list_plan_fields
+
+    if as_json:
+        print_json([list_plan_fields(planned) for planned in plans])
+        return
+    for planned in plans:
+        _print_plan(terminal, planned, explain)
+
+
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     from medseg.commands.plan_summary import describe_plan
@@ -283,8 +299,19 @@ def _draft_table(
         )
 
 
-def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
-    """Print the reasons that an existing bundle gives."""
+def _explain_bundle(
+    terminal: Terminal, bundle: Path, has_options: bool
+) -> None:
+    """Print the reasons that an existing bundle gives.
+
+    Raises:
+        MedsegError: If it gives none, or other options were given.
+    """
+    if has_options:
+        raise MedsegError(
+            "is planned already: --explain prints its reasons, and no other option goes with it",
+            source=bundle,
+        )
     from medseg.bundle.bundle import load_bundle
     from medseg.planning.choices import list_choices
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.ndimage import find_objects, label
 
 from medseg.volume import Array
 
@@ -28,6 +27,8 @@ def count_pieces(labels: Array, most: int) -> dict[int, int]:
     Returns:
         Index → pieces, of the labels that are there.
     """
+    from scipy.ndimage import find_objects, label
+
     pieces = {}
     for index, box in enumerate(find_objects(labels, most), start=1):
         if box is None:

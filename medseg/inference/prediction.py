@@ -11,10 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from monai.transforms import get_largest_connected_component_mask
-from scipy.ndimage import find_objects
 
-from medseg.bundle.spec import QualityFinding
+from medseg.bundle.spec import BundleSpec, QualityFinding
 from medseg.datasets.validated_range import RangeCheck
 from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
 from medseg.inference.segmentation import Segmentation
@@ -35,6 +33,7 @@ class Prediction:
         label_set: What the label indices mean.
         calibration: What confidence meant on held-out cases, if the bundle knows.
         keep_largest: The labels of which the bundle keeps only the largest component.
+        spec: The bundle, which result formats name.
         range_check: Compares the result with what the bundle was validated on, if it knows.
         is_made_up: Whether the bundle was trained on made-up data.
 
@@ -49,6 +48,7 @@ class Prediction:
         label_set: LabelSet,
         calibration: QualityFinding | None = None,
         keep_largest: Collection[str] = (),
+        spec: BundleSpec | None = None,
         range_check: RangeCheck | None = None,
         is_made_up: bool = False,
     ) -> None:
@@ -58,6 +58,7 @@ class Prediction:
         self._label_set = label_set
         self._calibration = calibration
         self._keep_largest = keep_largest
+        self._spec = spec
         self._range_check = range_check
         self._is_made_up = is_made_up
         self._errors: Array | None = None
@@ -103,9 +104,11 @@ class Prediction:
             confidence=confidence,
             confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
+            probabilities=self._result.probabilities,
             seconds=seconds,
             warnings=(*self._scan.warnings, *self._result.warnings),
             grid=self._scan,
+            spec=self._spec,
         )
 
     def _estimate_quality(
@@ -149,6 +152,9 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
         labels: Label indices ``(i, j, k)``.
         indices: The labels of which smaller components become background.
     """
+    from monai.transforms import get_largest_connected_component_mask
+    from scipy.ndimage import find_objects
+
     kept = np.array(labels, order="F")
     boxes = find_objects(labels)
     for index in indices:

@@ -10,7 +10,7 @@ from medseg._support.platform.processes import measure_memory
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, parse_minutes
 from medseg.planning.inspection import InspectedDataset, make_provisional_spec
-from medseg.training.time_budget import voxels_per_second
+from medseg.training.speed import voxels_per_second
 
 _MAX_MEMORY_GB = {True: 12.0, False: 8.0}
 """Memory planned for, with and without a GPU: larger patches bring little."""

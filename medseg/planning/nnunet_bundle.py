@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.spec import SCHEMA_ID
+from medseg.bundle.schema_file import SCHEMA_BESIDE
 from medseg.errors import DatasetError, MedsegError
 from medseg.events import Listener, Notice, notify
 from medseg.interop.nnunet.plans import read_nnunet_plans
@@ -61,7 +61,7 @@ def draft_converted(
         converted.content["notes"]["data.root"] = (
             "The plans do not say where the raw data are: train with --data FOLDER"
         )
-    return {"$schema": SCHEMA_ID, **converted.content, "data": data_section}
+    return {"$schema": SCHEMA_BESIDE, **converted.content, "data": data_section}
 
 
 def _read_nnunet_description(

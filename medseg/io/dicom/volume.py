@@ -10,8 +10,8 @@ in the affine; of a series that holds several volumes, one has to be named.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ class Slices:
         frame_of_reference: Frame of Reference UID, or empty.
         planes: Where the volume was resampled because its slices lie at uneven distances, the
             plane that each slice is nearest to; else empty: slice ``k`` is plane ``k``.
+        headers: Where the files are there no more, what stood in each before its pixels, as a
+            DICOM file; else empty.
     """
 
     series: str
@@ -67,6 +69,15 @@ class Slices:
     sop_uids: tuple[str, ...]
     frame_of_reference: str
     planes: tuple[int, ...] = ()
+    headers: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
+
+
+class SeveralSeriesError(ScanError):
+    """Files hold several series, of which none was chosen."""
+
+
+class SeveralVolumesError(GeometryError):
+    """The files of one series hold several volumes, of which none was chosen."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -259,7 +270,7 @@ def _require_one_series(headers: Sequence[Header]) -> None:
     """Refuse headers of several series, and those of one that has a file with an error."""
     groups, _ = group_headers(headers)
     if len(groups) > 1:
-        raise ScanError(
+        raise SeveralSeriesError(
             f"the files hold {len(groups)} DICOM series; read them one by one, as "
             "find_series lists them"
         )
@@ -282,7 +293,7 @@ def _choose_stack(frames: Frames, volume: str) -> tuple[Stack, Warnings]:
         stack = _find_stack(stacks, volume)
         return stack, warnings
     if len(stacks) > 1:
-        raise GeometryError(
+        raise SeveralVolumesError(
             f"the files hold {len(stacks)} volumes; read them one by one, as find_series "
             "lists them",
             detail=_list_volumes(stacks),
