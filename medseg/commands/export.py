@@ -28,11 +28,12 @@ from medseg.bundle.spec import AgreementSpec, BundleSpec
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.events import Listener, Progress, notify
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.onnx import require_onnx, write_onnx
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
@@ -133,6 +134,9 @@ def export(
             f"--to {to} needs a folder to write to, other than the bundle's own"
         )
     _require_empty(target)
+    if to == "monai":
+        for departure in list_departures(loaded.spec):
+            notify(listeners, Notice(f"stock MONAI differs: {departure}"))
     write = _WRITERS[to]
     with atomic_folder(target) as folder:
         write(loaded, folder)
