@@ -13,7 +13,9 @@ from medseg._support import former_modules
 
 if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
-    from medseg.commands.check import check
+    from medseg.bundle.spec.bundle import BundleSpec
+    from medseg.bundle.spec.exported import AgreementSpec
+    from medseg.commands.check import CheckReport, check
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
+    from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
         BundleError,
         CheckpointError,
         DatasetError,
         DownloadError,
+        Fault,
         GeometryError,
         MedsegError,
         MissingExtraError,
@@ -33,39 +37,86 @@ if TYPE_CHECKING:
         ScanError,
         TrainingError,
     )
-    from medseg.evaluation.mask_review import MaskReview
+    from medseg.evaluation.mask_review import JudgedMask, MaskReview
     from medseg.evaluation.results import Evaluation
+    from medseg.events import Listener
+    from medseg.inference.ledger import Entry, QualityEntry
+    from medseg.inference.prediction import Prediction
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
-    from medseg.io.adapters import as_volume
-    from medseg.labels import Label, LabelSet
-    from medseg.quality.estimates import MaskQuality, Quality
+    from medseg.io.adapters import VolumeLike, as_volume
+    from medseg.labels import Label, LabelSet, Region
+    from medseg.metrics.comparison import Difference, Interval
+    from medseg.metrics.lesions import LesionCounts
+    from medseg.metrics.metrics import CaseScores, LabelScores
+    from medseg.metrics.statistics import Statistic
+    from medseg.padding import Padding
+    from medseg.planning.fingerprint import (
+        CaseFingerprint,
+        ChannelStatistics,
+        Fingerprint,
+        LabelStatistics,
+    )
+    from medseg.quality.estimates import (
+        Agreement,
+        LabelQuality,
+        MaskQuality,
+        Quality,
+        ShownQuality,
+    )
     from medseg.volume import Volume
 
 _HOMES = {
+    "Agreement": "medseg.quality.estimates",
+    "AgreementSpec": "medseg.bundle.spec.exported",
     "Batch": "medseg.commands.segment",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
+    "BundleSpec": "medseg.bundle.spec.bundle",
+    "CaseFingerprint": "medseg.planning.fingerprint",
+    "CaseMeasures": "medseg.datasets.measures",
+    "CaseScores": "medseg.metrics.metrics",
+    "ChannelStatistics": "medseg.planning.fingerprint",
+    "CheckReport": "medseg.commands.check",
     "CheckpointError": "medseg.errors",
     "DatasetError": "medseg.errors",
+    "Difference": "medseg.metrics.comparison",
     "DownloadError": "medseg.errors",
+    "Entry": "medseg.inference.ledger",
     "Evaluation": "medseg.evaluation.results",
     "Export": "medseg.commands.export",
+    "Fault": "medseg.errors",
+    "Fingerprint": "medseg.planning.fingerprint",
     "GeometryError": "medseg.errors",
+    "Interval": "medseg.metrics.comparison",
+    "JudgedMask": "medseg.evaluation.mask_review",
     "Label": "medseg.labels",
+    "LabelMeasures": "medseg.datasets.measures",
+    "LabelQuality": "medseg.quality.estimates",
+    "LabelScores": "medseg.metrics.metrics",
     "LabelSet": "medseg.labels",
+    "LabelStatistics": "medseg.planning.fingerprint",
+    "LesionCounts": "medseg.metrics.lesions",
+    "Listener": "medseg.events",
     "MaskQuality": "medseg.quality.estimates",
     "MaskReview": "medseg.evaluation.mask_review",
     "MedsegError": "medseg.errors",
     "MissingExtraError": "medseg.errors",
     "OutputError": "medseg.errors",
+    "Padding": "medseg.padding",
     "Plan": "medseg.commands.plan",
+    "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
+    "QualityEntry": "medseg.inference.ledger",
+    "Region": "medseg.labels",
     "ScanError": "medseg.errors",
     "Segmentation": "medseg.inference.segmentation",
     "Segmenter": "medseg.inference.segmenter",
+    "ShownQuality": "medseg.quality.estimates",
+    "Statistic": "medseg.metrics.statistics",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
+    "VolumeLike": "medseg.io.adapters",
     "as_volume": "medseg.io.adapters",
     "check": "medseg.commands.check",
     "download": "medseg.commands.download",
@@ -83,29 +134,56 @@ _FORMER_HOMES = {"evaluate_without_references": "medseg.commands.review"}
 """Names of 0.1.0 that warn when they are used, for one release."""
 
 __all__ = [
+    "Agreement",
+    "AgreementSpec",
     "Batch",
     "Bundle",
     "BundleError",
+    "BundleSpec",
+    "CaseFingerprint",
+    "CaseMeasures",
+    "CaseScores",
+    "ChannelStatistics",
+    "CheckReport",
     "CheckpointError",
     "DatasetError",
+    "Difference",
     "DownloadError",
+    "Entry",
     "Evaluation",
     "Export",
+    "Fault",
+    "Fingerprint",
     "GeometryError",
+    "Interval",
+    "JudgedMask",
     "Label",
+    "LabelMeasures",
+    "LabelQuality",
+    "LabelScores",
     "LabelSet",
+    "LabelStatistics",
+    "LesionCounts",
+    "Listener",
     "MaskQuality",
     "MaskReview",
     "MedsegError",
     "MissingExtraError",
     "OutputError",
+    "Padding",
     "Plan",
+    "Prediction",
     "Quality",
+    "QualityEntry",
+    "Region",
     "ScanError",
     "Segmentation",
     "Segmenter",
+    "ShownQuality",
+    "Statistic",
     "TrainingError",
     "Volume",
+    "VolumeLike",
     "as_volume",
     "check",
     "download",

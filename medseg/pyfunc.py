@@ -73,8 +73,10 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             ``warnings``, empty, or what a person should know of the scan, ``; `` between; for
             each label its volume in ml, ``<label>_ml``, NaN where there is an error; and
             ``expected_dice``, its ``lower_bound`` and ``review``, which tell how good the label
-            map probably is (NaN where there is nothing to say). ``error`` and ``warnings`` name
-            no file and quote no header, since both may name the patient.
+            map probably is (NaN where there is nothing to say: also where the bundle is not
+            calibrated, or was trained on made-up data); ``quality``, the same in words, and
+            ``reasons`` for a review, ``; `` between. No column names a file or quotes a header,
+            since both may name the patient.
         """
         out_folder = (params or {}).get("out") or tempfile.mkdtemp(
             prefix="medseg-"
@@ -101,6 +103,8 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
                 "warnings": "",
                 **_make_volume_columns(volumes_ml),
                 **_make_quality_columns(Quality(review=True)),
+                "quality": "",
+                "reasons": "",
             }
         return {
             "label_map": str(label_map),
@@ -116,12 +120,13 @@ def _make_volume_columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
 
 
 def _make_quality_columns(quality: Quality) -> dict[str, Any]:
+    shown = quality.shown
     return {
-        "expected_dice": math.nan
-        if quality.expected is None
-        else quality.expected,
-        "lower_bound": math.nan if quality.lower is None else quality.lower,
-        "review": quality.review,
+        "expected_dice": math.nan if shown.expected is None else shown.expected,
+        "lower_bound": math.nan if shown.lower is None else shown.lower,
+        "review": shown.review,
+        "quality": shown.text,
+        "reasons": _WARNING_SEPARATOR.join(shown.reasons),
     }
 
 

@@ -39,6 +39,8 @@ class Volume:
             states it, else an empty text; nothing where no file does.
         is_picture: Whether it was read from a picture, which knows no patient space, or from a
             file of volumes; ``None`` where no file was read.
+        regions: Regions of the body that its header names, such as ``abdomen``; nothing where no
+            header does.
         padding: The voxels that show nothing, which statistics leave out; ``None`` where all show
             something.
 
@@ -56,6 +58,7 @@ class Volume:
     header: Any = field(default=None, repr=False)
     modalities: tuple[str, ...] = ()
     is_picture: bool | None = None
+    regions: tuple[str, ...] = ()
     padding: Padding | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -41,6 +41,7 @@ _SECTIONS = {
     "NoNormalisation": '`preprocessing.intensity`: `"kind": "none"`',
     "IntensitySequence": '`preprocessing.intensity`: `"kind": "sequence"`',
     "UNetSpec": '`network`: `"kind": "unet"`',
+    "StagedUNetSpec": '`network`: `"kind": "resenc"` or `"plainconv"`',
     "NamedNetworkSpec": "`network`: one by name",
     "TrainingSpec": "`training`",
     "AugmentationSpec": "`training.augmentation`",

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from medseg._support.files import SPECIAL, is_special
 from medseg._support.platform.files import identify_folder
@@ -71,7 +71,10 @@ def find_listed(folder: Path, text: str) -> Path:
 
     Names with accents and the like are written in several forms, and a list made on one system
     and files copied from another may differ in them: what is there in another form is meant.
+    Windows puts ``\\`` between folders, other systems ``/``.
     """
+    if "\\" in text and not os.path.lexists(folder / text):
+        text = PureWindowsPath(text).as_posix()  # a list made on Windows
     if text.isascii():
         return folder / text
     found = folder

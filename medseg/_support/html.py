@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+_LONGEST_WORD = 18
+_ENDING = re.compile(r"(\.[A-Za-z]{2,9}){1,2}$")
 
 _SHARED_TEMPLATES = Path(__file__).with_name("templates")
 
@@ -31,4 +37,44 @@ def render_page(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["parts"] = break_name
     return environment.get_template(template.name).render(values)
+
+
+def break_name(name: str) -> list[str]:
+    """Cut the name of a file or a label where a reader would break it into lines.
+
+    Behind what joins words, never within an ending such as ``.nii.gz``, and words without joints
+    only where they are long.
+
+    Examples:
+        >>> break_name("hippocampus_003.nii.gz")
+        ['hippocampus_', '003', '.nii.gz']
+    """
+    ending = _ENDING.search(name)
+    stem = name[: ending.start()] if ending else name
+    parts: list[str] = []
+    for word in re.findall(r"[^\W_]+[\W_]*|[\W_]+", stem):
+        parts.extend(_cut_word(word))
+    if ending:
+        parts.append(ending.group())
+    return parts
+
+
+def _cut_word(word: str) -> Iterator[str]:
+    count = -(-len(word) // _LONGEST_WORD)
+    size = -(-len(word) // count)
+    for start in range(0, len(word), size):
+        yield word[start : start + size]
+
+
+def make_link(folder: Path, *names: str) -> str:
+    """Return the address of a file below the folder of a page; empty if there is no such file.
+
+    Args:
+        folder: Where the page lies.
+        names: Of folders below it, and last of the file; they can hold any sign.
+    """
+    if not folder.joinpath(*names).is_file():
+        return ""
+    return "/".join(quote(name, safe="") for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,12 +109,23 @@ class Bundle:
         return self.spec.model_copy(update={"inference": inference})
 
     @property
+    def is_made_up(self) -> bool:
+        """Whether it was trained on made-up data, so that its results say nothing of patients.
+
+        Raises:
+            BundleError: If its ``trained.json`` is wrong.
+        """
+        return self.spec.data.made_up or self.trained.made_up
+
+    @property
     def data_root(self) -> Path:
         """The folder of its training data."""
         return (self.folder / self.spec.data.root).resolve()
 
 
-def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
+def load_bundle(
+    path: str | os.PathLike[str], overrides: Iterable[str] = ()
+) -> Bundle:
     """Read a bundle. Nothing it holds is run, imported or looked up.
 
     Args:
@@ -133,8 +145,8 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
         >>> load_bundle(write_example_bundle(), ["training.steps=200"]).spec.training.steps
         200
     """
-    path = find_bundle_path(path)
-    file = path / BUNDLE_FILE if path.is_dir() else path
+    found = find_bundle_path(path)
+    file = found / BUNDLE_FILE if found.is_dir() else found
     content = _read_json(file)
     for override in overrides:
         apply_override(content, override)

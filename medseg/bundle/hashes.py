@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medseg._support.files import refuse_special
 from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.errors import CheckpointError
 
 _CHUNK = 1 << 20
@@ -20,8 +20,12 @@ _LATER_DATA_FIELDS = (
     "split_4d",
     "background",
     "colour_coded",
+    "made_up",
 )
 """Fields of ``data`` that release 0.1.0 did not have."""
+
+_LATER_FINDINGS = ("validated", "made_up")
+"""Fields of ``trained.json`` that release 0.1.0 did not have."""
 
 
 def hash_file(path: Path) -> str:
@@ -46,7 +50,7 @@ def hash_bundle(bundle: Bundle) -> str:
         CheckpointError: If its weights cannot be read.
     """
     spec = _format_as_at_first(bundle.spec)
-    trained = bundle.trained.model_dump_json()
+    trained = _format_findings_as_at_first(bundle.trained)
     return hash_texts([spec, trained, *_hash_weights(bundle)])
 
 
@@ -83,11 +87,26 @@ def _format_as_at_first(spec: BundleSpec) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _format_findings_as_at_first(trained: TrainedSpec) -> str:
+    """Return the text of findings without later fields that say nothing."""
+    defaults = type(trained)()
+    unsaid = set()
+    for field in _LATER_FINDINGS:
+        if getattr(trained, field) == getattr(defaults, field):
+            unsaid.add(field)
+    return trained.model_dump_json(exclude=unsaid)
+
+
 def _hash_weights(bundle: Bundle) -> list[str]:
     files = list(bundle.members)
     refiner = bundle.folder / REFINER_FILE
     if refiner.is_file():
         files.append(refiner)
+    # What is read in their place where trained.json states it; older bundles have none.
+    for name in sorted(bundle.trained.files):
+        file = bundle.weights.with_name(name)
+        if file not in files and file.is_file():
+            files.append(file)
     hashes = []
     for file in files:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ def list_shipped_bundles() -> dict[str, Path]:
     return {file.parent.name: file.parent for file in files}
 
 
-def find_bundle_path(path: str | Path) -> Path:
+def find_bundle_path(path: str | os.PathLike[str]) -> Path:
     """Return where a bundle lies that is called by its path, or by the name of one of medseg's.
 
     A file or folder of the user's with this name comes first.

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from medseg.bundle.spec import BundleSpec, Contradiction, ContradictionError
 from medseg.errors import Fault
 
-_KINDS = {"unet", "named", "zscore", "window", "minmax", "one", "list"}
+_KINDS = {
+    "unet",
+    "staged",
+    "named",
+    "zscore",
+    "window",
+    "minmax",
+    "one",
+    "list",
+}
 """Steps of pydantic's paths that say which kind of value was tried."""
 
 _LONGEST_VALUE = 80

@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import medseg
 from medseg.cli.bundles import bundles
 from medseg.cli.check import check
+from medseg.cli.consoles import show_all_signs
 from medseg.cli.demo import demo
 from medseg.cli.download import download
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
+from medseg.cli.import_model import import_model
 from medseg.cli.label import label
 from medseg.cli.output import (
     INTERRUPTED,
@@ -58,14 +60,16 @@ _COMMANDS = (
     label,
     user,
     export,
+    import_model,
     check,
     demo,
     bundles,
     plugins,
     schema,
 )
+_NAMES: dict[Any, str] = {import_model: "import"}  # a word of Python's
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(_NAMES.get(_command))(_command)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -95,6 +99,7 @@ def main() -> None:
     # To be set before torch is loaded: threads that spin while they wait take the processor from
     # other programs, and on a busy machine that slows both down several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    show_all_signs()
     sys.exit(_run())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import typer
 from medseg._support.json_values import nan_to_none
 from medseg._support.log_file import LogFile
 from medseg._support.platform.processes import handle_stop_signals
+from medseg.cli.consoles import shows_all_signs
 from medseg.errors import BusyError, MedsegError, recordable_text
 
 if TYPE_CHECKING:
@@ -131,9 +133,15 @@ def print_interruption(advice: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print a result for machines; NaN and infinity, which JSON does not know, as ``null``."""
+    """Print a result for machines; NaN and infinity, which JSON does not know, as ``null``.
+
+    Signs beyond ASCII are escaped where the output's encoding may lack them.
+    """
     text = json.dumps(
-        nan_to_none(content), indent=2, ensure_ascii=False, default=str
+        nan_to_none(content),
+        indent=2,
+        ensure_ascii=not shows_all_signs(sys.stdout),
+        default=str,
     )
     typer.echo(text)
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import Device, Split4D
-from medseg.cli.output import format_count, open_terminal
+from medseg.cli.options import AsJson, Device, Split4D
+from medseg.cli.output import format_count, open_terminal, print_json
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
-    from medseg.bundle.spec import BundleSpec
     from medseg.cli.terminal import Terminal
     from medseg.commands.plan import Plan
 
@@ -129,6 +128,15 @@ def plan(
         ),
     ] = 0,
     device: Device = "auto",
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time some steps of the planned network on this device, some 10 seconds, and say "
+            "how long training takes and how much memory.",
+        ),
+    ] = True,
+    as_json: AsJson = False,
     explain: Annotated[
         bool,
         typer.Option("--explain", help="Print every choice with its reason."),
@@ -173,13 +181,8 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            if any((*others, *of_data, split_4d)):
-                raise MedsegError(
-                    "is planned already: --explain prints its reasons, and no other option goes "
-                    "with it",
-                    source=dataset,
-                )
-            _explain_bundle(terminal, dataset)
+            has_options = any((*others, *of_data, split_4d))
+            _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
             _draft_table(terminal, dataset, draft_csv, images, label_pattern)
@@ -199,10 +202,10 @@ def plan(
             label_values=label_values,
             stray_voxels=leave_out_stray,
             device=device,
+            measure=measure,
             listeners=[terminal],
         )
-    for planned in plans:
-        _print_plan(terminal, planned, explain)
+    _print_plans(terminal, plans, explain, as_json)
 
 
 def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
@@ -249,35 +252,28 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
     raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
 
 
+def _print_plans(
+    terminal: Terminal, plans: Sequence[Plan], explain: bool, as_json: bool
+) -> None:
+    from medseg.commands.plan_summary import list_plan_fields
+
+    if as_json:
+        print_json([list_plan_fields(planned) for planned in plans])
+        return
+    for planned in plans:
+        _print_plan(terminal, planned, explain)
+
+
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
-    cases = len(plan.fingerprint.cases)
-    origin = format_count(cases, "case") if cases else "nnU-Net's plans"
-    for sentence in plan.recognised:
-        terminal.say(f"recognised: {sentence}")
-    for line in _describe(plan.spec, origin):
+    from medseg.commands.plan_summary import describe_plan
+
+    for line in describe_plan(plan):
         terminal.say(line)
     if explain:
         _show_choices(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
     terminal.say(f"  train it  medseg train {plan.file}")
-
-
-def _describe(spec: BundleSpec, origin: str) -> list[str]:
-    training = spec.training
-    labels = ", ".join(label.name for label in spec.labels)
-    lines = [f"{origin}; {format_count(len(spec.labels), 'label')}: {labels}"]
-    if spec.regions:
-        regions = ", ".join(region.name for region in spec.regions)
-        lines.append(f"{format_count(len(spec.regions), 'region')}: {regions}")
-    patch = " × ".join(str(size) for size in training.patch)
-    schedule = f"about {training.steps} steps"
-    if training.budget_minutes:
-        schedule += f" in {training.budget_minutes:g} minutes"
-    lines.append(
-        f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
-    )
-    return lines
 
 
 def _draft_table(
@@ -288,7 +284,7 @@ def _draft_table(
     labels: str | None,
 ) -> None:
     """Write a table of cases to fill in."""
-    from medseg.commands.plan import draft_table
+    from medseg.commands.case_table import draft_table
 
     complete, count = draft_table(
         dataset, file, images=images or (), labels=labels
@@ -303,10 +299,21 @@ def _draft_table(
         )
 
 
-def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
-    """Print the reasons that an existing bundle gives."""
+def _explain_bundle(
+    terminal: Terminal, bundle: Path, has_options: bool
+) -> None:
+    """Print the reasons that an existing bundle gives.
+
+    Raises:
+        MedsegError: If it gives none, or other options were given.
+    """
+    if has_options:
+        raise MedsegError(
+            "is planned already: --explain prints its reasons, and no other option goes with it",
+            source=bundle,
+        )
     from medseg.bundle.bundle import load_bundle
-    from medseg.commands.plan import list_choices
+    from medseg.planning.choices import list_choices
 
     rows = list_choices(load_bundle(bundle).spec)
     if not rows:

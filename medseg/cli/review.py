@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 _MAX_ROWS = 25
 """Masks in the printed table; the file has them all."""
 
+_MAX_NAMED = 5
+"""Masks of which it is said why to look at them; the file says it of all."""
+
 _NOT_CALIBRATED = (
-    "This bundle is not calibrated: the numbers rank masks, but may be far off."
+    "This bundle cannot say how good masks are: it is not calibrated, or was trained on made-up "
+    "data. The Dice with its own masks ranks them."
 )
 _CALIBRATED = (
     "Ranked by the Dice with the bundle's own masks, which is not calibrated. The expected Dice "
@@ -113,6 +117,9 @@ def _print_review(
     if len(rows) > _MAX_ROWS:
         terminal.say(f"and {len(rows) - _MAX_ROWS} more, which agree better")
     terminal.say(_NOT_CALIBRATED if review.coverage is None else _CALIBRATED)
+    for mask in review.to_review[:_MAX_NAMED]:
+        for reason in mask.quality.reasons:
+            terminal.say(f"  {mask.case}: {reason}")
     terminal.say(
         f"{len(review.to_review)} of {len(review.cases)} need a closer look"
     )

@@ -215,9 +215,7 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
         )
     report = batch.out / "report.html"
     has_report = report.is_file()
-    if batch.to_review:
-        names = _name_scans(batch.to_review)
-        terminal.say(f"  look at these first: {names}")
+    _print_review(terminal, batch)
     if batch.warned:
         scans = format_count(len(batch.warned), "scan")
         told_in = report if has_report else batch.out / "ledger.jsonl"
@@ -225,6 +223,18 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
         terminal.say(f"  {scans} with warnings, told in {told_in}: {names}")
     if has_report:
         terminal.say(f"  report  {report}")
+
+
+def _print_review(terminal: Terminal, batch: Batch) -> None:
+    """Print which results to look at first, and why; and if nobody can know how good they are."""
+    flagged = batch.to_review
+    if flagged:
+        terminal.say(f"  look at these first: {_name_scans(flagged)}")
+    for entry in flagged[:_MAX_NAMED]:
+        for reason in entry.review_reasons:
+            terminal.say(f"    {entry.scan}: {reason}")
+    if batch.unjudged:
+        terminal.say(f"  note: {batch.unjudged}")
 
 
 def _print_failures(terminal: Terminal, batch: Batch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medseg.cli.options import BundlePath, Device, Overrides, TrustValues
+from medseg.cli.options import Device, Overrides, TrustValues
 from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    bundle: BundlePath,
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BUNDLE|DATASET",
+            help="A bundle: its folder or its bundle.json. With --budget also a data set, for "
+            "which a bundle is planned first.",
+        ),
+    ],
     data: Annotated[
         Path | None,
         typer.Option(help="The data folder. Default: the bundle's data.root."),
@@ -44,6 +51,13 @@ def train(
             "--from",
             metavar="TRAINED",
             help="Fine-tune: start from this trained bundle's weights, matched by name.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Wall-clock time for the run, such as 20m or 2h. Default: the bundle's.",
         ),
     ] = None,
     resume: Annotated[
@@ -73,6 +87,8 @@ def train(
       medseg train bundle.json --fold all --out runs/liver/all-folds
 
       medseg train bundle.json --resume
+
+      medseg train Task04_Hippocampus --budget 20m
     """
     advice = "Run the same command again with --resume to continue."
     with open_terminal(advice) as terminal:
@@ -86,6 +102,7 @@ def train(
             device=device,
             overrides=overrides or (),
             start_from=start_from,
+            budget=budget,
             resume=resume,
             skip_bad_cases=skip_bad_cases,
             trust_values=trust_values,

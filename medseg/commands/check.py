@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.bundle.bundle import Bundle, load_bundle
+from medseg.bundle.bundle import Bundle
+from medseg.commands.bundle_argument import open_bundle
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import (
     check_cases,
@@ -70,7 +71,7 @@ def check(
         ['training.steps']
     """
     try:
-        loaded = load_bundle(bundle, overrides)
+        loaded = open_bundle(bundle, overrides)
         try_network(loaded.spec)
         if (
             not loaded.is_trained

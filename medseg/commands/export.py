@@ -252,7 +252,7 @@ def _export_to_openvino(
         _copy(
             bundle.folder / MODELS,
             folder / MODELS,
-            (TRAINED_FILE.name, REFINER_FILE.name),
+            (TRAINED_FILE.name, REFINER_FILE.name, *bundle.trained.files),
         )
         _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
         exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,39 +12,36 @@ from typing import Any
 import torch
 
 from medseg._support.files import write_atomically
-from medseg._support.platform.processes import measure_memory
 from medseg.bundle.bundle import is_bundle, parse_spec
-from medseg.bundle.spec import SCHEMA_ID, BundleSpec
-from medseg.errors import DatasetError, MedsegError, OutputError
+from medseg.bundle.schema_file import write_schema_beside
+from medseg.bundle.spec import BundleSpec
+from medseg.errors import (
+    DatasetError,
+    MedsegError,
+    OutputError,
+    TrainingError,
+)
 from medseg.events import Listener, Notice, notify
-from medseg.layouts import LISTING, Selection
+from medseg.layouts import Selection
 from medseg.layouts.cases_csv import parse_columns
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.planning import (
     Constraints,
-    DatasetDescription,
     Fingerprint,
     InspectedDataset,
     LabelWishes,
-    convert_plans,
+    adapt_constraints,
     draft_bundle,
+    draft_converted,
     inspect_dataset,
     is_nnunet_plans,
-    make_provisional_spec,
+    list_choices,
+    make_constraints,
     parse_channel,
     parse_label_requests,
-    parse_minutes,
-    read_description,
-    read_nnunet_plans,
 )
-from medseg.planning.case_table import draft_case_table
-from medseg.training.time_budget import voxels_per_second
-
-_MAX_MEMORY_GB = {True: 12.0, False: 8.0}
-"""Memory planned for, with and without a GPU: larger patches bring little."""
-_GPU_SHARE, _CPU_SHARE = 0.8, 0.5
-"""Share of a GPU's memory, and of the free main memory, that a step may take."""
+from medseg.planning.training_cost import TrainingCost, measure_training
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,7 @@ class Plan:
         spec: The bundle; its ``notes`` say why.
         fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
         recognised: What the data set was taken for, and why; empty if plans were converted.
+        cost: What training takes here, where it was measured.
 
     Examples:
         >>> import tempfile
@@ -77,6 +74,7 @@ class Plan:
     spec: BundleSpec
     fingerprint: Fingerprint
     recognised: tuple[str, ...] = ()
+    cost: TrainingCost | None = None
 
     @property
     def survey(self) -> Fingerprint:
@@ -91,15 +89,6 @@ class Plan:
     def rows(self) -> list[tuple[str, str, str]]:
         """Return field, value and reason of every choice."""
         return list_choices(self.spec)
-
-
-def list_choices(spec: BundleSpec) -> list[tuple[str, str, str]]:
-    """Return field, value and reason of every choice that a bundle's notes explain."""
-    content = spec.model_dump(mode="json", by_alias=True)
-    return [
-        (field, _format_value(content, field), why)
-        for field, why in spec.notes.items()
-    ]
 
 
 def plan(
@@ -119,6 +108,7 @@ def plan(
     label_values: Sequence[str] = (),
     stray_voxels: int = 0,
     device: str = "auto",
+    measure: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Plan:
     """Plan a bundle for a data set, or convert nnU-Net's plans into one.
@@ -148,6 +138,8 @@ def plan(
         stray_voxels: Values that so many voxels at most have, in all label files together, count as
             background, and are named.
         device: What will be used for training: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        measure: Whether to time some steps of the planned network, so that the plan says how long
+            training takes here and how much memory; this takes some 10 seconds.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -184,6 +176,7 @@ def plan(
         label_values=label_values,
         stray_voxels=stray_voxels,
         device=device,
+        measure=measure,
         listeners=listeners,
     )
     return planned
@@ -205,6 +198,7 @@ def plan_bundles(
     label_values: Sequence[str] = (),
     stray_voxels: int = 0,
     device: str = "auto",
+    measure: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> list[Plan]:
     """Plan several bundles for a data set, which is inspected once.
@@ -224,6 +218,7 @@ def plan_bundles(
         label_values: What values or colours mean.
         stray_voxels: What is left out.
         device: What will be used for training.
+        measure: Whether to time some steps.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -243,7 +238,7 @@ def plan_bundles(
             source=root,
         )
     training_device = choose_device(device)
-    constraints = _make_constraints(
+    constraints = make_constraints(
         training_device, memory_gb, budget, class_weights
     )
     by_file = {
@@ -270,7 +265,30 @@ def plan_bundles(
     requested = _parse_request(channels, images, labels, columns)
     requested = replace(requested, split_4d=split_4d)
     inspected = inspect_dataset(root, requested, listeners, wishes)
-    return _draft_plans(inspected, by_file, training_device)
+    plans = _draft_plans(inspected, by_file, training_device)
+    if not measure:
+        return plans
+    return [
+        _add_cost(planned, root, training_device, listeners)
+        for planned in plans
+    ]
+
+
+def _add_cost(
+    planned: Plan,
+    root: Path,
+    device: torch.device,
+    listeners: Sequence[Listener],
+) -> Plan:
+    """Return a plan with what training takes here; it stands without, where that fails."""
+    notify(listeners, Notice("timing some steps of the planned network"))
+    try:
+        cost = measure_training(root, planned.spec, device)
+    except (DatasetError, TrainingError) as error:
+        message = f"how long training takes could not be measured: {error}"
+        notify(listeners, Notice(message))
+        return planned
+    return replace(planned, cost=cost)
 
 
 def _parse_request(
@@ -293,41 +311,6 @@ def _parse_request(
     )
 
 
-def draft_table(
-    dataset: str | Path,
-    file: str | Path,
-    *,
-    images: Sequence[str] = (),
-    labels: str | None = None,
-) -> tuple[bool, int]:
-    """Write the cases of a data set as a table; where none are found, every image file.
-
-    Args:
-        dataset: The data folder.
-        file: The CSV to write.
-        images: As for ``plan``.
-        labels: As for ``plan``.
-
-    Returns:
-        Whether every case has its label, and how many lines there are.
-
-    Raises:
-        DatasetError: If there is no image file.
-        OutputError: If the file exists or cannot be written.
-    """
-    selection = Selection(
-        image_patterns=tuple(images), label_pattern=labels or ""
-    )
-    root, path = Path(dataset), Path(file)
-    if path.exists():
-        raise OutputError(
-            "exists already; remove it, or choose another name", source=path
-        )
-    draft = draft_case_table(root, path.parent, selection)
-    write_atomically(path, draft.text)
-    return draft.is_complete, draft.lines
-
-
 def _draft_plans(
     dataset: InspectedDataset,
     by_file: Mapping[Path, Constraints],
@@ -345,7 +328,7 @@ def _draft_plans(
         )
     plans = []
     for file, constraints in by_file.items():
-        adapted = _adapt_constraints(constraints, dataset, device)
+        adapted = adapt_constraints(constraints, dataset, device)
         content = draft_bundle(dataset, file, adapted)
         spec = _write_bundle(content, file)
         planned = Plan(file, spec, dataset.fingerprint, dataset.recognised)
@@ -374,41 +357,6 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
             raise MedsegError(f"--dims takes 2 or 3; got {dims}")
 
 
-def _make_constraints(
-    device: torch.device,
-    memory_gb: float | None,
-    budget: str | None,
-    class_weights: str | None,
-) -> Constraints:
-    """Return what every bundle has to fit.
-
-    Raises:
-        MedsegError: If an option has no valid value.
-    """
-    if class_weights not in (None, "balanced"):
-        raise MedsegError(
-            f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
-            "into training.class_weights of the bundle"
-        )
-    return Constraints(
-        dims=None,
-        on_gpu=device.type == "cuda",
-        memory_gb=memory_gb or _measure_memory_gb(device),
-        budget_minutes=parse_minutes(budget) if budget else None,
-        balanced=class_weights == "balanced",
-    )
-
-
-def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
-    """Write a bundle after making sure that its fields and its network fit together."""
-    spec = parse_spec(content, "the planned bundle")
-    try_network(spec)
-    write_atomically(
-        file, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    )
-    return spec
-
-
 def _convert(
     plans_file: Path,
     file: Path,
@@ -416,108 +364,17 @@ def _convert(
     constraints: Constraints,
     listeners: Sequence[Listener],
 ) -> Plan:
-    """Convert nnU-Net's plans into a bundle; no scan is opened.
-
-    Raises:
-        DatasetError: If plans or ``dataset.json`` are wrong or do not fit each other.
-        MedsegError: If a constraint needs the data.
-    """
-    if constraints.balanced:
-        raise MedsegError(
-            "--class-weights balanced needs the labels' volumes, which nnU-Net's plans do not "
-            "state; plan from the data, or write training.class_weights into the bundle"
-        )
-    plans = read_nnunet_plans(plans_file, constraints.dims)
-    description = _read_nnunet_description(plans_file, data)
-    converted = convert_plans(plans, description, constraints)
-    for omission in converted.omissions:
-        notify(listeners, Notice(f"not carried over: {omission}"))
-    data_section: dict[str, Any] = {"format": "nnunet"}
-    if description.ignore is not None:
-        data_section["ignore"] = description.ignore
-    if data is not None:
-        data_section["root"] = os.path.relpath(
-            data.resolve(), file.resolve().parent
-        )
-    else:
-        converted.content["notes"]["data.root"] = (
-            "The plans do not say where the raw data are: train with --data FOLDER"
-        )
-    content = {"$schema": SCHEMA_ID, **converted.content, "data": data_section}
-    return Plan(file, _write_bundle(content, file), Fingerprint((), ()))
+    content = draft_converted(plans_file, file, data, constraints, listeners)
+    spec = _write_bundle(content, file)
+    return Plan(file, spec, Fingerprint((), ()))
 
 
-def _read_nnunet_description(
-    plans_file: Path, data: Path | None
-) -> DatasetDescription:
-    """Read the ``dataset.json`` of the raw data, or that beside the plans.
-
-    Raises:
-        DatasetError: If there is none.
-    """
-    listing = (data or plans_file.parent) / LISTING
-    if not listing.is_file():
-        raise DatasetError(
-            f"nnU-Net's {LISTING}, which names channels and labels, is missing; put it beside the "
-            "plans, or name the raw data folder with --data",
-            source=listing,
-        )
-    return read_description(listing)
-
-
-def _adapt_constraints(
-    constraints: Constraints, dataset: InspectedDataset, device: torch.device
-) -> Constraints:
-    """Adapt constraints to a data set; with a time budget, measure how fast the device trains."""
-    if dataset.pictures:
-        constraints = replace(constraints, dims=2)
-    if constraints.budget_minutes is None:
-        return constraints
-    fingerprint = dataset.fingerprint
-    labels = {
-        value: f"label {value}" for value in fingerprint.label_values
-    } or {1: "label"}
-    smallest = make_provisional_spec(
-        fingerprint.channel_count,
-        labels,
-        dims=constraints.dims or 3,
-        wide=constraints.on_gpu,
+def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
+    """Write a bundle after making sure that its fields and its network fit together."""
+    spec = parse_spec(content, "the planned bundle")
+    try_network(spec)
+    write_schema_beside(file)
+    write_atomically(
+        file, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     )
-    return replace(
-        constraints, voxels_per_second=voxels_per_second(smallest, device)
-    )
-
-
-def _measure_memory_gb(device: torch.device) -> float:
-    """Return how much memory of a device a training step may take, in GB."""
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        _, total = torch.cuda.mem_get_info(device)
-        share = _GPU_SHARE * total
-    else:
-        share = _CPU_SHARE * measure_memory().available
-    return float(min(share / 1e9, _MAX_MEMORY_GB[on_gpu]))
-
-
-def _format_value(content: Any, field: str) -> str:
-    """Return a field's value, as far as the path leads; nothing where it names no field."""
-    section, *_ = field.split(".")
-    if section not in content:
-        return ""
-    value = content
-    for key in field.split("."):
-        value = _step_into(value, key)
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False)
-    )
-
-
-def _step_into(value: Any, key: str) -> Any:
-    """Return an item of a mapping or a list; the value itself where it has no such item."""
-    if isinstance(value, dict):
-        return value.get(key, value)
-    if isinstance(value, list) and key.isdigit() and int(key) < len(value):
-        return value[int(key)]
-    return value
+    return spec

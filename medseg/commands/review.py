@@ -116,7 +116,9 @@ def review(
     for warning in list_warnings(oddities, len(oddities)):
         notify(listeners, Notice(warning))
     calibration = segmenter.bundle.trained.quality
-    coverage = None if calibration is None else calibration.coverage
+    coverage = None
+    if calibration is not None and not segmenter.bundle.is_made_up:
+        coverage = calibration.coverage
     made = MaskReview(
         tuple(sorted(judged, key=review_order)), tuple(faults), coverage
     )

@@ -31,6 +31,7 @@ from medseg.inference.result_files import (
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.sources_table import SourcesTable
 from medseg.names import hash_text, make_printable
+from medseg.quality.estimates import explain_unjudged
 
 SEARCHING = "looking for scans"
 """The name of the search in progress events."""
@@ -77,6 +78,16 @@ class Batch:
             each for each in self.results if each.is_good and each.warnings
         ]
         return tuple(sorted(warned, key=get_review_order))
+
+    @property
+    def unjudged(self) -> str:
+        """Why nobody can know how good the results are; empty where their quality was estimated."""
+        qualities = [
+            entry.quality.to_quality()
+            for entry in self.results
+            if entry.is_good and entry.quality is not None
+        ]
+        return explain_unjudged(qualities)
 
     @property
     def failed(self) -> tuple[Entry, ...]:

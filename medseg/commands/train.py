@@ -11,10 +11,14 @@ from pathlib import Path
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.commands.bundle_argument import open_bundle
+from medseg.commands.one_step import TrainingRequest, plan_first
 from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
+from medseg.datasets.validated_range import measure_range
 from medseg.errors import recordable_text
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
+from medseg.layouts.dataset_json import states_made_up
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
@@ -66,6 +70,7 @@ def train(
     device: str = "auto",
     overrides: Sequence[str] = (),
     start_from: str | Path | None = None,
+    budget: str | None = None,
     resume: bool = False,
     skip_bad_cases: bool = False,
     trust_values: bool = False,
@@ -74,7 +79,8 @@ def train(
     """Train a bundle.
 
     Args:
-        bundle: A bundle's folder or ``bundle.json``.
+        bundle: A bundle's folder or ``bundle.json``. With ``budget`` also a data set: a bundle is
+            planned for it first, as ``plan`` does, into ``runs/<name>/<time>-bundle.json``.
         data: The data folder; the bundle's own ``data.root`` unless given.
         out: The run folder, new or empty; ``runs/<name>/<time>-fold<K>`` unless given.
         fold: The fold to validate on; ``None`` trains on every case. ``all`` trains a network
@@ -85,7 +91,9 @@ def train(
         start_from: A trained bundle whose weights to start from. Labels and channels start from
             those of the same name; see ``medseg.training.lineage`` for the rules. A resumed run
             keeps the one it began with.
-        resume: Continue the run in ``out``, or the newest unfinished run of this bundle.
+        budget: Time for the whole run, such as ``20m`` or ``2h``; the bundle's own unless given.
+        resume: Continue the run in ``out``, or the newest unfinished run of this bundle or data
+            set.
         skip_bad_cases: Train without the cases that have a fault.
         trust_values: Train by the bundle's values and order of channels, whatever names the data
             give them.
@@ -96,7 +104,7 @@ def train(
 
     Raises:
         BundleError: If the bundle is wrong.
-        DatasetError: If cases are bad, every one named, or there are too few.
+        DatasetError: If cases are bad, every one named, or there are too few; or as ``plan``.
         CheckpointError: If there is nothing to resume, or the weights to start from do not fit.
         TrainingError: If the loss is no longer finite.
         OutputError: If the run folder cannot be written.
@@ -126,12 +134,20 @@ def train(
         True
         >>> folder.cleanup()
     """
-    requested = load_bundle(bundle, overrides)
+    data_folder = None if data is None else Path(data).resolve()
+    request = plan_first(
+        TrainingRequest(bundle, Path(out) if out else None, tuple(overrides)),
+        budget,
+        data=data_folder,
+        device=device,
+        resume=resume,
+        listeners=listeners,
+    )
+    run_folder = request.out
+    requested = open_bundle(request.bundle, request.overrides)
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
-    data_folder = None if data is None else Path(data).resolve()
-    run_folder = None if out is None else Path(out)
     precisions = choose_training_precisions(requested.spec, chosen_device)
     with join_process_group(chosen_device) as group:
         if resume:
@@ -273,6 +289,8 @@ def _train_session(
         lineage=run.lineage,
         stages=stages,
         stopped_early=stopped_early,
+        validated=measure_range(dataset.measures, session.spec),
+        made_up=states_made_up(run.data),
     )
     write_trained_bundle(session.run, report, session.listeners)
 

@@ -51,6 +51,13 @@ class Dataset:
     held_out: Sequence[Case]
     content_hash: str
 
+    @property
+    def measures(self) -> list[CaseMeasures]:
+        """What was measured of every case."""
+        cases = (*self.training, *self.validation)
+        measures = [case.measures for case in cases]
+        return [each for each in measures if each is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Folds:

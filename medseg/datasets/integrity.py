@@ -27,7 +27,7 @@ from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.input_checks import admit
 from medseg.datasets.label_encoding import Indices, encode_mask
-from medseg.datasets.measures import CaseMeasures, measure_case
+from medseg.datasets.measures import CaseMeasures, measure_training_case
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -272,11 +272,10 @@ def _check_case(
 
 def _measure(image: Volume, labels: Indices, spec: BundleSpec) -> CaseMeasures:
     """Measure a case; unlabelled voxels are no label of it."""
-    ignored = spec.label_set.ignore_index
-    if ignored is None:
-        return measure_case(image, labels)
-    annotated = np.where(labels == ignored, 0, labels)
-    return measure_case(image, annotated)
+    label_set = spec.label_set
+    if label_set.ignore_index is not None:
+        labels = np.where(labels == label_set.ignore_index, 0, labels)
+    return measure_training_case(image, labels, len(label_set))
 
 
 def _hash_voxels(array: Array) -> str:

@@ -7,13 +7,15 @@ compares either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import nibabel as nib
 import numpy as np
 
 from medseg.datasets.input_checks import sample_voxels
+from medseg.datasets.intensity_measures import measure_intensities
+from medseg.datasets.label_measures import count_pieces, list_faces
 from medseg.volume import Array, Volume
 
 Sizes = tuple[float, ...]
@@ -37,12 +39,14 @@ class LabelMeasures:
         volume_ml: In millilitres.
         is_cut: Whether it touches the border of the image, so that part of it may lie outside.
         medians: Of its intensities in each channel; nothing where it has too few voxels.
+        pieces: Its connected components worth counting; 0 where nobody counted.
     """
 
     label: int
     volume_ml: float
     is_cut: bool
     medians: tuple[float, ...]
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,18 @@ class CaseMeasures:
         extent: Size of the image.
         ranges: Of each channel, its 0.5 % and its 99.5 % quantile.
         labels: Of each label in the case.
+        intensities: Of each channel, as ``measure_intensities`` returns them.
+        regions: Regions of the body that its header names.
+        is_single_slice: Whether the image has one voxel along an axis.
     """
 
     spacing: Sizes
     extent: Sizes
     ranges: tuple[tuple[float, float], ...] = ()
     labels: tuple[LabelMeasures, ...] = ()
+    intensities: tuple[Mapping[str, float], ...] = ()
+    regions: tuple[str, ...] = ()
+    is_single_slice: bool = False
 
     @property
     def present(self) -> frozenset[int]:
@@ -99,7 +109,49 @@ class CaseMeasures:
             extent=tuple(content["extent"]),
             ranges=tuple(ranges),
             labels=tuple(labels),
+            intensities=tuple(content.get("intensities", ())),
+            regions=tuple(content.get("regions", ())),
+            is_single_slice=content.get("is_single_slice", False),
         )
+
+
+def measure_scan(image: Volume) -> CaseMeasures:
+    """Measure a scan that has no labels yet, as far as results are compared by it.
+
+    Args:
+        image: Shape ``(channels, i, j, k)``.
+    """
+    spacing, extent = measure_grid(image)
+    intensities = []
+    for channel in range(len(image.array)):
+        shown = image.get_shown(channel)
+        intensities.append(measure_intensities(shown))
+    return CaseMeasures(
+        spacing,
+        extent,
+        intensities=tuple(intensities),
+        regions=image.regions,
+        is_single_slice=min(image.shape) == 1,
+    )
+
+
+def measure_training_case(
+    image: Volume, labels: Array, classes: int
+) -> CaseMeasures:
+    """Measure a case that a bundle learns from or is validated on: all that can be measured.
+
+    Args:
+        image: Shape ``(channels, i, j, k)``.
+        labels: Label indices ``(i, j, k)`` on its grid, 0 for what is not annotated.
+        classes: The highest index.
+    """
+    measures = measure_case(image, labels)
+    of_scan = measure_scan(image)
+    pieces = count_pieces(labels, classes)
+    counted = []
+    for each in measures.labels:
+        counted.append(replace(each, pieces=pieces.get(each.label, 0)))
+    return replace(of_scan, ranges=measures.ranges, labels=tuple(counted))
 
 
 def measure_case(image: Volume, labels: Array) -> CaseMeasures:
@@ -214,11 +266,7 @@ def _find_medians(
 def _find_cut(labels: Array) -> frozenset[int]:
     """Return the labels on a face of the image, along axes of more than one voxel."""
     found: set[int] = set()
-    for axis, size in enumerate(labels.shape):
-        if size < 2:
-            continue
-        for end in (0, -1):
-            face = labels.take(end, axis)
-            values = np.unique(face)
-            found.update(values.tolist())
+    for face in list_faces(labels):
+        values = np.unique(face)
+        found.update(values.tolist())
     return frozenset(found - {0})

@@ -7,9 +7,10 @@ stored where DICOM allows that, and else brought to its form (``value_rules``).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from medseg.errors import OutputError, ScanError
 from medseg.io.dicom.files import PYDICOM_ERRORS, quote_error, read_elements
 from medseg.io.dicom.frames import Frame, get_uid
 from medseg.io.dicom.headers import read_header
+from medseg.io.dicom.in_memory import files_at_hand
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume
@@ -149,7 +151,8 @@ def check_source(like: Volume) -> None:
     Raises:
         OutputError: As ``read_source`` does, which reads all files of the scan again.
     """
-    _identify(like)
+    with _source_files(like) as slices:
+        _identify(slices, like.source)
 
 
 def read_source(like: Volume) -> DicomSource:
@@ -159,19 +162,21 @@ def read_source(like: Volume) -> DicomSource:
         OutputError: If the scan is not DICOM, lacks a UID that such objects must refer to, or
             its files are gone or were changed since it was read.
     """
-    slices, first = _identify(like)
-    return DicomSource(
-        patient_study=_copy_patient_study(first),
-        compression=_copy_elements(first, _COMPRESSION_KEYWORDS),
-        study=get_uid(first, "StudyInstanceUID"),
-        series=slices.series,
-        frame_of_reference=slices.frame_of_reference,
-        slices=_read_source_slices(slices),
-    )
+    with _source_files(like) as slices:
+        first = _identify(slices, like.source)
+        return DicomSource(
+            patient_study=_copy_patient_study(first),
+            compression=_copy_elements(first, _COMPRESSION_KEYWORDS),
+            study=get_uid(first, "StudyInstanceUID"),
+            series=slices.series,
+            frame_of_reference=slices.frame_of_reference,
+            slices=_read_source_slices(slices),
+        )
 
 
-def _identify(like: Volume) -> tuple[Slices, FileDataset]:
-    """Return a DICOM scan's slices and its first header, once all UIDs are certain to be there."""
+@contextlib.contextmanager
+def _source_files(like: Volume) -> Iterator[Slices]:
+    """Give a DICOM scan's slices, with files that can be read."""
     slices = like.header
     if not isinstance(slices, Slices):
         raise OutputError(
@@ -179,6 +184,12 @@ def _identify(like: Volume) -> tuple[Slices, FileDataset]:
             "segment the DICOM series",
             source=like.source,
         )
+    with files_at_hand(slices) as readable:
+        yield readable
+
+
+def _identify(slices: Slices, source: str) -> FileDataset:
+    """Return a scan's first header, once all UIDs are certain to be there."""
     first = _read_header(slices.files[0])
     uids = {
         "Study Instance UID": get_uid(first, "StudyInstanceUID"),
@@ -192,9 +203,9 @@ def _identify(like: Volume) -> tuple[Slices, FileDataset]:
         raise OutputError(
             f"the scan has no valid {missing_names}, which DICOM results must refer to; "
             "write NIfTI, or send the series again from its archive",
-            source=like.source,
+            source=source,
         )
-    return slices, first
+    return first
 
 
 def prepare_labels(

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medseg._support.files import PART, atomic_folder
+from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.downloads.archives import unpack
 from medseg.downloads.catalogue import OpenDataset
 from medseg.downloads.transfer import WAITS, Transfer
 from medseg.errors import DownloadError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 RECEIPT = ".medseg-download.json"
 """The file in a data folder that says what was put there."""
@@ -30,6 +28,8 @@ _TOLERANCE = 1.2
 _UNPACKED = 2.0
 """How much larger its files may be: scans are compressed already."""
 _CHUNK = 1 << 20
+_PATIENCE = 0.2
+"""Seconds between two looks whether another call has finished."""
 _MB = 1_000_000
 
 
@@ -136,46 +136,49 @@ class Installation:
             source=self.source,
         )
 
+    @property
+    def _work(self) -> Path:
+        """The hidden folder beside, which holds the archive until it is unpacked."""
+        return self.folder.parent / f"{PART}{self.folder.name}"
+
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
         """Keep other calls for the same folder waiting."""
-        lock = self._acquire_lock()
         try:
-            yield
-        finally:
-            lock.release()
-
-    def _acquire_lock(self) -> BaseFileLock:
-        from filelock import FileLock, Timeout
-
-        file = self._make_path("lock")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(file)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                message = (
-                    "another call is at work on this folder; waiting for it"
-                )
-                notify(self.listeners, Notice(message))
-                lock.acquire()
+            lock = self._lock_work()
         except OSError as error:
             raise OutputError(
                 "this folder cannot be written; choose another one with -o",
-                source=file.parent,
+                source=self.folder.parent,
                 detail=error.strerror,
             ) from error
-        return lock
+        with lock:
+            yield
+        # Not before: Windows keeps a file that is locked.
+        shutil.rmtree(self._work, ignore_errors=True)
 
-    def _make_path(self, ending: str) -> Path:
-        """Return the path of a file that is needed while the folder is made."""
-        return self.folder.parent / f"{PART}{self.folder.name}.{ending}"
+    def _lock_work(self) -> ExitStack:
+        is_told = False
+        while True:
+            # Whoever had the lock may have removed the folder with it.
+            self._work.mkdir(parents=True, exist_ok=True)
+            try:
+                return lock_folder(self._work)
+            except FileNotFoundError:
+                continue
+            except LockedError:
+                if not is_told:
+                    message = (
+                        "another call is at work on this folder; waiting for it"
+                    )
+                    notify(self.listeners, Notice(message))
+                is_told = True
+                time.sleep(_PATIENCE)
 
     def _fetch_and_unpack(self) -> None:
         transfer = Transfer(
             self._choose_url(),
-            self._make_path("archive"),
+            self._work / "archive",
             int(self.dataset.bytes * _TOLERANCE),
             self.listeners,
             self.waits,

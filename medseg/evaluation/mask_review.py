@@ -23,6 +23,7 @@ COLUMNS = (
     "bundle_expected_dice",
     "bundle_lower_bound",
     "review",
+    "reasons",
 )
 """Columns of ``agreement.csv``."""
 
@@ -46,7 +47,7 @@ class MaskReview:
             anything, then from the lowest Dice with the bundle's own mask up.
         faults: What could not be judged.
         coverage: How often bounds hold on scans like those the bundle was calibrated on; ``None``
-            if it is not calibrated.
+            if it is not calibrated, or was trained on made-up data.
 
     Examples:
         >>> from medseg import MaskQuality, MaskReview, Quality
@@ -79,12 +80,11 @@ class MaskReview:
 
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
-        expected = "expected, raw" if self.coverage is None else "expected"
         heading = (
             "case",
             "as bundle's",
             "worst label",
-            expected,
+            "expected",
             "bundle's own",
             "review",
         )
@@ -127,17 +127,24 @@ def _rows(mask: JudgedMask) -> Iterator[_Row]:
         yield {
             "case": mask.case,
             "label": name,
-            **_format_agreement(agreement),
+            **_format_agreement(agreement, quality.own.is_judged),
             "bundle_expected_dice": expected,
             "bundle_lower_bound": lower,
             "review": int(quality.review),
+            "reasons": "; ".join(quality.reasons),
         }
 
 
 def _find_own_estimate(
     own: Quality, name: str
 ) -> tuple[float | None, float | None]:
-    """Return expected Dice and its bound of a structure of the bundle's own mask, if it has it."""
+    """Return expected Dice and its bound of a structure of the bundle's own mask.
+
+    Returns:
+        ``None`` where the mask does not have it, or no number may be shown.
+    """
+    if not own.is_judged:
+        return None, None
     if name in own.labels:
         label = own.labels[name]
         return label.expected, label.lower
@@ -146,7 +153,7 @@ def _find_own_estimate(
     return None, None
 
 
-def _format_agreement(agreement: Agreement | None) -> _Row:
+def _format_agreement(agreement: Agreement | None, is_judged: bool) -> _Row:
     if agreement is None:
         keys = (
             "expected_dice",
@@ -156,8 +163,8 @@ def _format_agreement(agreement: Agreement | None) -> _Row:
         )
         return dict.fromkeys(keys)
     return {
-        "expected_dice": agreement.expected,
-        "lower_bound": agreement.lower,
+        "expected_dice": agreement.expected if is_judged else None,
+        "lower_bound": agreement.lower if is_judged else None,
         "raw_expected_dice": agreement.raw,
         "dice_with_bundle": agreement.dice,
     }
@@ -175,12 +182,15 @@ def _make_summary_row(mask: JudgedMask) -> tuple[str, ...]:
     if quality.mean is None:
         return (mask.case, "–", "nothing found", "–", "–", flag)
     worst = min(quality.labels, key=lambda name: quality.labels[name].dice)
-    own = quality.own.expected
+    own = quality.own.shown.text
+    expected = own
+    if quality.own.is_judged:
+        expected = f"{quality.mean.score:.2f}"
     return (
         mask.case,
         f"{quality.mean.dice:.3f}",
         f"{worst} {quality.labels[worst].dice:.3f}",
-        f"{quality.mean.score:.3f}",
-        "–" if own is None else f"{own:.3f}",
+        expected,
+        own,
         flag,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,9 @@ class LabelWriter:
             axes; written plane by plane along the last.
         device: Where the scores lie.
         decoding: How scores become labels; the highest wins unless given.
+        probabilities: Where the probabilities of all channels go, ``(channels, i, j, k)`` along
+            the network's axes, if they are wanted.
+        temperature: What logits are divided by before they become probabilities.
     """
 
     def __init__(
@@ -54,10 +58,14 @@ class LabelWriter:
         labels: Array,
         device: torch.device,
         decoding: Decoding = Decoding(),  # noqa: B008 - a frozen value
+        probabilities: Array | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self._back = back
         self._device = device
         self._decoding = decoding
+        self._probabilities = probabilities
+        self._temperature = temperature
         self._planes = labels.transpose(2, 1, 0)
         self._planes_done = 0
         columns, lines, _ = back.target
@@ -97,6 +105,42 @@ class LabelWriter:
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
         self._planes[planes] = self._decoding.to_labels(winners.cpu().numpy())
+        if self._probabilities is not None:
+            self._write_probabilities(planes, scores, self._probabilities)
+
+    def _write_probabilities(
+        self, planes: slice, scores: Accumulator, target: Array
+    ) -> None:
+        """Interpolate the scores of every voxel, as those of rims are, and write probabilities."""
+        first = int(self._through.lower[planes.start])
+        last = int(self._through.upper[planes.stop - 1])
+        x, y, _ = scores.weights.shape
+        z = last + 1 - first
+        everywhere = torch.zeros(z, y, x, dtype=torch.uint8).to(self._device)
+        everywhere.fill_(_get_mixed_mark(everywhere))
+        corners = _CornerScores(everywhere, scores, first)
+        count = (planes.stop - planes.start) * self._voxels_per_plane
+        every_voxel = torch.arange(count, device=self._device)
+        parts = []
+        for voxels in self._split(every_voxel, scores):
+            taps = self._compute_taps(voxels, first, planes)
+            logits = corners.interpolate(*taps)
+            found = self._decoding.to_probabilities(
+                logits, self._temperature, dim=1
+            )
+            parts.append(found.cpu())
+        in_order = torch.cat(parts).numpy()
+        columns, lines, _ = self._back.target
+        by_plane = in_order.reshape(-1, lines, columns, len(target))
+        target[..., planes] = by_plane.transpose(3, 2, 1, 0)
+
+    def _split(
+        self, voxels: torch.Tensor, scores: Accumulator
+    ) -> Sequence[torch.Tensor]:
+        """Split voxels into as many as are interpolated at a time."""
+        numbers_per_voxel = len(scores.labelled) + _NUMBERS_PER_VOXEL
+        at_once = _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel
+        return torch.split(voxels, max(1, at_once))
 
     def _count_planes_at_once(self, channels: int) -> int:
         """Return how many planes of the scan to label at once: fewer with many channels."""
@@ -144,11 +188,7 @@ class LabelWriter:
         if not len(rim):
             return
         corners = _CornerScores(cells, scores, first)
-        numbers_per_voxel = len(scores.labelled) + _NUMBERS_PER_VOXEL
-        at_once = max(
-            1, _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel
-        )
-        for voxels in torch.split(rim, at_once):
+        for voxels in self._split(rim, scores):
             taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
             winners = self._decoding.find_winners(interpolated, dim=1).winners

@@ -20,7 +20,7 @@ from medseg._support.platform.files import open_binary, read_at, sync_handle
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import BusyError, OutputError
 from medseg.names import LEDGER, is_safe_name
-from medseg.quality.estimates import Quality
+from medseg.quality.estimates import LabelQuality, Quality
 
 
 def _check_name(name: str) -> str:
@@ -69,6 +69,12 @@ class QualityEntry(BaseModel):
     """Whether the numbers were learned from held-out cases."""
     review: bool
     """Whether someone should look at this result first."""
+    reasons: tuple[str, ...] = ()
+    """Why, in plain words."""
+    is_made_up: bool = False
+    """Whether the bundle was trained on made-up data."""
+    is_range_known: bool = False
+    """Whether scan and result were compared with what the bundle was validated on."""
 
     @classmethod
     def from_quality(cls, quality: Quality) -> QualityEntry:
@@ -82,6 +88,25 @@ class QualityEntry(BaseModel):
             labels=labels,
             is_calibrated=quality.is_calibrated,
             review=quality.review,
+            reasons=quality.reasons,
+            is_made_up=quality.is_made_up,
+            is_range_known=quality.is_range_known,
+        )
+
+    def to_quality(self) -> Quality:
+        """Return the quality that this is the record of."""
+        labels = {}
+        for name, (expected, lower) in self.labels.items():
+            labels[name] = LabelQuality(expected, lower)
+        return Quality(
+            expected=self.expected_dice,
+            lower=self.lower_bound,
+            labels=labels,
+            is_calibrated=self.is_calibrated,
+            review=self.review,
+            reasons=self.reasons,
+            is_made_up=self.is_made_up,
+            is_range_known=self.is_range_known,
         )
 
 
@@ -167,22 +192,31 @@ class Entry(BaseModel):
         """Whether there is a result that someone should look at first."""
         return self.is_good and self.quality is not None and self.quality.review
 
+    @property
+    def review_reasons(self) -> tuple[str, ...]:
+        """Why someone should look at the result first."""
+        if not self.needs_review or self.quality is None:
+            return ()
+        return self.quality.reasons
 
-def get_review_order(entry: Entry) -> tuple[int, float, str]:
-    """Return the sort key that puts failed scans first, then results from the worst to the best.
 
-    What was not asked for comes last.
+def get_review_order(entry: Entry) -> tuple[int, bool, float, str]:
+    """Return the sort key of what to look at first.
+
+    Failed scans come first, then results flagged for review, then all others, each from the worst
+    to the best. What was not asked for comes last.
     """
     name = entry.scan.casefold()
     quality = entry.quality
     rank = _FAILED if entry.is_failed else _NOT_ASKED_FOR
+    is_quiet = not entry.needs_review
     if not entry.is_good:
-        return rank, _UNKNOWN_DICE, name
+        return rank, is_quiet, _UNKNOWN_DICE, name
     if quality is None:
-        return _GOOD, _UNKNOWN_DICE, name
+        return _GOOD, is_quiet, _UNKNOWN_DICE, name
     if quality.expected_dice is None:
-        return _GOOD, _NOTHING_FOUND, name
-    return _GOOD, quality.expected_dice, name
+        return _GOOD, is_quiet, _NOTHING_FOUND, name
+    return _GOOD, is_quiet, quality.expected_dice, name
 
 
 class Ledger:

@@ -7,19 +7,20 @@ which structures only the largest connected component should be kept.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from monai.transforms import get_largest_connected_component_mask
-from scipy.ndimage import find_objects
 
-from medseg.bundle.spec import QualityFinding
+from medseg.bundle.spec import BundleSpec, QualityFinding
+from medseg.datasets.validated_range import RangeCheck
 from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import count_voxels
 from medseg.quality.calibration import estimate_quality
+from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
 
 
@@ -32,6 +33,9 @@ class Prediction:
         label_set: What the label indices mean.
         calibration: What confidence meant on held-out cases, if the bundle knows.
         keep_largest: The labels of which the bundle keeps only the largest component.
+        spec: The bundle, which result formats name.
+        range_check: Compares the result with what the bundle was validated on, if it knows.
+        is_made_up: Whether the bundle was trained on made-up data.
 
     Attributes:
         labels: Label indices ``(i, j, k)`` on the scan's grid, with nothing removed.
@@ -44,6 +48,9 @@ class Prediction:
         label_set: LabelSet,
         calibration: QualityFinding | None = None,
         keep_largest: Collection[str] = (),
+        spec: BundleSpec | None = None,
+        range_check: RangeCheck | None = None,
+        is_made_up: bool = False,
     ) -> None:
         self.labels = result.labels
         self._scan = scan
@@ -51,6 +58,9 @@ class Prediction:
         self._label_set = label_set
         self._calibration = calibration
         self._keep_largest = keep_largest
+        self._spec = spec
+        self._range_check = range_check
+        self._is_made_up = is_made_up
         self._errors: Array | None = None
 
     @property
@@ -90,14 +100,26 @@ class Prediction:
             labels,
             label_set,
             _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
-            quality=estimate_quality(confidence, self._calibration),
+            quality=self._estimate_quality(labels, confidence),
             confidence=confidence,
             confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
+            probabilities=self._result.probabilities,
             seconds=seconds,
             warnings=(*self._scan.warnings, *self._result.warnings),
             grid=self._scan,
+            spec=self._spec,
         )
+
+    def _estimate_quality(
+        self, labels: Array, confidence: Mapping[str, float]
+    ) -> Quality:
+        quality = estimate_quality(confidence, self._calibration)
+        quality = replace(quality, is_made_up=self._is_made_up)
+        if self._range_check is None:
+            return quality
+        departures = self._range_check.find_departures(labels)
+        return quality.with_departures(departures)
 
     def _apply_keep_largest(
         self, names: Collection[str]
@@ -130,6 +152,9 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
         labels: Label indices ``(i, j, k)``.
         indices: The labels of which smaller components become background.
     """
+    from monai.transforms import get_largest_connected_component_mask
+    from scipy.ndimage import find_objects
+
     kept = np.array(labels, order="F")
     boxes = find_objects(labels)
     for index in indices:

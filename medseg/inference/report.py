@@ -14,12 +14,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, UnidentifiedImageError
+
 from medseg._support.files import write_atomically
-from medseg._support.html import render_page
+from medseg._support.html import make_link, render_page
 from medseg.errors import OutputError
 from medseg.inference.ledger import Entry, QualityEntry, get_review_order
 from medseg.inference.result_files import SUMMARIES
 from medseg.labels import LabelSet
+from medseg.quality.estimates import explain_unjudged
 
 PREVIEWS = "previews"
 """The folder of pictures among the results."""
@@ -27,6 +30,9 @@ PREVIEWS = "previews"
 VOLUMES, REPORT = SUMMARIES
 
 _QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
+
+_MOST_COLUMNS = 4
+"""Labels with a column of their own; of more, the volumes lie in one that unfolds."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -67,8 +73,11 @@ def render_report(
     warned = [entry for entry in good if entry.remarks]
     flagged = [entry for entry in good if entry.needs_review]
     qualities = [
-        entry.quality for entry in ordered if entry.quality is not None
+        entry.quality.to_quality()
+        for entry in good
+        if entry.quality is not None
     ]
+    unjudged = [quality for quality in qualities if not quality.is_judged]
     names = _list_label_names(ordered, label_set)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
@@ -82,8 +91,10 @@ def render_report(
         warned=len(warned),
         flagged=len(flagged),
         judged=bool(qualities),
-        calibrated=all(quality.is_calibrated for quality in qualities),
+        unjudged=explain_unjudged(qualities),
+        unjudged_count=len(unjudged),
         names=names,
+        has_columns=len(names) <= _MOST_COLUMNS,
         colours=_list_colours(label_set),
         script=script,
         script_hash=base64.b64encode(digest).decode(),
@@ -155,33 +166,55 @@ def _make_row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     stages = [f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()]
     shape = [str(voxels) for voxels in entry.shape]
     spacing = [f"{mm:.3g}" for mm in entry.spacing_mm]
-    quality, picture = None, ""
+    shown, picture, rank = None, None, ""
     if entry.is_good:
-        quality = entry.quality
-        picture = _encode_picture(get_preview_path(out, entry.scan))
+        picture = _embed_picture(get_preview_path(out, entry.scan))
+        if entry.quality is not None:
+            shown = entry.quality.to_quality().shown
+            expected = entry.quality.expected_dice
+            rank = "" if expected is None else str(expected)
     return {
         "entry": entry,
-        "quality": quality,
+        "shown": shown,
+        "rank": rank,
         "flagged": entry.needs_review,
         "picture": picture,
-        "volumes": [entry.volumes_ml.get(name) for name in names],
+        "volumes": [(name, entry.volumes_ml.get(name)) for name in names],
+        "notes": len(entry.review_reasons) + len(entry.remarks),
         "seconds": sum(entry.seconds.values()),
         "stages": ", ".join(stages),
         "grid": "×".join(shape),
         "spacing": " × ".join(spacing),
-        "files": list(entry.files),
+        "files": [
+            {"name": name, "link": make_link(out, name)} for name in entry.files
+        ],
     }
 
 
-def _encode_picture(file: Path) -> str:
-    """Return a picture as base64 for the page; an empty text if there is none."""
+def _embed_picture(file: Path) -> dict[str, Any] | None:
+    """Return a picture as base64 for the page, and its size; ``None`` if there is none."""
     try:
-        return base64.b64encode(file.read_bytes()).decode()
+        content = file.read_bytes()
     except FileNotFoundError:
-        return ""
+        return None
     except OSError as error:
         raise OutputError(
             "a picture for the report cannot be read",
             source=file,
             detail=error.strerror,
         ) from error
+    width, height = _read_size(content)
+    return {
+        "content": base64.b64encode(content).decode(),
+        "width": width,
+        "height": height,
+    }
+
+
+def _read_size(content: bytes) -> tuple[int, int]:
+    """Return the size of a picture in pixels; 0 if it is damaged."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return picture.size
+    except UnidentifiedImageError:
+        return 0, 0

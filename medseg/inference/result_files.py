@@ -127,6 +127,8 @@ RESULT_FORMATS: Registry[ResultFormat] = Registry(
     "result format",
     {
         "nifti": ResultFormat(".nii.gz", _write_label_map),
+        "nrrd": ResultFormat(".nrrd", _write_label_map),
+        "mha": ResultFormat(".mha", _write_label_map),
         "png": ResultFormat(".png", _write_label_map),
         "dicom-seg": ResultFormat(
             ".seg.dcm",
@@ -188,6 +190,82 @@ def _refuse_shared_endings(formats: Mapping[str, ResultFormat]) -> None:
                 f"--format {one} and {other} would write to files of the same name; choose one of "
                 "them"
             )
+
+
+def write_result(
+    path: Path,
+    labels: Array,
+    like: Volume,
+    spec: BundleSpec | None,
+    name: str | None = None,
+) -> None:
+    """Write one result, whole or not at all.
+
+    Args:
+        path: The file.
+        labels: Label indices ``(i, j, k)``.
+        like: The scan's grid and header.
+        spec: The bundle; without it, label maps alone can be written.
+        name: The format; that of the path's ending unless given.
+
+    Raises:
+        OutputError: If there is no such format, it cannot hold the labels of this scan, or the
+            file cannot be written.
+    """
+    kind = _find_result_format(path, name)
+    if kind is None:
+        write_labels(path, labels, like)
+        return
+    if spec is None:
+        raise OutputError(
+            "this segmentation does not say which bundle made it, which this format names; give "
+            "spec=bundle.spec, or write .nii.gz"
+        )
+    try:
+        _check_format(like, name or kind.ending, kind)
+    except ScanError as error:
+        raise OutputError(
+            error.message, source=path, detail=error.detail
+        ) from error
+    kind.write(path, labels, like, spec)
+
+
+def _find_result_format(path: Path, name: str | None) -> ResultFormat | None:
+    """Return the format asked for by name or ending; ``None`` for a plain label map."""
+    kind = _find_by_ending(path) if name is None else _find_by_name(path, name)
+    if kind is None or kind.write is _write_label_map:
+        return None
+    return kind
+
+
+def _find_by_ending(path: Path) -> ResultFormat | None:
+    formats, _ = RESULT_FORMATS.usable()
+    name = path.name.lower()
+    for kind in formats.values():
+        if name.endswith(kind.ending.lower()):
+            return kind
+    if name.endswith(".dcm"):
+        raise OutputError(
+            "a .dcm file may be a segmentation or a structure set; call it .seg.dcm or "
+            ".rtstruct.dcm, or give format='dicom-seg' or 'rtstruct'",
+            source=path,
+        )
+    return None
+
+
+def _find_by_name(path: Path, name: str) -> ResultFormat:
+    if name not in RESULT_FORMATS.names:
+        known = ", ".join(RESULT_FORMATS.names)
+        raise OutputError(
+            f"there is no result format {name}; choose from {known}"
+        )
+    kind = RESULT_FORMATS.get(name)
+    is_label_map = kind.write is _write_label_map
+    if is_label_map and not path.name.lower().endswith(kind.ending):
+        raise OutputError(
+            f"{name} is written to files that end in {kind.ending}", source=path
+        )
+    return kind
 
 
 def find_missing_formats(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.input_checks import admit
+from medseg.datasets.measures import measure_scan
+from medseg.datasets.named_channels import order_channels
+from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import GeometryError, MedsegError, ScanError
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
@@ -26,8 +31,9 @@ from medseg.inference.sliding_window import (
     SlidingWindow,
     SlidingWindowPass,
 )
-from medseg.io import Files, with_channels
-from medseg.io.adapters import Image, as_volume
+from medseg.io import with_channels
+from medseg.io.adapters import VolumeLike, as_volume
+from medseg.io.series_choice import SeriesChoice
 from medseg.networks.devices import choose_device, choose_precision
 from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
@@ -45,8 +51,13 @@ class Segmenter:
 
     The label maps are those of the bundle's MONAI chain (resample, slide a window, resample all
     scores back, decode them), computed without ever holding the scores of a whole scan: memory
-    grows with classes × planes of one window, not with classes × scan. May be used by several
-    threads.
+    grows with classes × planes of one window, not with classes × scan.
+
+    Threads may share one: nothing of a scan is kept in it, so each gets what it would get alone.
+    Their scans are computed side by side and share the processor or GPU, so several threads save
+    no time on a device that one keeps busy, and each needs the memory of its scan. Nothing has to
+    be closed; ``with Segmenter(…) as segmenter`` frees the networks and the memory of a GPU at the
+    end of the block, as ``close`` does.
 
     Args:
         bundle: A trained bundle, or its path.
@@ -86,7 +97,7 @@ class Segmenter:
 
     def __init__(
         self,
-        bundle: Bundle | str | Path,
+        bundle: Bundle | str | os.PathLike[str],
         device: str = "auto",
         *,
         backend: str = "auto",
@@ -95,9 +106,9 @@ class Segmenter:
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
     ) -> None:
-        self.bundle = (
-            bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        )
+        if not isinstance(bundle, Bundle):
+            bundle = load_bundle(bundle)
+        self.bundle = bundle
         self.spec = self.bundle.spec
         if device == "auto" and backend == "openvino":
             device = "cpu"
@@ -117,7 +128,9 @@ class Segmenter:
             self.bundle, files, backend, self.device, dtype
         )
         axes = self.spec.mirror_axes if mirror else ()
-        self._ensemble = Ensemble(loaded, self.spec.network.dims, axes)
+        self._loaded: Ensemble | None = Ensemble(
+            loaded, self.spec.network.dims, axes
+        )
         if self.device.type == "cuda":
             refuse_wrong_arithmetic(self._ensemble, self.spec, self.device)
         self.precision = self._ensemble.precision
@@ -132,15 +145,28 @@ class Segmenter:
         )
 
     def segment(
-        self, volume: Volume | Files | Image, *, error_map: bool = False
+        self,
+        volume: VolumeLike,
+        *,
+        spacing: Sequence[float] | None = None,
+        affine: npt.ArrayLike | None = None,
+        series: SeriesChoice = None,
+        error_map: bool = False,
+        probabilities: bool = False,
     ) -> Segmentation:
         """Segment one volume, once it has passed the checks that ``medseg segment`` makes.
 
         Args:
-            volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
-                intensities else. Or what ``as_volume`` makes one of: a path, the files of each
-                channel, a nibabel image, a SimpleITK image.
+            volume: What ``as_volume`` takes: a path, bytes or an open file, an array or tensor
+                with its spacing or affine, pydicom data sets, an image of MONAI, nibabel or
+                SimpleITK, a ``Volume``; one per channel in a list or, by the bundle's channel
+                names, in a dictionary. Intensities as they are on disk: HU for CT, raw else.
+            spacing: Of an array or tensor, as ``as_volume`` takes it.
+            affine: Of an array or tensor, as ``as_volume`` takes it.
+            series: Which of several DICOM series, as ``as_volume`` takes it.
             error_map: Whether to map, for each voxel, how probably its label is wrong.
+            probabilities: Whether to keep those of every class in every voxel. They take 4 bytes
+                × classes × voxels, and more than 8 GiB of them are refused.
 
         Returns:
             Labels on the volume's own grid. Its ``warnings`` are those of the reader, what of the
@@ -153,15 +179,20 @@ class Segmenter:
             GeometryError: If its shape or the size of its voxels rule it out.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
-        admitted = admit(self._open(volume), self.spec)
-        return self.predict(admitted).finish(error_map=error_map)
+        opened = self._open(
+            volume, spacing=spacing, affine=affine, series=series
+        )
+        admitted = admit(opened, self.spec)
+        prediction = self.predict(admitted, probabilities=probabilities)
+        return prediction.finish(error_map=error_map)
 
     def predict(
         self,
-        volume: Volume | Files | Image,
+        volume: VolumeLike,
         *,
         temperatures: Sequence[float] = (),
         given: Array | None = None,
+        probabilities: bool = False,
     ) -> Prediction:
         """Pass one volume through the network; ``finish`` makes a segmentation of the result.
 
@@ -172,6 +203,7 @@ class Segmenter:
             temperatures: Further temperatures to compute the confidence at, besides the bundle's.
             given: Label indices ``(i, j, k)`` on the volume's grid to judge by the same
                 probabilities.
+            probabilities: As for ``segment``.
 
         Raises:
             ScanError: As ``segment``; or if there is a label the bundle does not have.
@@ -182,7 +214,9 @@ class Segmenter:
         if given is not None:
             given = _check_labels(given, volume.shape, len(self.spec.label_set))
         with torch.inference_mode(), self._explain_memory_errors(volume):
-            plan = self._sliding_window.plan(volume, given, temperatures)
+            plan = self._sliding_window.plan(
+                volume, given, temperatures, probabilities
+            )
             result = self._pass_over(plan)
         label_set = self.spec.label_set
         return Prediction(
@@ -191,11 +225,20 @@ class Segmenter:
             label_set,
             self._calibration,
             self._keep_largest,
+            self.spec,
+            self._measure(volume),
+            self.bundle.is_made_up,
         )
 
-    def judge(
-        self, volume: Volume | Files | Image, labels: Array
-    ) -> MaskQuality:
+    def _measure(self, volume: Volume) -> RangeCheck | None:
+        """Measure a scan for the comparison with what the bundle was validated on."""
+        validated = self.bundle.trained.validated
+        if validated is None:
+            return None
+        measures = measure_scan(volume)
+        return RangeCheck(validated, self.spec, measures, volume.voxel_ml)
+
+    def judge(self, volume: VolumeLike, labels: Array) -> MaskQuality:
         """Estimate how good labels made by someone else are, without a reference.
 
         Args:
@@ -218,9 +261,47 @@ class Segmenter:
         )
         return replace(quality, warnings=own.warnings)
 
-    def _open(self, volume: Volume | Files | Image) -> Volume:
-        volume = as_volume(volume)
+    def close(self) -> None:
+        """Free the networks, and the memory of a GPU; it segments nothing afterwards."""
+        self._loaded = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        bundle = f"{self.spec.name} {self.spec.version}"
+        return f"Segmenter({bundle!r}, {self.backend} on {self.device})"
+
+    @property
+    def _ensemble(self) -> Ensemble:
+        """What computes.
+
+        Raises:
+            MedsegError: If it was closed.
+        """
+        if self._loaded is None:
+            raise MedsegError("this Segmenter was closed; make another one")
+        return self._loaded
+
+    def _open(
+        self,
+        image: VolumeLike,
+        *,
+        spacing: Sequence[float] | None = None,
+        affine: npt.ArrayLike | None = None,
+        series: SeriesChoice = None,
+    ) -> Volume:
         channels = self.spec.channels
+        if isinstance(image, Mapping):
+            image = order_channels(
+                image, [channel.name for channel in channels]
+            )
+        volume = as_volume(image, spacing=spacing, affine=affine, series=series)
         try:
             return with_channels(volume, len(channels))
         except ScanError as error:
@@ -242,11 +323,12 @@ class Segmenter:
         return self._run_windows(plan.on_host(warning))
 
     def _run_windows(self, plan: PassPlan) -> PassResult:
+        ensemble = self._ensemble
         scan_pass = SlidingWindowPass(self._sliding_window, plan)
-        with self._ensemble.arithmetic():
+        with ensemble.arithmetic():
             while corners := scan_pass.next_corners():
                 try:
-                    scores = self._ensemble(scan_pass.cut(corners))
+                    scores = ensemble(scan_pass.cut(corners))
                 except torch.OutOfMemoryError:
                     if not scan_pass.halve_batch():
                         raise

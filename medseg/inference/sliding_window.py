@@ -23,6 +23,7 @@ from medseg.inference.confidence import (
     ConfidenceSums,
 )
 from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.probabilities import allocate_probabilities
 from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
@@ -93,6 +94,7 @@ class PassPlan:
         stopwatch: Runs from the moment the plan was made.
         given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
         warnings: What has to be done differently from what was planned first.
+        probabilities: The probabilities to fill, ``(classes, i, j, k)``, if they are wanted.
     """
 
     volume: Volume
@@ -104,6 +106,7 @@ class PassPlan:
     stopwatch: Stopwatch
     given: Array | None = None
     warnings: tuple[str, ...] = ()
+    probabilities: Array | None = None
 
     def on_host(self, warning: str) -> PassPlan:
         """Return the same plan with everything in the host's memory."""
@@ -124,6 +127,7 @@ class PassResult:
         seconds: Stage → time.
         warnings: What had to be done differently from what was planned.
         given: What the probabilities add up to for the labels that were given, if some were.
+        probabilities: Those of every class, ``(classes, i, j, k)``, if they were wanted.
     """
 
     labels: Array
@@ -133,6 +137,7 @@ class PassResult:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     given: ConfidenceSums | None = None
+    probabilities: Array | None = None
 
 
 class SlidingWindow:
@@ -172,6 +177,7 @@ class SlidingWindow:
         volume: Volume,
         given: Array | None = None,
         temperatures: Sequence[float] = (),
+        probabilities: bool = False,
     ) -> PassPlan:
         """Decide how a scan is passed over.
 
@@ -179,8 +185,10 @@ class SlidingWindow:
             volume: With the bundle's channels.
             given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
             temperatures: Others to judge confidence at, besides the bundle's, which comes first.
+            probabilities: Whether those of every class are wanted on the scan's grid.
 
         Raises:
+            MedsegError: If these would take too much memory.
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
@@ -200,6 +208,9 @@ class SlidingWindow:
             choose_label_type(self.spec.label_set.classes),
             order="F",
         )
+        scores = None
+        if probabilities:
+            scores = allocate_probabilities(volume.shape, self.spec.label_set)
         storage = self._choose_storage(windows)
         stopwatch.lap("input")
         return PassPlan(
@@ -211,6 +222,7 @@ class SlidingWindow:
             labels,
             stopwatch,
             given,
+            probabilities=scores,
         )
 
     def _get_window_size(self) -> tuple[int, int, int]:
@@ -286,8 +298,16 @@ class SlidingWindowPass:
             given = resample_nearest(in_box, plan.grid.scan_to_network)
             self._given = self._make_confidence(layout, given)
         labels = _crop(plan.labels, plan.grid)
+        probabilities = plan.probabilities
+        if probabilities is not None:
+            probabilities = plan.grid.crop(probabilities)
         self._writer = LabelWriter(
-            plan.grid.network_to_scan, labels, sums_on, setup.decoding
+            plan.grid.network_to_scan,
+            labels,
+            sums_on,
+            setup.decoding,
+            probabilities,
+            plan.temperatures[0],
         )
 
     def next_corners(self) -> list[Corner]:
@@ -361,6 +381,7 @@ class SlidingWindowPass:
             self._stopwatch.seconds,
             plan.warnings,
             given,
+            plan.probabilities,
         )
 
     def _make_confidence(

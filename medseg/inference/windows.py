@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from monai.data.utils import dense_patch_slices
 from torch.nn import functional
 
 from medseg.networks.window_weights import (
@@ -54,6 +53,8 @@ class Windows:
             return [-margin_before]
         if self.are_even:
             return self._space_evenly(size, length)
+        from monai.data.utils import dense_patch_slices
+
         interval = max(1, int(size * (1 - self.overlap)))
         patches = dense_patch_slices([length], [size], [interval])
         return [patch[0].start for patch in patches]

@@ -1,14 +1,15 @@
-"""Images that other libraries hold ↔ volumes; nothing is resampled or turned on the way.
+"""What a scan may be in Python → volumes; nothing is resampled or turned on the way.
 
 nibabel counts as medseg does (RAS+), SimpleITK in LPS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeGuard
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,9 @@ import numpy.typing as npt
 
 from medseg._support.gzip import BROKEN_STREAM
 from medseg.errors import GeometryError, ScanError
-from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
+from medseg.io import list_readable_suffixes, stack_channels
+from medseg.io.arrays import from_array, is_array
+from medseg.io.contents import detach, is_content, stored_contents
 from medseg.io.dicom.volume import DICOM
 from medseg.io.itk_headers import LPS_TO_RAS
 from medseg.io.nifti_affines import NO_ORIENTATION, read_affine
@@ -26,12 +29,31 @@ from medseg.io.nifti_headers import (
     read_scaling,
     read_shape,
 )
+from medseg.io.series_choice import SeriesChoice, read_chosen
 from medseg.io.voxels import check_size, empty_image
 from medseg.padding import join_padding, replace_nonfinite
-from medseg.volume import Affine, Volume
+from medseg.volume import Affine, Array, Volume
 
 Image: TypeAlias = Any
-"""A nibabel image or a ``SimpleITK.Image``; neither library states types."""
+"""An image, a tensor or a data set of another library; these libraries state no types."""
+
+VolumeLike: TypeAlias = (
+    Volume
+    | str
+    | os.PathLike[str]
+    | bytes
+    | IO[bytes]
+    | Array
+    | Image
+    | Sequence[Any]
+    | Mapping[str, Any]
+)
+"""What ``as_volume`` makes a volume of.
+
+A path; bytes or an open binary file; an array or tensor with its spacing or affine; an image of
+MONAI, nibabel or SimpleITK; a pydicom data set or those of one series; or several of these, one
+per channel.
+"""
 
 # What nibabel raises where a file does not hold what its header promises.
 _BROKEN: tuple[type[Exception], ...] = (
@@ -41,24 +63,43 @@ _BROKEN: tuple[type[Exception], ...] = (
 
 
 def as_volume(
-    image: Volume | Files | Image | Sequence[Volume | Files | Image],
+    image: VolumeLike,
+    *,
+    spacing: Sequence[float] | None = None,
+    affine: npt.ArrayLike | None = None,
+    series: SeriesChoice = None,
 ) -> Volume:
     """Return a volume of what a scan may be in Python.
 
     Args:
-        image: A path of any image ``medseg segment`` reads, or of a folder with one DICOM series;
-            the files of one; a nibabel image, whose fourth axis becomes the channels; a
-            ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels; a
-            volume, which stays as it is; or a list of these, one per channel. A list of paths
-            is taken for channels unless all of them are DICOM files. For arrays there is
-            ``Volume.from_numpy``.
+        image: One of
+
+            * a path of any image that ``medseg segment`` reads, or of a folder of DICOM;
+            * bytes, or a file open in binary mode, that hold such an image: NIfTI, NRRD, MHA,
+              MGH, a picture or DICOM, told by the first bytes;
+            * pydicom data sets of one series, in any order, or one with several frames;
+            * a NumPy array or torch tensor, ``(i, j, k)``, ``(channels, i, j, k)`` or, a picture,
+              ``(i, j)``; it needs its spacing or affine;
+            * MONAI's ``MetaTensor``, channels first, with its affine;
+            * a nibabel image, whose fourth axis becomes the channels;
+            * a ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels;
+            * a volume, which stays as it is;
+            * a list of these, one per channel, or a dictionary of them, channel name → image. A
+              list of paths is taken for channels unless all of them are DICOM files.
+        spacing: Of an array: mm along i, j and k; the axes then run to the patient's right, front
+            and head.
+        affine: Of an array, instead: 4×4, voxel index → mm, RAS+.
+        series: Which DICOM series is meant where there are several: its number in the list that
+            the error without it gives, or its Series Instance UID.
 
     Returns:
         float32, shape ``(channels, i, j, k)``, affine RAS+ in mm. Voxels that were NaN or
-        infinite have the lowest value of their channel, with a warning.
+        infinite have the lowest value of their channel, with a warning. Bytes and data sets pass
+        through a private temporary folder (in ``TMPDIR``), which is gone when this returns.
 
     Raises:
-        ScanError: If it is none of these, or its voxels are no real numbers.
+        ScanError: If it is none of these, its voxels are no real numbers, or its files hold
+            several series and none was chosen.
         GeometryError: If its position in the patient is not certain, or channels do not lie on
             one grid.
 
@@ -66,7 +107,36 @@ def as_volume(
         >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 1.5, 1]))
         >>> as_volume(image).spacing
         (0.8, 0.8, 1.5)
+        >>> as_volume(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).shape
+        (4, 5, 6)
     """
+    channels = _list_channels(image)
+    if channels is not None:
+        volumes = [
+            as_volume(channel, spacing=spacing, affine=affine, series=series)
+            for channel in channels
+        ]
+        return stack_channels(volumes)
+    if is_array(image):
+        return from_array(image, affine, spacing)
+    if spacing is not None or affine is not None:
+        raise GeometryError(
+            f"spacing and affine are for arrays and tensors; a {type(image).__name__} says itself "
+            "where its voxels lie"
+        )
+    if _is_list(image):
+        return _read_files(image, series)
+    if _is_path(image) or is_content(image):
+        return _read_files([image], series)
+    if series is not None:
+        raise ScanError(
+            f"series chooses among DICOM series; a {type(image).__name__} holds one image"
+        )
+    return _convert(image)
+
+
+def _convert(image: Image) -> Volume:
+    """Return a volume of what other libraries, or we, hold."""
     if isinstance(image, Volume):
         return _make_finite(image)
     if isinstance(image, nib.spatialimages.SpatialImage):
@@ -74,21 +144,61 @@ def as_volume(
     # By name, because importing SimpleITK takes long and few callers have it loaded.
     if type(image).__module__.partition(".")[0] == "SimpleITK":
         return _from_sitk(image)
-    if isinstance(image, str | Path):
-        return read_image(image)
-    if isinstance(image, Sequence):
-        if _is_one_series(image):
-            return read_image(image)
-        return stack_channels([as_volume(channel) for channel in image])
-    hint = (
-        "; Volume.from_numpy takes arrays"
-        if isinstance(image, np.ndarray)
-        else ""
-    )
     raise ScanError(
-        f"a scan is a path, a Volume, a nibabel image or a SimpleITK image, got "
-        f"{type(image).__name__}{hint}"
+        "a scan is a path, bytes, an open file, an array or tensor, a MetaTensor, a nibabel or "
+        "SimpleITK image, pydicom data sets, a Volume, or one of these per channel; got "
+        f"{type(image).__name__}"
     )
+
+
+def _is_path(image: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(image, str | os.PathLike)
+
+
+def _is_list(image: object) -> TypeGuard[Sequence[Any]]:
+    is_sequence = isinstance(image, Sequence) and not isinstance(image, str)
+    return is_sequence and not is_content(image)
+
+
+def _list_channels(image: VolumeLike) -> list[Any] | None:
+    """Return the images of the channels where each has its own, or ``None``."""
+    if isinstance(image, Mapping):
+        return list(image.values())
+    if not _is_list(image) or _is_one_scan(image):
+        return None
+    return list(image)
+
+
+def _is_one_scan(images: Sequence[Any]) -> bool:
+    """Tell whether a list may hold the files or data sets of one DICOM series, not channels."""
+    if not images:
+        raise ScanError("there are no files to read")
+    if all(_is_path(image) for image in images):
+        return _are_dicom([Path(image) for image in images])
+    return all(is_content(image) for image in images)
+
+
+def _are_dicom(paths: Sequence[Path]) -> bool:
+    others = tuple(
+        suffix
+        for suffix in list_readable_suffixes()
+        if suffix not in DICOM.suffixes
+    )
+    are_others = [
+        path.is_dir() or path.name.lower().endswith(others) for path in paths
+    ]
+    return not any(are_others)
+
+
+def _read_files(images: Sequence[Any], series: SeriesChoice) -> Volume:
+    """Read the files of one series; or bytes, open files and data sets as files."""
+    if _is_path(images[0]):
+        return read_chosen([Path(image) for image in images], series)
+    with stored_contents(images) as files:
+        if len(files) == 1 or _are_dicom(files):
+            return detach(read_chosen(files, series))
+        channels = [detach(read_chosen([file], series)) for file in files]
+    return stack_channels(channels)
 
 
 def _make_finite(volume: Volume) -> Volume:
@@ -106,22 +216,6 @@ def _make_finite(volume: Volume) -> Volume:
         warnings=(*volume.warnings, *warnings),
         padding=join_padding(padding, volume.padding),
     )
-
-
-def _is_one_series(images: Sequence[object]) -> bool:
-    """Tell whether a list holds the files of one DICOM series, rather than channels."""
-    others = tuple(
-        suffix
-        for suffix in list_readable_suffixes()
-        if suffix not in DICOM.suffixes
-    )
-    for image in images:
-        if not isinstance(image, str | Path):
-            return False
-        path = Path(image)
-        if path.is_dir() or path.name.lower().endswith(others):
-            return False
-    return True
 
 
 def _from_nibabel(image: Image) -> Volume:

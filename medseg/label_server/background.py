@@ -73,6 +73,7 @@ def run_task(
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:replace"},
     )
     processes[task["id"]] = process
     task["status"] = _RUNNING

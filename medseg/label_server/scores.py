@@ -22,18 +22,25 @@ _WRITING = threading.Lock()
 def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
     """Return the quality of a result as plain values, for clients and for keeping.
 
-    ``expected`` is the expected Dice. It is 0 for a result without any label: where the network
-    sees nothing someone should look first. ``warnings`` are those of the segmentation.
+    ``shown`` is what people read: the expected Dice, or the words in its place. ``expected``,
+    ``lower`` and ``labels`` hold numbers only where people are shown them. ``rank`` orders cases,
+    whatever its value means; it is 0 for a result without any label: where the network sees nothing
+    someone should look first. ``reasons`` say why to review, ``warnings`` are those of the
+    segmentation.
     """
     quality = segmentation.quality
-    labels = {}
-    for name, label in quality.labels.items():
-        labels[name] = _round(label.expected)
+    shown = quality.shown
+    labels = {name: _round(value) for name, value in shown.labels.items()}
     return {
-        "expected": _round(quality.expected) or 0.0,
-        "lower": _round(quality.lower),
+        "rank": _round(quality.expected) or 0.0,
+        "shown": shown.text,
+        "expected": _round(shown.expected),
+        "lower": _round(shown.lower),
         "is_calibrated": quality.is_calibrated,
-        "review": quality.review,
+        "is_made_up": quality.is_made_up,
+        "review": shown.review,
+        "reasons": list(shown.reasons),
+        "remark": shown.remark,
         "labels": labels,
         "warnings": list(segmentation.warnings),
     }
@@ -75,14 +82,16 @@ def order_worst_first(
     """Order cases by expected Dice, the lowest first; cases not scored yet come last.
 
     Examples:
-        >>> order_worst_first(["a", "b", "c"], {"b": {"expected": 0.9}, "c": {"expected": 0.4}})
+        >>> order_worst_first(["a", "b", "c"], {"b": {"rank": 0.9}, "c": {"rank": 0.4}})
         ['c', 'b', 'a']
     """
     scored = [case for case in cases if case in scores]
     unscored = [case for case in cases if case not in scores]
 
     def expect(case: str) -> float:
-        return float(scores[case].get("expected", 1.0))
+        score = scores[case]
+        # An earlier release kept what it ordered by as the expected Dice.
+        return float(score.get("rank", score.get("expected", 1.0)))
 
     scored.sort()
     # A stable sort: equal ones stay in the order of their names.

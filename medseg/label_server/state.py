@@ -11,7 +11,7 @@ from medseg._support.files import PART
 from medseg._support.folders import resolve_path
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import OutputError
-from medseg.names import is_safe_name, normalize_name
+from medseg.names import is_device_name, is_safe_name, normalize_name
 
 
 class StateFolder:
@@ -118,7 +118,7 @@ def _remove(path: Path) -> None:
 
 
 def is_plain_name(name: object) -> bool:
-    """Tell whether a case's, tag's or session's name cannot lead to another folder."""
-    if not isinstance(name, str) or ".." in name:
+    """Tell whether a case's, tag's or session's name cannot lead to another folder, or a device."""
+    if not isinstance(name, str) or ".." in name or is_device_name(name):
         return False
     return is_safe_name(normalize_name(name))

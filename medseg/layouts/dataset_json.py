@@ -174,6 +174,21 @@ def clean_text(value: Any) -> str:
     return " ".join(value.split())[:_MAX_TEXT]
 
 
+def states_made_up(root: Path) -> bool:
+    """Tell whether a data folder's ``dataset.json`` says ``"made_up": true``, as phantoms do.
+
+    Args:
+        root: The data folder, or the file that lists its cases.
+    """
+    listing = root / LISTING
+    if not listing.is_file():
+        return False
+    try:
+        return read_json_object(listing).get("made_up") is True
+    except (DatasetError, OSError):
+        return False  # whoever reads its cases says what is wrong with it
+
+
 def find_ignore_value(content: Mapping[str, Any]) -> int | None:
     """Return the value of unlabelled voxels, if a ``dataset.json`` has one."""
     for value, name in _iterate_labels(content):

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.bundle.spec import BundleSpec, UNetSpec
+from medseg.bundle.spec import BundleSpec, StagedUNetSpec, UNetSpec
 from medseg.errors import BundleError, Fault, MissingExtraError
 from medseg.networks.definition import define_network
 from medseg.networks.levels import SupervisedNetwork, list_levels
 from medseg.networks.registry import get_network_class
+from medseg.networks.staged_unet import build_staged_unet
 
 # What network classes raise on arguments and patches they cannot take.
 _REFUSALS = (
@@ -42,10 +43,17 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
         BundleError: If its class refuses the arguments.
         MissingExtraError: If its class needs a package that is not installed.
     """
+    network = spec.network
+    if isinstance(network, StagedUNetSpec):
+        channels = len(spec.channels)
+        classes = spec.label_set.channels
+        return build_staged_unet(
+            network, channels, classes, supervised=supervised
+        )
     arguments = define_network(spec, supervised)
     target = str(arguments.pop("_target_"))
     name = target.rpartition(".")[2]
-    kind = name if isinstance(spec.network, UNetSpec) else spec.network.kind
+    kind = name if isinstance(network, UNetSpec) else network.kind
     try:
         return get_network_class(kind)(**arguments)
     except ImportError as error:

@@ -56,6 +56,21 @@ class Decoding:
             winners.masked_fill_(logits > 0, position)
         return Winners(scores.amax(dim=dim), winners)
 
+    def to_probabilities(
+        self, logits: torch.Tensor, temperature: float, dim: int = 0
+    ) -> torch.Tensor:
+        """Return the probability of each class, or of each region by itself.
+
+        Args:
+            logits: Any shape.
+            temperature: What they are divided by first.
+            dim: The axis of channels.
+        """
+        scaled = logits / temperature
+        if self.paints:
+            return scaled.sigmoid()
+        return scaled.softmax(dim=dim)
+
     def to_labels(self, winners: Array) -> Array:
         """Return the label indices of winners, of any shape."""
         if not self.paints:

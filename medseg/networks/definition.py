@@ -7,7 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medseg.bundle.spec import BundleSpec, NamedNetworkSpec, UNetSpec
+from medseg.bundle.spec import (
+    BundleSpec,
+    NamedNetworkSpec,
+    StagedUNetSpec,
+    UNetSpec,
+)
 from medseg.errors import BundleError, Fault
 from medseg.networks.registry import (
     DIMENSION_NAMES,
@@ -17,6 +22,7 @@ from medseg.networks.registry import (
     get_target,
     list_parameters,
 )
+from medseg.networks.staged_unet import define_staged_unet
 from medseg.networks.unet import NetworkDefinition, define_unet
 
 # Arguments by which some MONAI networks fetch or open files: a bundle is data, so none is set.
@@ -35,9 +41,9 @@ def define_network(
         supervised: Whether to include what only training uses: the outputs of coarse levels.
 
     Returns:
-        ``_target_`` (a class of ``monai.networks.nets``, or of the package that registers it) and
-        keyword arguments. The network maps ``(batch, channels, *patch)`` to logits, one channel
-        for background and each label, or for each region.
+        ``_target_`` (a class of ``monai.networks.nets``, of nnU-Net's package, or of the package
+        that registers it) and keyword arguments. The network maps ``(batch, channels, *patch)`` to
+        logits, one channel for background and each label, or for each region.
 
     Raises:
         BundleError: If there is no such network, or it cannot take these arguments.
@@ -45,6 +51,8 @@ def define_network(
     network = spec.network
     if isinstance(network, UNetSpec):
         return define_unet(network, spec, supervised)
+    if isinstance(network, StagedUNetSpec):
+        return define_staged_unet(network, spec)
     arguments = _list_named_arguments(network, spec)
     return {"_target_": get_target(network.kind), **arguments}
 

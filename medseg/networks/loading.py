@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from medseg.bundle.bundle import REFINER_FILE, Bundle
-from medseg.bundle.weights import load_weights
+from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.errors import CheckpointError
 from medseg.networks.building import build_network
 from medseg.networks.refiner import (
@@ -78,10 +78,10 @@ def load_network(bundle: Bundle, file: Path) -> nn.Module:
             source=file,
         )
     spec = bundle.spec
-    weights = select_coarse_weights(load_weights(file))
+    weights = select_coarse_weights(load_bundle_weights(bundle, file))
     if _has_refiner(bundle):
         refined = build_refined(spec, both=True)
-        refiner = load_weights(bundle.folder / REFINER_FILE)
+        refiner = load_bundle_weights(bundle, bundle.folder / REFINER_FILE)
         load_refined(refined, weights, refiner)
         return refined.eval()
     network = build_network(spec, supervised=False)

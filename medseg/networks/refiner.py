@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.networks.layers import SkipConnection
-from monai.networks.nets import UNet
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
@@ -141,6 +139,8 @@ def build_refined(spec: BundleSpec, *, both: bool = False) -> nn.Module:
         both: Whether it answers ``(batch, 2 · classes, *patch)``: first the coarse logits, then
             the refined ones.
     """
+    from monai.networks.layers import SkipConnection
+
     classes = spec.label_set.channels
     definition = define_refined_network(spec, 2 * classes if both else classes)
     coarse = build_network(spec, supervised=False)
@@ -207,6 +207,9 @@ def _fix_sums(convolution: nn.Module, sums: Sequence[Iterable[int]]) -> None:
 
 def _build_definition(definition: Mapping[str, Any]) -> nn.Module:
     """Build what a definition of this module states; it holds no other classes."""
+    from monai.networks.layers import SkipConnection
+    from monai.networks.nets import UNet
+
     given = {
         name: value for name, value in definition.items() if name != "_target_"
     }

@@ -43,6 +43,7 @@ def define_unet(
         "norm_name": _NORMS[network.norm],
         "dropout": network.dropout or None,
         "res_block": network.residual,
+        **({"trans_bias": True} if network.upsample_bias else {}),
         "deep_supervision": supervised and has_heads,
         "deep_supr_num": max(heads, 1),
     }

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from monai.data.utils import compute_importance_map
 
 WindowWeights = Literal["gaussian", "nnunet", "constant"]
 
@@ -30,6 +29,8 @@ def compute_window_weights(
         device: Where the weights lie.
     """
     if kind != "nnunet":
+        from monai.data.utils import compute_importance_map
+
         weights: torch.Tensor = compute_importance_map(
             tuple(size), mode=kind, device=device
         )

@@ -4,15 +4,22 @@
 ``schedule``) are functions of its fingerprint and of the constraints, and open nothing; ``draft``
 applies them in turn. Where nnU-Net's rules (Isensee et al., Nat Methods 2021) are good they are
 taken: the median spacing, the coarse axis, CT windows, kernels and strides that follow the
-spacing. Plans that nnU-Net itself has written are converted (``nnunet_plans``, ``from_nnunet``).
+spacing. Plans that nnU-Net itself has written are converted (``from_nnunet``).
 """
 
+from medseg.interop.nnunet.plans import (
+    NnunetPlans,
+    is_nnunet_plans,
+    read_nnunet_plans,
+)
+from medseg.planning.choices import list_choices
 from medseg.planning.constraints import Constraints, Notes, parse_minutes
 from medseg.planning.description import (
     DatasetDescription,
     parse_channel,
     read_description,
 )
+from medseg.planning.device_limits import adapt_constraints, make_constraints
 from medseg.planning.draft import draft_bundle
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
@@ -28,11 +35,7 @@ from medseg.planning.label_requests import (
 )
 from medseg.planning.mask_labels import LabelWishes
 from medseg.planning.network import choose_network, compute_max_patch_voxels
-from medseg.planning.nnunet_plans import (
-    NnunetPlans,
-    is_nnunet_plans,
-    read_nnunet_plans,
-)
+from medseg.planning.nnunet_bundle import draft_converted
 from medseg.planning.schedule import choose_training
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "LabelWishes",
     "NnunetPlans",
     "Notes",
+    "adapt_constraints",
     "choose_grid",
     "choose_intensity",
     "choose_network",
@@ -52,9 +56,12 @@ __all__ = [
     "compute_max_patch_voxels",
     "convert_plans",
     "draft_bundle",
+    "draft_converted",
     "extract_fingerprint",
     "inspect_dataset",
     "is_nnunet_plans",
+    "list_choices",
+    "make_constraints",
     "make_provisional_spec",
     "parse_channel",
     "parse_label_requests",

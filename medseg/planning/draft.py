@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.spec import SCHEMA_ID
+from medseg.bundle.schema_file import SCHEMA_BESIDE
 from medseg.datasets.cases import Case
 from medseg.errors import MedsegError
 from medseg.names import abbreviate
@@ -68,7 +68,7 @@ def draft_bundle(
     else:
         preprocessing["spacing_mm"] = grid.spacing_mm
     content: dict[str, Any] = {
-        "$schema": SCHEMA_ID,
+        "$schema": SCHEMA_BESIDE,
         "name": description.name,
         **description.list_header_fields(),
         "channels": channels,

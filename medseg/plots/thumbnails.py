@@ -21,10 +21,10 @@ from medseg.plots.planes import (
 )
 from medseg.volume import Array, Volume
 
-HEIGHT = 240
+HEIGHT = 384
 """Of the picture, in pixels."""
 
-_WIDEST = 480
+_WIDEST = 768
 _GAP = 6
 _FILL = 0.22
 _OUTLINE = ((0, 2), (4, 2), (2, 0), (2, 4), (1, 1), (1, 3), (3, 1), (3, 3))

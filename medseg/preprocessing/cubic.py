@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import spline_filter1d
 
 from medseg.preprocessing.extent import ExtentMap
 from medseg.preprocessing.resampling import find_memory_order
@@ -103,6 +102,8 @@ def _compute_weights(
     positions: npt.NDArray[np.float64], length: int
 ) -> torch.Tensor:
     """Return what each voxel of a line contributes to the spline at some positions."""
+    from scipy.ndimage import spline_filter1d
+
     each_alone = np.pad(np.eye(length), ((_EDGE, _EDGE), (0, 0)), mode="edge")
     coefficients = spline_filter1d(each_alone, 3, axis=0, mode="nearest")
     lower = np.floor(positions).astype(int)

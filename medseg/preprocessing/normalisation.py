@@ -7,14 +7,11 @@ inside.
 
 from __future__ import annotations
 
-import monai.transforms
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
-from monai.transforms import NormalizeIntensity
-from monai.transforms.utils_pytorch_numpy_unification import percentile
-from scipy.ndimage import label
 
 from medseg.bundle.spec import (
     BundleSpec,
@@ -32,6 +29,9 @@ from medseg.preprocessing.transforms import (
     steps_of_intensity,
 )
 from medseg.volume import Volume
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
 
 LEAST_PADDING = 1e-3
 """A voxel between others is padding from this share of it on; less is rounding."""
@@ -122,6 +122,8 @@ def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     What reaches the border through voxels that share faces is not enclosed, as in
     ``scipy.ndimage.binary_fill_holes``, which takes many passes over the image.
     """
+    from scipy.ndimage import label
+
     pieces, count = label(~mask)
     is_open = np.zeros(count + 1, bool)
     for axis in range(3):
@@ -182,6 +184,9 @@ def _scale(
 def _standardise(
     channel: torch.Tensor, shown: torch.Tensor, step: ZScore
 ) -> torch.Tensor:
+    from monai.transforms import NormalizeIntensity
+    from monai.transforms.utils_pytorch_numpy_unification import percentile
+
     if not shown.numel():
         return channel
     if step.clip_percentiles is not None:
@@ -204,12 +209,14 @@ def _standardise(
     return _as_plain(normalise(channel[None]))[0]
 
 
-def _run(chain: monai.transforms.Compose, image: torch.Tensor) -> torch.Tensor:
+def _run(chain: Compose, image: torch.Tensor) -> torch.Tensor:
     return _as_plain(chain({IMAGE: image})[IMAGE])
 
 
 def _as_plain(image: torch.Tensor) -> torch.Tensor:
     """Return an image without what MONAI remembers of it."""
+    from monai.data import MetaTensor
+
     if isinstance(image, MetaTensor):
         return image.as_tensor()  # type: ignore[no-any-return]
     return image

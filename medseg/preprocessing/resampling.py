@@ -15,13 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data.utils import (
-    AFFINE_TOL,
-    affine_to_spacing,
-    compute_shape_offset,
-    zoom_affine,
-)
-from monai.networks.utils import to_norm_affine
 from torch.nn import functional
 
 from medseg.errors import GeometryError
@@ -119,6 +112,8 @@ class GridMap:
 
     def _normalised_positions(self, axis: int) -> torch.Tensor:
         """Return where the target's indices along an axis lie in the source, in torch's -1…1."""
+        from monai.networks.utils import to_norm_affine
+
         matrix = torch.from_numpy(self.matrix)
         theta = to_norm_affine(matrix[None], self.source, self.target)
         backwards = [2, 1, 0, 3]  # torch names the last axis first
@@ -233,6 +228,13 @@ def _apply_spacing(
     tolerance: float,
 ) -> tuple[Affine, Shape]:
     """Return the affine and the shape of the grid that MONAI's ``Spacing`` makes."""
+    from monai.data.utils import (
+        AFFINE_TOL,
+        affine_to_spacing,
+        compute_shape_offset,
+        zoom_affine,
+    )
+
     own = affine_to_spacing(affine, 3)
     wanted = np.array([-1.0 if mm is None else mm for mm in spacing_mm])
     is_kept = np.abs(own - wanted) <= AFFINE_TOL + tolerance * np.abs(wanted)
@@ -245,6 +247,8 @@ def _apply_spacing(
 
 
 def _is_unmoved(source: Affine, target: Affine, between: Affine) -> bool:
+    from monai.data.utils import AFFINE_TOL
+
     is_same_affine = np.allclose(source, target, atol=AFFINE_TOL)
     return is_same_affine or np.allclose(between, np.eye(4), atol=AFFINE_TOL)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import monai.transforms
 import torch
 
 from medseg.bundle.spec import (
@@ -26,6 +25,9 @@ from medseg.bundle.spec import (
     Window,
     ZScore,
 )
+
+if TYPE_CHECKING:
+    from monai.transforms import Compose
 
 Step = dict[str, Any]
 """One transform as MONAI's configs write it: its class under ``_target_``, and its arguments."""
@@ -294,13 +296,15 @@ def get_padding_value(spec: BundleSpec) -> float:
     return 0.0
 
 
-def build_chain(steps: Sequence[Step]) -> monai.transforms.Compose:
+def build_chain(steps: Sequence[Step]) -> Compose:
     """Build MONAI's transforms.
 
     Args:
         steps: As ``preprocessing_steps`` states them; ``_target_`` names a class of
             ``monai.transforms`` and comes from this module, never from a bundle.
     """
+    import monai.transforms
+
     transforms = []
     for step in steps:
         arguments = dict(step)

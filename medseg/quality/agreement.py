@@ -55,7 +55,9 @@ def estimate_mask_quality(
         calibration: The bundle's, if it has one.
     """
     if not dice:
-        return MaskQuality(None, {}, own, review=own.review)
+        return MaskQuality(
+            None, {}, own, review=own.review, reasons=own.reasons
+        )
     scores = {name: raw.get(name, 0.0) for name in dice}
     calibrated = estimate_quality(scores, calibration)
     expected: dict[str, float] = {}
@@ -77,9 +79,17 @@ def estimate_mask_quality(
         expected=calibrated.expected if calibration else None,
     )
     # A label of one mask alone: one of the two must be wrong, however likely either is.
-    is_one_sided = min(dice.values()) == 0
+    one_sided = [name for name, value in dice.items() if value == 0]
+    reasons = [*calibrated.reasons, *own.departures]
+    if one_sided:
+        names = ", ".join(one_sided)
+        reasons.append(f"mask and bundle have nothing of {names} in common")
     return MaskQuality(
-        mean, labels, own, review=calibrated.review or is_one_sided
+        mean,
+        labels,
+        own,
+        review=bool(reasons),
+        reasons=tuple(reasons),
     )
 
 

@@ -28,6 +28,10 @@ MIN_CLEAN_RESULTS = 8
 PERFECT = 1.02
 """Expected Dice at which the scale of errors would be 0."""
 
+NOTHING_FOUND = "nothing was found"
+BELOW_LIMIT = "its expected Dice lies below the bundle's limit for review"
+"""Why a result is flagged for its confidence alone."""
+
 TEMPERATURES = (0.7, 0.5, 0.35, 0.25)
 """What logits are divided by, besides 1. Networks that are not sure enough need less than 1; one
 that is too sure keeps its order, and the regression mends its values."""
@@ -162,7 +166,11 @@ def estimate_quality(
         calibration: The bundle's, if it has one.
     """
     if not scores:
-        return Quality(is_calibrated=calibration is not None, review=True)
+        return Quality(
+            is_calibrated=calibration is not None,
+            review=True,
+            reasons=(NOTHING_FOUND,),
+        )
     raw = _mean(scores)
     if calibration is None:
         uncalibrated = {
@@ -177,12 +185,14 @@ def estimate_quality(
         labels[name] = _estimate_label(label_calibration, score)
     # Not the rounded value: where results are alike, all of them lie at the limit.
     expected = float(predict_dice(calibration.case, np.array(raw)))
+    is_low = expected < calibration.review_below
     return Quality(
         expected=whole.expected,
         lower=whole.lower,
         labels=labels,
         is_calibrated=True,
-        review=expected < calibration.review_below,
+        review=is_low,
+        reasons=(BELOW_LIMIT,) if is_low else (),
     )
 
 

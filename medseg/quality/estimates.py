@@ -1,9 +1,50 @@
-"""How good results and given masks probably are, estimated without a reference."""
+"""How good results and given masks probably are, estimated without a reference.
+
+``Quality.shown`` is what people are shown of it, the one rule of every door: the report, the
+terminal, the label server, the MLflow model and ``medseg review``. A number stands only where it
+was learned from held-out cases of patients; else words stand in its place, and nothing is green.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+NOT_CALIBRATED = "not calibrated"
+MADE_UP = "made-up training data"
+NOTHING_FOUND = "nothing found"
+RANGE_UNKNOWN = "validated range unknown"
+
+Level = Literal["good", "review", "unknown"]
+"""Which colour a result has: green, amber, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownQuality:
+    """What people are shown of a quality.
+
+    Attributes:
+        text: The expected Dice as text, or the words in its place.
+        bound: The lower bound in words; empty if there is none.
+        level: Which colour it has.
+        expected: The expected Dice, where it may be shown as a number.
+        lower: Its lower bound, likewise.
+        labels: Label name → expected Dice, likewise.
+        review: Whether someone should look at the result first.
+        reasons: Why, in words.
+        remark: What else is to be known; empty if nothing.
+    """
+
+    text: str
+    bound: str = ""
+    level: Level = "unknown"
+    expected: float | None = None
+    lower: float | None = None
+    labels: Mapping[str, float] = field(default_factory=dict)
+    review: bool = False
+    reasons: tuple[str, ...] = ()
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +74,11 @@ class Quality:
         is_calibrated: Whether ``expected`` was learned from held-out cases. If not, it orders
             results, and its value can be far off in either direction.
         review: Whether someone should look at this result first.
+        reasons: Why, in plain words; they name no file and quote no header.
+        departures: Those of the reasons that say what lies outside the validated range.
+        is_made_up: Whether the bundle was trained on made-up data, such as phantoms.
+        is_range_known: Whether the scan and the result were compared with what the bundle was
+            validated on.
 
     Examples:
         >>> quality = Quality(0.93, lower=0.88, labels={"liver": LabelQuality(0.93, 0.88)})
@@ -47,6 +93,38 @@ class Quality:
     labels: Mapping[str, LabelQuality] = field(default_factory=dict)
     is_calibrated: bool = False
     review: bool = False
+    reasons: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    is_made_up: bool = False
+    is_range_known: bool = False
+
+    @property
+    def shown(self) -> ShownQuality:
+        """What people are shown of it.
+
+        Examples:
+            >>> Quality(0.79).shown.text
+            'not calibrated'
+            >>> shown = Quality(0.934, lower=0.881, is_calibrated=True).shown
+            >>> shown.text, shown.bound, shown.level
+            ('0.93', 'at least 0.88', 'good')
+        """
+        return _show(self)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether its numbers mean anything by themselves: learned from cases of patients."""
+        return self.is_calibrated and not self.is_made_up
+
+    def with_departures(self, departures: Sequence[str]) -> Quality:
+        """Return it with the reasons for which it lies outside what its bundle was validated on."""
+        return replace(
+            self,
+            review=self.review or bool(departures),
+            reasons=(*self.reasons, *departures),
+            departures=tuple(departures),
+            is_range_known=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +165,9 @@ class MaskQuality:
         labels: Label name → agreement, of the structures that either mask holds.
         own: How good the bundle's own mask of this scan probably is: whether it can judge.
         review: Whether someone should look at this mask first: its expected Dice is below the
-            bundle's limit, or only one of the two masks holds a structure.
+            bundle's limit, only one of the two masks holds a structure, or the scan or the
+            bundle's own mask lies outside what the bundle was validated on.
+        reasons: Why, in plain words.
         warnings: What a person should know of the scan, as ``Segmentation.warnings``.
 
     Examples:
@@ -105,8 +185,64 @@ class MaskQuality:
     own: Quality
     review: bool
     warnings: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
     @property
     def is_calibrated(self) -> bool:
         """Whether expected values were mapped by the bundle's calibration."""
         return self.own.is_calibrated
+
+
+def explain_unjudged(qualities: Iterable[Quality]) -> str:
+    """Say why the quality of results is not known; nothing where that of all is."""
+    unjudged = [quality for quality in qualities if not quality.is_judged]
+    if not unjudged:
+        return ""
+    if any(quality.is_made_up for quality in unjudged):
+        return (
+            "the bundle was trained on made-up data: its results say nothing of patients, "
+            "and how good they are is not known"
+        )
+    return (
+        "the bundle is not calibrated: how good its results are is not known, so look at "
+        "every one of them"
+    )
+
+
+def _show(quality: Quality) -> ShownQuality:
+    remark = "" if quality.is_range_known else RANGE_UNKNOWN
+    words = _find_words(quality)
+    if words:
+        return ShownQuality(
+            words,
+            level="review" if quality.review else "unknown",
+            review=quality.review,
+            reasons=quality.reasons,
+            remark=remark,
+        )
+    bound = ""
+    if quality.lower is not None:
+        bound = f"at least {quality.lower:.2f}"
+    labels = {name: label.expected for name, label in quality.labels.items()}
+    return ShownQuality(
+        text=f"{quality.expected:.2f}",
+        bound=bound,
+        level="review" if quality.review else "good",
+        expected=quality.expected,
+        lower=quality.lower,
+        labels=labels,
+        review=quality.review,
+        reasons=quality.reasons,
+        remark=remark,
+    )
+
+
+def _find_words(quality: Quality) -> str:
+    """Return the words that stand in a number's place; nothing where it may stand."""
+    if quality.expected is None:
+        return NOTHING_FOUND
+    if quality.is_made_up:
+        return MADE_UP
+    if not quality.is_calibrated:
+        return NOT_CALIBRATED
+    return ""

@@ -141,6 +141,7 @@ def write_dataset(
         )
     description = {
         "name": "phantom",
+        "made_up": True,
         "modality": {"0": "CT"},
         "labels": {"0": "background", "1": "liver", "2": "kidney"},
         "training": training,

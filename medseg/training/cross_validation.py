@@ -11,7 +11,7 @@ import torch
 
 from medseg._support.files import atomic_file
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import MODELS
+from medseg.bundle.bundle import MODELS, Bundle
 from medseg.datasets.dataset import Folds
 from medseg.events import CrossValidationDone, Listener, notify
 from medseg.metrics.statistics import compute_statistics
@@ -19,6 +19,7 @@ from medseg.training.distributed import ProcessGroup
 from medseg.training.keep_largest import join_folds
 from medseg.training.model_card import cross_validation_rows
 from medseg.training.report import FoldSummary, TrainingReport, read_report
+from medseg.training.run_folder import RunFolder
 from medseg.training.run_record import run_started
 from medseg.training.runs import (
     TrainingRun,
@@ -83,7 +84,8 @@ def assemble_folds(
         OutputError: If a file cannot be written.
     """
     reports = [read_report(fold_run.folder) for fold_run in fold_runs]
-    report = _join_reports(run, reports, device)
+    first = fold_runs[0].folder
+    report = _join_reports(run, reports, first, device)
     steps = run.spec.training.steps
     notify(listeners, run_started(run, report.provenance, steps))
     models = run.folder.path / MODELS
@@ -99,9 +101,19 @@ def assemble_folds(
 
 
 def _join_reports(
-    run: TrainingRun, reports: Sequence[TrainingReport], device: torch.device
+    run: TrainingRun,
+    reports: Sequence[TrainingReport],
+    first: RunFolder,
+    device: torch.device,
 ) -> TrainingReport:
-    """Make one report of those of all folds; every case is held out in one of them."""
+    """Make one report of those of all folds; every case is held out in one of them.
+
+    Args:
+        run: The cross-validation.
+        reports: Of its folds.
+        first: The folder of the first fold's run.
+        device: Where they were trained.
+    """
     held_out = join_folds([report.held_out for report in reports])
     finding = held_out.decide()
     summaries = []
@@ -117,6 +129,8 @@ def _join_reports(
         summaries.append(summary)
     total = sum(summary.cases for summary in summaries)
     content_hash = reports[0].content_hash
+    # Each fold has measured all cases: those it learned from and those it held out.
+    trained = Bundle(run.spec, first.path).trained
     return TrainingReport(
         fold=run.fold,
         training_cases=total,
@@ -128,6 +142,8 @@ def _join_reports(
         held_out=held_out,
         lineage=run.lineage,
         folds=summaries,
+        validated=trained.validated,
+        made_up=trained.made_up,
     )
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from medseg.bundle.bundle import Bundle, list_differences
+from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
-from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError
 from medseg.networks.building import build_network
 from medseg.networks.refiner import select_coarse_weights
@@ -96,7 +96,7 @@ class InitialWeights:
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
         self._weights = select_coarse_weights(
-            load_weights(initial_weights_file(parent))
+            load_bundle_weights(parent, initial_weights_file(parent))
         )
         shapes = _shapes(spec)
         self._sliced = _find_sliced_weights(spec, parent.spec, shapes)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from medseg.bundle.spec import BundleSpec, QualityFinding
+from medseg.bundle.spec import BundleSpec, OriginSpec, QualityFinding
 from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
@@ -59,6 +59,41 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
         _LIMITS,
         "## Provenance",
         _bullets(_describe_provenance(spec, report)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
+    """Return the model card of a model that other software trained, as Markdown."""
+    files = [
+        f"{_escape(name)}: SHA-256 `{digest}`"
+        for name, digest in origin.files.items()
+    ]
+    provenance = [
+        f"Software: {_escape(origin.software)}",
+        f"Model: {_escape(origin.model)}",
+        f"Data set: {_escape(origin.dataset)}",
+        f"Licence of the weights: {_escape(origin.licence)}",
+        f"Imported with {_escape(origin.imported_with)}",
+        *files,
+    ]
+    sections = [
+        f"# {spec.name}",
+        _escape(spec.description) or "No description was given.",
+        "## Intended use",
+        _escape(spec.intended_use),
+        "## Input and output",
+        _bullets(_describe_input(spec)),
+        "## Training",
+        f"Trained by {_escape(origin.software)}, not by medseg, which knows nothing of its data.",
+        "## Results",
+        "Nothing was measured by medseg. Look at every result.",
+        "## Quality estimates",
+        _describe_quality(None, 0),
+        "## Limits",
+        _LIMITS,
+        "## Provenance",
+        _bullets(provenance),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -12,7 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medseg._support.json_values import nan_to_none
-from medseg.bundle.spec import KeepLargestFinding, QualityFinding
+from medseg.bundle.spec import (
+    KeepLargestFinding,
+    QualityFinding,
+    ValidatedRange,
+)
 from medseg.errors import CheckpointError
 from medseg.metrics.metrics import CaseScores, LabelScores
 from medseg.metrics.statistics import Statistic, compute_statistics, summarise
@@ -69,6 +73,8 @@ class TrainingReport:
         stages: What the run's further stages found.
         folds: The folds of a cross-validation.
         stopped_early: Whether training ended before its last step, as nothing improved.
+        validated: What the training cases were like, where there were enough.
+        made_up: Whether the data say of themselves that they are made up.
     """
 
     fold: Fold
@@ -85,6 +91,8 @@ class TrainingReport:
     stages: Sequence[StageResult] = ()
     folds: Sequence[FoldSummary] = ()
     stopped_early: bool = False
+    validated: ValidatedRange | None = None
+    made_up: bool = False
 
     @property
     def results(self) -> CaseResults:

@@ -24,6 +24,7 @@ from medseg.training.learner import Learner
 from medseg.training.lineage import open_parent
 from medseg.training.refinement.stage import build_refinement_stages
 from medseg.training.runs import TrainingRun, require_same_cases
+from medseg.training.speed import measure_speed
 from medseg.training.stages import (
     StageContext,
     StageResult,
@@ -32,7 +33,7 @@ from medseg.training.stages import (
     count_steps_done,
     select_learner_factory,
 )
-from medseg.training.time_budget import TimeBudget, fit_to_budget, measure_speed
+from medseg.training.time_budget import TimeBudget, fit_to_budget
 
 
 def build_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import Bundle, write_trained
+from medseg.bundle.bundle import REFINER_FILE, Bundle, write_trained
+from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
@@ -57,6 +59,9 @@ def write_trained_bundle(
         members=members,
         quality=report.quality,
         keep_largest=report.keep_largest,
+        files=write_safe_copies(_list_weights(folder, members)),
+        validated=report.validated,
+        made_up=report.made_up,
     )
     write_trained(_with_stages(trained, report.stages), folder.path)
     decided = Bundle(run.spec, folder.path).decided
@@ -73,6 +78,13 @@ def write_trained_bundle(
     write_atomically(folder.metrics, report_to_json(report))
     done = RunDone(folder.path, report.scores, report.stopped_early)
     notify(listeners, done)
+
+
+def _list_weights(folder: RunFolder, members: Sequence[str]) -> list[Path]:
+    """Return the files of weights that segment: of the networks, and of a refiner."""
+    names = [*members, REFINER_FILE.name]
+    files = [folder.weights.with_name(name) for name in names]
+    return [file for file in files if file.is_file()]
 
 
 def _decide(report: TrainingReport, spec: BundleSpec) -> TrainingReport:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.folders import list_files, resolve_path
+from medseg._support.folders import find_listed, list_files, resolve_path
 from medseg.errors import Fault
 
 
@@ -94,3 +94,17 @@ def test_links_in_a_circle_lead_nowhere_and_raise_nothing(
     assert not resolve_path(tmp_path / "a").exists()
     (tmp_path / "c").symlink_to(tmp_path)
     assert resolve_path(tmp_path / "c" / "d") == tmp_path.resolve() / "d"
+
+
+def test_a_list_made_on_windows_is_read_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.nii", "ä.nii"):
+        (tmp_path / "images" / name).touch()
+        listed = find_listed(tmp_path, f"images\\{name}")
+        assert listed.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, no name has one")
+def test_a_backslash_in_a_name_stays(tmp_path: Path) -> None:
+    (tmp_path / "a\\b.nii").touch()
+    assert find_listed(tmp_path, "a\\b.nii").name == "a\\b.nii"

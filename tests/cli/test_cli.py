@@ -24,6 +24,7 @@ COMMANDS = [
     "label",
     "user",
     "export",
+    "import",
     "check",
     "demo",
     "bundles",

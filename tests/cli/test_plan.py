@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_the_command_writes_both_and_explains(
         "--dims",
         "both",
         "--explain",
+        "--no-measure",
         "--device",
         "cpu",
     ]
@@ -84,3 +86,45 @@ def test_dims_choose_the_files() -> None:
     }
     with pytest.raises(MedsegError, match="--dims takes 2, 3 or both; got '4'"):
         _choose_files(out, "4")
+
+
+def test_it_says_how_long_training_takes_here_and_how_much_memory(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--dims", "2", "--device", "cpu"]
+    assert call(monkeypatch, "plan", data, "-o", "a.json", *options) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"measured on cpu: a step takes .* s \(.* to .* in", out)
+    assert re.search(r"training takes about .*, estimated from that", out)
+    assert re.search(r"measured: memory grew by .* GB", out)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert "cost" not in content
+    options += ["--json"]
+    assert call(monkeypatch, "plan", data, "-o", "b.json", *options) == 0
+    (planned,) = json.loads(capsys.readouterr().out)
+    assert planned["cases"] == 6
+    assert planned["labels"] == ["liver", "kidney"]
+    assert planned["training"]["seconds"] > 0
+    assert len(planned["training"]["step_seconds"]) >= 1
+
+
+def test_labels_are_named_in_one_text_or_several(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--no-measure", "--device", "cpu"]
+    forms = {
+        "a.json": ["--labels", "1=leber,2=niere"],
+        "b.json": ["--labels", "1=leber", "--labels", "niere=2"],
+        "c.json": ["--labels", "leber=1;2=niere"],
+    }
+    for file, labels in forms.items():
+        assert (
+            call(monkeypatch, "plan", data, "-o", file, *labels, *options) == 0
+        )
+        named = json.loads((tmp_path / file).read_text())["labels"]
+        assert [label["name"] for label in named] == ["leber", "niere"]

@@ -73,7 +73,7 @@ def test_the_worst_mask_comes_first(
     ]
     assert not found.faults
     assert found.coverage is None
-    assert heard[-1] == Progress("reviewing masks", 3, 3)
+    assert Progress("reviewing masks", 3, 3) in heard
     best = found.cases[-1].quality
     assert best.mean is not None
     assert best.mean.dice == 1

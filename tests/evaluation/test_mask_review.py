@@ -33,16 +33,27 @@ def test_the_worst_come_first_and_the_table_says_why() -> None:
     assert lines[0].startswith(
         "case,label,expected_dice,lower_bound,raw_expected_dice"
     )
-    assert lines[1] == "none,mean,,,,,0.9000,,0"
-    assert lines[2] == "bad,mean,,,0.2000,0.2000,0.9000,,0"
+    assert lines[1] == "none,mean,,,,,,,0,"
+    assert lines[2] == "bad,mean,,,0.2000,0.2000,,,0,"
     assert [line.split(",")[:2] for line in lines[4:]] == [
         ["good", "mean"],
         ["good", "a"],
         ["good", "b"],
     ]
     heading, *rows = review.summary_rows()
-    assert heading[3] == "expected, raw"
-    assert rows[2][:4] == ("good", "0.850", "b 0.800", "0.850")
+    assert heading[3] == "expected"
+    assert rows[2][:4] == ("good", "0.850", "b 0.800", "not calibrated")
+
+
+def test_why_to_review_a_mask_is_in_the_table() -> None:
+    own = Quality(0.9, 0.7, is_calibrated=True)
+    own = own.with_departures(["it measures 90 mm", "kidney was not found"])
+    raw = {"a": 0.9}
+    mask = JudgedMask("x", estimate_mask_quality(raw, raw, own, None))
+    review = MaskReview((mask,), ())
+    assert review.to_review == (mask,)
+    (row, *_) = review.rows()
+    assert row["reasons"] == "it measures 90 mm; kidney was not found"
 
 
 def test_the_bundles_own_estimate_stands_beside_each_structure() -> None:

@@ -163,7 +163,7 @@ def test_what_a_volume_was_made_of_may_change_later():
 @pytest.mark.parametrize(
     ("image", "why"),
     [
-        (numbered((2, 3, 4)), "Volume.from_numpy takes arrays"),
+        (numbered((2, 3, 4)), "either its affine or its spacing"),
         (7, "got int"),
         (
             nib.Nifti1Image(np.ones((2, 2, 2), np.complex64), np.eye(4)),

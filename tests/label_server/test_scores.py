@@ -91,11 +91,25 @@ def segmentation_of(quality: Quality) -> Segmentation:
 
 def test_a_result_with_nothing_in_it_expects_zero() -> None:
     summary = summarise_quality(segmentation_of(Quality()))
-    assert (summary["expected"], summary["lower"], summary["labels"]) == (
-        0.0,
-        None,
-        {},
-    )
+    assert summary["rank"] == 0.0
+    assert summary["shown"] == "nothing found"
+    assert (summary["expected"], summary["lower"]) == (None, None)
+    assert summary["labels"] == {}
+
+
+def test_a_quality_that_is_not_calibrated_is_words_and_no_number() -> None:
+    labels = {"liver": LabelQuality(0.79)}
+    summary = summarise_quality(segmentation_of(Quality(0.79, labels=labels)))
+    assert summary["shown"] == "not calibrated"
+    assert (summary["expected"], summary["labels"]) == (None, {})
+    assert summary["rank"] == 0.79
+
+
+def test_why_to_review_is_told_with_the_case() -> None:
+    quality = Quality(0.9, is_calibrated=True).with_departures(["too long"])
+    summary = summarise_quality(segmentation_of(quality))
+    assert summary["review"]
+    assert summary["reasons"] == ["too long"]
 
 
 def test_a_quality_is_summarised_in_four_digits() -> None:
@@ -105,10 +119,15 @@ def test_a_quality_is_summarised_in_four_digits() -> None:
     )
     summary = summarise_quality(segmentation_of(quality))
     assert summary == {
+        "rank": 0.8765,
+        "shown": "0.88",
         "expected": 0.8765,
         "lower": 0.7654,
         "is_calibrated": True,
+        "is_made_up": False,
         "review": True,
+        "reasons": [],
+        "remark": "validated range unknown",
         "labels": {"liver": 0.8765},
         "warnings": [],
     }

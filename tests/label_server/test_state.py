@@ -36,6 +36,8 @@ def test_plain_names(name: str) -> None:
         ".",
         "..",
         "a..b",
+        "con",
+        "LPT1.nii",
         ".a",
         "-a",
         "a/b",

@@ -73,6 +73,47 @@ class Browser:
         )
         return file
 
+    def emulate(self, width: int, *, dark: bool = False) -> None:
+        """Show pages as a screen of this width would, light or dark."""
+        self._send(
+            "Emulation.setDeviceMetricsOverride",
+            {
+                "width": width,
+                "height": 900,
+                "deviceScaleFactor": 1,
+                "mobile": width < 600,
+            },
+        )
+        theme = "dark" if dark else "light"
+        scheme = {"name": "prefers-color-scheme", "value": theme}
+        self._send("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def press(self, key: str) -> None:
+        """Press and release a key, such as ``Escape``."""
+        for kind in ("keyDown", "keyUp"):
+            self._send(
+                "Input.dispatchKeyEvent",
+                {
+                    "type": kind,
+                    "key": key,
+                    "code": key,
+                    "windowsVirtualKeyCode": {"Escape": 27}[key],
+                },
+            )
+
+    def page(self, file: Path) -> Path:
+        """Save the whole page as a picture, not only what the window shows."""
+        made = self._send(
+            "Page.captureScreenshot", {"captureBeyondViewport": True}
+        )
+        file.write_bytes(base64.b64decode(made["data"]))
+        return file
+
+    def _send(self, command: str, parameters: dict[str, Any]) -> Any:
+        """Send a command of Chrome's own protocol."""
+        body = {"cmd": command, "params": parameters}
+        return call("POST", f"{self._root}/goog/cdp/execute", body)
+
     def log(self) -> list[str]:
         """Return what the page wrote to its console."""
         found = call("POST", f"{self._root}/se/log", {"type": "browser"})

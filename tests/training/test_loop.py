@@ -18,7 +18,8 @@ from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.loop import TrainingLoop
 from medseg.training.session import TrainingSession
-from medseg.training.time_budget import TimeBudget, TrainingSpeed
+from medseg.training.speed import TrainingSpeed
+from medseg.training.time_budget import TimeBudget
 
 SHORT = {
     "steps": 6,

@@ -14,14 +14,16 @@ from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, TrainingError
 from medseg.training.learner import Learner
 from medseg.training.session import build_stages
+from medseg.training.speed import (
+    TrainingSpeed,
+    measure_speed,
+    voxels_per_second,
+)
 from medseg.training.stages import select_learner_factory
 from medseg.training.time_budget import (
     TimeBudget,
-    TrainingSpeed,
     count_corrupted_copies,
     fit_to_budget,
-    measure_speed,
-    voxels_per_second,
 )
 
 

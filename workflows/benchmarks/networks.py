@@ -17,7 +17,7 @@ import torch
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
-from medseg.training.time_budget import voxels_per_second
+from medseg.training.speed import voxels_per_second
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "32 channels at the full size (nnU-Net's)": {

@@ -29,6 +29,9 @@ _CGROUP_FILES = (
 """A container's limit and what it takes of it: version 2, and version 1."""
 
 
+_LOOKING_EVERY = 0.005
+"""Seconds between two looks at a process' memory."""
+
 SignalHandler = Callable[[int, FrameType | None], None]
 
 
@@ -91,6 +94,51 @@ def measure_memory() -> Memory:
             total = min(total, limit)
             available = min(available, max(0, limit - used))
     return Memory(total, available)
+
+
+@dataclass(slots=True)
+class MemoryGrowth:
+    """How much memory this process takes.
+
+    Attributes:
+        before: Bytes resident when the watch began.
+        peak: The most that was seen since.
+    """
+
+    before: int
+    peak: int
+
+    @property
+    def bytes(self) -> int:
+        """How much more it was at its peak."""
+        return self.peak - self.before
+
+
+@contextlib.contextmanager
+def watch_memory() -> Iterator[MemoryGrowth]:
+    """Watch how much memory this process takes; peaks shorter than a few ms may be missed."""
+    import psutil
+
+    process = psutil.Process()
+    before = process.memory_info().rss
+    growth = MemoryGrowth(before, before)
+    done = threading.Event()
+
+    def look() -> None:
+        growth.peak = max(growth.peak, process.memory_info().rss)
+
+    def watch() -> None:
+        while not done.wait(_LOOKING_EVERY):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield growth
+    finally:
+        done.set()
+        thread.join()
+        look()
 
 
 def _read_number(file: Path) -> int | None:

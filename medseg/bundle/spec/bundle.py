@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
 from medseg.bundle.spec.intensity import Intensity
-from medseg.bundle.spec.network import NetworkSpec, UNetSpec
+from medseg.bundle.spec.network import LevelledSpec, NetworkSpec, UNetSpec
 from medseg.bundle.spec.parts import (
     Contradiction,
     ContradictionError,
@@ -20,6 +20,7 @@ from medseg.bundle.spec.parts import (
     ShortText,
     Spec,
     Text,
+    equals,
 )
 from medseg.bundle.spec.preprocessing import RAS, PreprocessingSpec
 from medseg.bundle.spec.refinement import RefinementSpec
@@ -66,6 +67,9 @@ class BundleSpec(Spec):
     """For the model card."""
     licence: Text = "unknown"
     """Licence of the weights, which may follow from the data's."""
+    origin: Annotated[ShortText | None, Field(exclude_if=equals(None))] = None
+    """Where the weights come from, if other software trained them; `medseg import` writes it, and
+    the ledger and DICOM results repeat it."""
     references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     """Publications and sources of the data."""
     channels: Annotated[
@@ -154,7 +158,7 @@ class BundleSpec(Spec):
                 f"network.strides; {divisible} is"
             )
             yield sections, where, what
-        elif isinstance(self.network, UNetSpec) and patch == divisor:
+        elif isinstance(self.network, LevelledSpec) and patch == divisor:
             what = (
                 f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
                 f"normalised; make an axis larger than {list(divisor)}"

@@ -158,6 +158,10 @@ class DataSpec(Spec):
     seed: Seed = 0
     """Seed of the split, where the data list does not name folds itself."""
 
+    made_up: bool = False
+    """Whether the cases are made up, such as phantoms. The results of a bundle trained on them say
+    nothing of patients, and never pass as good."""
+
     @model_validator(mode="after")
     def _check_readers(self) -> Self:
         """Refuse what the layout would not look at."""

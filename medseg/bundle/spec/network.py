@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from medseg.bundle.spec.parts import (
     Extent,
     Size,
     Spec,
+    equals,
     one_or_list,
     refuse_syntax,
 )
@@ -24,6 +25,18 @@ LevelChannels = Annotated[
     ],
     Discriminator(one_or_list),
 ]
+Blocks = Annotated[int, Field(ge=1, le=100)]
+Counts = Annotated[
+    Annotated[Blocks, Tag("one")]
+    | Annotated[
+        tuple[Blocks, ...], Field(min_length=1, max_length=10), Tag("list")
+    ],
+    Discriminator(one_or_list),
+]
+"""One number for all levels, or one per level."""
+
+STAGED = ("resenc", "plainconv")
+"""Kinds of ``StagedUNetSpec``."""
 
 
 GROUPS = 8
@@ -33,10 +46,10 @@ _MOST_CHANNELS = {2: 512, 3: 320}
 """Up to how many channels double, by dimensions, as in nnU-Net (Isensee et al., 2021)."""
 
 
-class UNetSpec(Spec):
-    """A U-Net of MONAI's DynUNet blocks, 2D or 3D."""
+class LevelledSpec(Spec):
+    """What networks have that halve an image level by level."""
 
-    kind: Literal["unet"] = "unet"
+    kind: str
     dims: Literal[2, 3] = 3
     """2: slice by slice (along the third axis); 3: volumes."""
     channels: LevelChannels = 32
@@ -46,17 +59,9 @@ class UNetSpec(Spec):
     """Downsampling on entering each level, from the top; a list gives each axis its own."""
     kernel_sizes: Levels | None = None
     """Convolution kernel of each level, 3 unless given; a list gives each axis its own."""
-    residual: bool = False
-    """Residual blocks instead of plain ones."""
-    norm: Literal["instance", "batch", "group"] = "instance"
-    """Normalisation inside the blocks."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of activations dropped while training."""
-    deep_supervision: bool = True
-    """Also score the coarser levels' outputs while training."""
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> UNetSpec:
+    def _check_levels(self) -> Self:
         depth = len(self.strides)
         if isinstance(self.channels, tuple):
             self._require_depth("channels", len(self.channels), depth)
@@ -69,12 +74,6 @@ class UNetSpec(Spec):
             raise ValueError(
                 "strides.0 must be 1: the top level keeps the input's size, so that every voxel "
                 "gets a label"
-            )
-        if self.norm == "group" and any(
-            count % GROUPS for count in self.level_channels
-        ):
-            raise ValueError(
-                f"norm 'group' needs channels divisible by {GROUPS}"
             )
         return self
 
@@ -134,6 +133,73 @@ class UNetSpec(Spec):
         )
 
 
+class UNetSpec(LevelledSpec):
+    """A U-Net of MONAI's DynUNet blocks, 2D or 3D."""
+
+    kind: Literal["unet"] = "unet"
+    residual: bool = False
+    """Residual blocks instead of plain ones."""
+    norm: Literal["instance", "batch", "group"] = "instance"
+    """Normalisation inside the blocks."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of activations dropped while training."""
+    deep_supervision: bool = True
+    """Also score the coarser levels' outputs while training."""
+    upsample_bias: Annotated[bool, Field(exclude_if=equals(False))] = False
+    """Whether the transposed convolutions of the way up add a bias, as nnU-Net's do."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.norm == "group" and any(
+            count % GROUPS for count in self.level_channels
+        ):
+            raise ValueError(
+                f"norm 'group' needs channels divisible by {GROUPS}"
+            )
+        return self
+
+
+class StagedUNetSpec(LevelledSpec):
+    """nnU-Net's own U-Nets, with as many blocks at each level as are asked for, 2D or 3D."""
+
+    kind: Literal["resenc", "plainconv"]
+    """`resenc`: residual blocks on the way down (nnU-Net's `ResidualEncoderUNet`: ResEnc M, L, XL).
+    `plainconv`: plain convolutions (`PlainConvUNet`)."""
+    blocks: Counts = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
+    """Residual blocks of each level from the top, or its convolutions; one number for all levels.
+    Numbers beyond the last level are not used."""
+    decoder_convolutions: Counts = 1
+    """Convolutions of each level of the way up, from the lowest; one number for all levels."""
+    norm: Literal["instance", "batch"] = "instance"
+    """Normalisation inside the blocks."""
+    deep_supervision: bool = True
+    """Also score the coarser levels' outputs while training."""
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        depth = len(self.strides)
+        for field, needed in (
+            ("blocks", depth),
+            ("decoder_convolutions", depth - 1),
+        ):
+            counts = getattr(self, field)
+            if isinstance(counts, tuple) and len(counts) < needed:
+                raise ValueError(
+                    f"{field} has {len(counts)} numbers; {needed} are needed for {depth} levels"
+                )
+        return self
+
+    @property
+    def level_blocks(self) -> tuple[int, ...]:
+        """Blocks of each level from the top."""
+        return _per_level(self.blocks, len(self.strides))
+
+    @property
+    def level_decoder_convolutions(self) -> tuple[int, ...]:
+        """Convolutions of each level of the way up, from the lowest."""
+        return _per_level(self.decoder_convolutions, len(self.strides) - 1)
+
+
 class NamedNetworkSpec(Spec):
     """A network by name, with arguments that are data: any class of `monai.networks.nets`, or one
     that an installed package registers."""
@@ -161,19 +227,26 @@ class NamedNetworkSpec(Spec):
 
 
 def _choose_tag(network: Any) -> str:
-    """Tell pydantic which of the two a network is meant to be."""
+    """Tell pydantic which of these a network is meant to be."""
     if isinstance(network, dict):
         kind = network.get("kind")
     else:
         kind = getattr(network, "kind", None)
-    return "unet" if kind in (None, "unet") else "named"
+    if kind in (None, "unet"):
+        return "unet"
+    return "staged" if kind in STAGED else "named"
 
 
 NetworkSpec = Annotated[
     Annotated[UNetSpec, Tag("unet")]
+    | Annotated[StagedUNetSpec, Tag("staged")]
     | Annotated[NamedNetworkSpec, Tag("named")],
     Discriminator(_choose_tag),
 ]
+
+
+def _per_level(counts: int | tuple[int, ...], levels: int) -> tuple[int, ...]:
+    return counts[:levels] if isinstance(counts, tuple) else (counts,) * levels
 
 
 def _list_sizes(size: int | tuple[int, ...]) -> tuple[int, ...]:

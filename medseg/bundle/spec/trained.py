@@ -6,13 +6,18 @@ is checked as strictly: a trained bundle may come from a stranger.
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medseg.bundle.spec.parts import Fraction, ShortText, Spec
+from medseg.bundle.spec.exported import Digest
+from medseg.bundle.spec.parts import Fraction, ShortText, Spec, equals
 
+WeightFile = Annotated[
+    str, Field(pattern=r"^[a-z0-9_]{1,40}\.(pt|safetensors)$")
+]
 MemberFile = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}\.pt$")]
 Knots = Annotated[tuple[Fraction, ...], Field(min_length=2, max_length=1000)]
 
@@ -64,6 +69,65 @@ class QualityFinding(Spec):
     no label."""
 
 
+class MeasureRange(Spec):
+    """What a measure is in training cases, and how far a result may lie from that."""
+
+    low: float
+    """The 5 % quantile over training cases."""
+    high: float
+    """The 95 % quantile."""
+    least: float
+    """Results below are flagged for review."""
+    most: float
+    """Results above are flagged for review."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> MeasureRange:
+        if not self.least <= self.low <= self.high <= self.most:
+            raise ValueError("least, low, high and most must rise")
+        return self
+
+
+Ranges = dict[ShortText, MeasureRange]
+
+
+class LabelRange(Spec):
+    """What one label is in the references of training cases."""
+
+    present: Fraction
+    """Share of the cases that hold it."""
+    cut: Fraction
+    """Share of those in which it touches the border of the image."""
+    volume_ml: MeasureRange | None = None
+    """In millilitres, where it is present; absent where too few cases hold it."""
+    pieces: MeasureRange | None = None
+    """Connected components that hold a twentieth of it or more."""
+
+
+class ValidatedRange(Spec):
+    """What the training cases were like: results outside are flagged for review.
+
+    It holds statistics over cases alone, and no word of a header but names of body regions.
+    """
+
+    version: Literal[1] = 1
+    """Of the meaning of these fields."""
+    cases: Annotated[int, Field(ge=1)]
+    """How many cases it was measured on, learned from or held out."""
+    is_single_slice: bool = False
+    """Whether the cases are single slices: lengths and volumes of stacks are not compared."""
+    regions: Annotated[tuple[ShortText, ...], Field(max_length=20)] = ()
+    """Regions of the body that headers of training cases name, such as `abdomen`."""
+    spacing_mm: Annotated[tuple[MeasureRange, ...], Field(max_length=3)] = ()
+    """Voxel size towards the patient's right, front and head; nothing for pictures."""
+    extent_mm: Annotated[tuple[MeasureRange, ...], Field(max_length=3)] = ()
+    """Field of view, likewise."""
+    intensities: Annotated[tuple[Ranges, ...], Field(max_length=1000)] = ()
+    """Of each channel, what is measured of its intensities."""
+    labels: dict[ShortText, LabelRange] = Field(default={})
+    """By name."""
+
+
 class RefinementFinding(Spec):
     """What validation said of the refiner, paired over held-out cases."""
 
@@ -111,6 +175,31 @@ class KeepLargestFinding(Spec):
         )
 
 
+class OriginSpec(Spec):
+    """Where an imported bundle's weights come from."""
+
+    software: ShortText
+    """What trained them: `nnU-Net v2`."""
+    model: ShortText
+    """How that software calls the model: `nnUNetTrainer__nnUNetPlans__3d_fullres`."""
+    dataset: ShortText
+    """How that software calls the data they were trained on."""
+    licence: ShortText = "unknown"
+    """Licence of the weights, as the person who imported them stated it."""
+    files: Annotated[
+        dict[ShortText, Digest], Field(min_length=1, max_length=200)
+    ]
+    """Files of the original, relative to its folder → SHA-256."""
+    imported_with: ShortText
+    """Version of medseg."""
+
+    @property
+    def short_hash(self) -> str:
+        """Tells one original from another: of the hashes of all its files."""
+        joined = "\n".join(sorted(self.files.values()))
+        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
 class TrainedSpec(Spec):
     """What a training run found."""
 
@@ -124,3 +213,15 @@ class TrainedSpec(Spec):
     """Absent where no cases were held out to calibrate on."""
     keep_largest: KeepLargestFinding | None = None
     """Absent where `inference.keep_largest` names the labels, or no cases were held out."""
+    files: Annotated[
+        dict[WeightFile, Digest],
+        Field(max_length=300, exclude_if=equals({})),
+    ] = Field(default={})
+    """Files of weights beside this one → SHA-256. A `.safetensors` file that is named here is read
+    in place of the `.pt` file of its name."""
+    origin: Annotated[OriginSpec | None, Field(exclude_if=equals(None))] = None
+    """Where the weights come from, if other software trained them."""
+    validated: ValidatedRange | None = None
+    """Absent where there were too few training cases, and in bundles of release 0.1.0."""
+    made_up: bool = False
+    """Whether the training data say of themselves that they are made up."""

@@ -8,8 +8,17 @@ import math
 import re
 from collections.abc import Mapping
 
+<<<<<<< HEAD
 from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, NamedNetworkSpec
 from medseg.interop.monai_bundle.departures import list_departures
+=======
+from medseg.bundle.spec import (
+    DEFAULT_LOSS,
+    BundleSpec,
+    NamedNetworkSpec,
+    StagedUNetSpec,
+)
+>>>>>>> gate
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
@@ -56,7 +65,8 @@ def build_metadata(
         "pytorch_version": _get_version("torch"),
         "numpy_version": _get_version("numpy"),
         "required_packages_version": {
-            name: _get_version(name) for name in _list_packages(spec)
+            **{name: _get_version(name) for name in _list_packages(spec)},
+            **_list_network_packages(spec),
         },
         "name": spec.name,
         "task": description,
@@ -144,6 +154,13 @@ def _list_packages(spec: BundleSpec) -> list[str]:
     if isinstance(spec.network, NamedNetworkSpec):
         packages.append("einops")  # transformer networks
     return packages
+
+
+def _list_network_packages(spec: BundleSpec) -> dict[str, str]:
+    """Name the package of nnU-Net's networks, which medseg itself does without."""
+    if not isinstance(spec.network, StagedUNetSpec):
+        return {}
+    return {"dynamic_network_architectures": "0.4.4"}
 
 
 def _describe_tensor(

@@ -55,6 +55,7 @@ DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _PREAMBLE_BYTES = 128
 _PREFIX = b"DICM"
+PREFIX_END = _PREAMBLE_BYTES + len(_PREFIX)
 # Without a preamble a file begins with group 2 (its file meta) or group 8, little endian.
 _FILE_META_GROUP = b"\x02\x00"
 _BARE_STARTS = (_FILE_META_GROUP, b"\x08\x00")
@@ -75,7 +76,11 @@ def has_dicom_prefix(path: Path) -> bool:
 
 def may_be_dicom(path: Path) -> bool:
     """Tell quickly whether a file could be DICOM, with or without a preamble."""
-    start = _read_start(path)
+    return starts_like_dicom(_read_start(path))
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Tell whether the first ``PREFIX_END`` bytes could be those of a DICOM file."""
     if start[_PREAMBLE_BYTES:] == _PREFIX:
         return True
     return start[:2] in _BARE_STARTS
@@ -179,7 +184,7 @@ def _read_start(path: Path) -> bytes:
     if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(_PREAMBLE_BYTES + len(_PREFIX))
+        return file.read(PREFIX_END)
 
 
 def _is_deflated(path: Path) -> bool:
@@ -204,7 +209,7 @@ def _is_deflated(path: Path) -> bool:
 def _read_file_meta(path: Path) -> tuple[Dataset, int]:
     """Return the file meta elements and where they end; the length they state may lie."""
     with path.open("rb") as file:
-        file.seek(_PREAMBLE_BYTES + len(_PREFIX))
+        file.seek(PREFIX_END)
         meta = read_dataset(file, False, True, stop_when=_is_behind_file_meta)
         return meta, file.tell()
 

@@ -11,6 +11,7 @@ from pydicom.uid import UID, UID_dictionary
 
 from medseg._support.files import refuse_special
 from medseg.errors import ScanError
+from medseg.io.body_regions import find_regions
 from medseg.io.dicom.fast_header import read_elements_fast
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
@@ -57,6 +58,8 @@ HEADER_KEYWORDS = frozenset(
         "StudyInstanceUID",
         "SeriesInstanceUID",
         "Modality",
+        "BodyPartExamined",
+        "ProtocolName",
         "SeriesDescription",
         "ImageType",
         "NumberOfFrames",
@@ -113,6 +116,8 @@ class Header:
         sop_class: SOP Class UID if the standard has it, else empty.
         is_stub: Whether it is damaged and holds not a single element, so that little speaks for
             its having been a slice.
+        regions: Regions of the body that Body Part Examined names; where it names none, Protocol
+            Name and Series Description.
     """
 
     file: Path
@@ -126,6 +131,7 @@ class Header:
     description: str = ""
     sop_class: str = ""
     is_stub: bool = False
+    regions: tuple[str, ...] = ()
 
 
 def read_header(path: Path) -> Header | None:
@@ -266,7 +272,15 @@ def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
         study=get_uid(ds, "StudyInstanceUID"),
         description=one_line[:_LONGEST_DESCRIPTION],
         sop_class=_get_known_sop_class(ds),
+        regions=_find_regions(ds, description),
     )
+
+
+def _find_regions(ds: DicomHeader, description: str) -> tuple[str, ...]:
+    stated = find_regions([get_text(ds, "BodyPartExamined")])
+    if stated:
+        return stated
+    return find_regions([get_text(ds, "ProtocolName"), description])
 
 
 def _get_sop_class(ds: DicomHeader) -> str:

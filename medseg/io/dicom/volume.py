@@ -10,8 +10,8 @@ in the affine; of a series that holds several volumes, one has to be named.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ class Slices:
         frame_of_reference: Frame of Reference UID, or empty.
         planes: Where the volume was resampled because its slices lie at uneven distances, the
             plane that each slice is nearest to; else empty: slice ``k`` is plane ``k``.
+        headers: Where the files are there no more, what stood in each before its pixels, as a
+            DICOM file; else empty.
     """
 
     series: str
@@ -67,6 +69,15 @@ class Slices:
     sop_uids: tuple[str, ...]
     frame_of_reference: str
     planes: tuple[int, ...] = ()
+    headers: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
+
+
+class SeveralSeriesError(ScanError):
+    """Files hold several series, of which none was chosen."""
+
+
+class SeveralVolumesError(GeometryError):
+    """The files of one series hold several volumes, of which none was chosen."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -132,6 +143,7 @@ class _SeriesHeaders:
         modality: ``CT``, ``MR``, …
         frames: Its slices.
         warnings: Why files were left out.
+        regions: Regions of the body that they name.
         is_label: Whether its intensities are label values.
     """
 
@@ -139,6 +151,7 @@ class _SeriesHeaders:
     modality: str
     frames: tuple[Frame, ...]
     warnings: Warnings
+    regions: tuple[str, ...] = ()
     is_label: bool = False
 
 
@@ -179,6 +192,7 @@ def _read_volume(
         warnings,
         slices,
         modalities=(series.modality,),
+        regions=series.regions,
         padding=join_padding(padding, strange),
     )
 
@@ -211,11 +225,18 @@ def _read_headers(files: Iterable[Path]) -> _SeriesHeaders:
     _require_one_series(slices)
     frames: list[Frame] = []
     modality = ""
+    regions: tuple[str, ...] = ()
     for header in slices:
         frames.extend(header.frames)
         modality = modality or header.modality
-    uid = slices[0].series
-    return _SeriesHeaders(uid, modality, tuple(frames), tuple(reasons))
+        regions = regions or header.regions
+    return _SeriesHeaders(
+        slices[0].series,
+        modality,
+        tuple(frames),
+        tuple(reasons),
+        regions,
+    )
 
 
 def _read_image_headers(
@@ -249,7 +270,7 @@ def _require_one_series(headers: Sequence[Header]) -> None:
     """Refuse headers of several series, and those of one that has a file with an error."""
     groups, _ = group_headers(headers)
     if len(groups) > 1:
-        raise ScanError(
+        raise SeveralSeriesError(
             f"the files hold {len(groups)} DICOM series; read them one by one, as "
             "find_series lists them"
         )
@@ -272,7 +293,7 @@ def _choose_stack(frames: Frames, volume: str) -> tuple[Stack, Warnings]:
         stack = _find_stack(stacks, volume)
         return stack, warnings
     if len(stacks) > 1:
-        raise GeometryError(
+        raise SeveralVolumesError(
             f"the files hold {len(stacks)} volumes; read them one by one, as find_series "
             "lists them",
             detail=_list_volumes(stacks),

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from medseg._support.platform import processes
-from medseg.commands.plan import _measure_memory_gb
+from medseg.planning.device_limits import _measure_memory_gb
 
 HOG = "import sys; kept = bytearray(300_000_000); print('x', flush=True); sys.stdin.read()"
 SPIN = "while True: pass"
@@ -111,3 +112,11 @@ def test_what_asks_to_stop_is_answered_as_ctrl_c_and_no_longer(
     with pytest.raises(KeyboardInterrupt), processes.handle_stop_signals():
         signal.raise_signal(number)
     assert signal.getsignal(number) is before
+
+
+def test_memory_that_was_taken_for_a_moment_is_seen() -> None:
+    with processes.watch_memory() as growth:
+        taken = bytearray(200_000_000)
+        time.sleep(0.05)
+        del taken
+    assert 150_000_000 < growth.bytes < 400_000_000

@@ -27,12 +27,17 @@ from medseg.layouts.dataset_json import read_json_object
 FULL_3D, FULL_2D = "3d_fullres", "2d"
 _CONFIGURATION_BY_DIMS = {2: FULL_2D, 3: FULL_3D}
 _MIN_LEVELS = 3
+_MOST_LEVELS = 32
+REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
+"""nnU-Net's readers that turn scans to right, anterior, superior."""
+DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
+"""The function that resamples in plans that name none."""
 
 Number = TypeVar("Number", int, float)
 Axes = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
 Sizes = PositiveInt | Axes
 """A size for every axis, or one per axis."""
-Counts = tuple[PositiveInt, ...]
+Counts = Annotated[tuple[PositiveInt, ...], Field(max_length=_MOST_LEVELS)]
 """One number per level."""
 
 
@@ -52,18 +57,37 @@ class Intensities(_PlansModel):
 
 
 class Arguments(_PlansModel):
-    """Arguments of the network's class."""
+    """Arguments of the network's class; those of other classes stay in ``model_extra``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     features_per_stage: Counts
-    kernel_sizes: tuple[Sizes, ...]
-    strides: tuple[Sizes, ...]
+    kernel_sizes: Annotated[tuple[Sizes, ...], Field(max_length=_MOST_LEVELS)]
+    strides: Annotated[tuple[Sizes, ...], Field(max_length=_MOST_LEVELS)]
+    n_stages: PositiveInt | None = None
     n_conv_per_stage: PositiveInt | Counts | None = None
     n_blocks_per_stage: PositiveInt | Counts | None = None
     n_conv_per_stage_decoder: PositiveInt | Counts = 2
+    conv_op: str | None = None
     conv_bias: bool = False
     norm_op: str | None = None
+    norm_op_kwargs: Mapping[str, Any] | None = None
     nonlin: str | None = None
+    nonlin_kwargs: Mapping[str, Any] | None = None
     dropout_op: str | None = None
+    dropout_op_kwargs: Mapping[str, Any] | None = None
+    deep_supervision: bool = True
+
+
+class Resampling(_PlansModel):
+    """Arguments of a function that resamples."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    is_seg: bool = False
+    order: int = 3
+    order_z: int = 0
+    force_separate_z: bool | None = None
 
 
 class Architecture(_PlansModel):
@@ -85,6 +109,12 @@ class Configuration(_PlansModel):
     use_mask_for_norm: tuple[bool, ...] = ()
     batch_dice: bool = False
     architecture: Architecture
+    preprocessor_name: str = "DefaultPreprocessor"
+    resampling_fn_data: str = DEFAULT_RESAMPLING
+    resampling_fn_data_kwargs: Resampling = Resampling(order=3)
+    resampling_fn_probabilities: str = DEFAULT_RESAMPLING
+    resampling_fn_probabilities_kwargs: Resampling = Resampling(order=1)
+    previous_stage: str | None = None
 
 
 class _PlansFile(_PlansModel):
@@ -93,6 +123,7 @@ class _PlansFile(_PlansModel):
     dataset_name: str = ""
     image_reader_writer: str = ""
     transpose_forward: tuple[int, ...] = (0, 1, 2)
+    label_manager: str = "LabelManager"
     configurations: dict[str, dict[str, Any]]
     foreground_intensity_properties_per_channel: dict[str, Intensities] = Field(
         default={}
@@ -124,7 +155,8 @@ class NnunetPlans:
         reader: nnU-Net's reader of the images, by name.
         configuration: What it says.
         intensities: Of each channel, by its number; may lack some.
-        axes: The index among nnU-Net's axes of right, anterior and, in 3D, superior.
+        transpose_forward: Order of the stored axes ``(z, y, x)`` in nnU-Net's arrays.
+        label_manager: nnU-Net's class that turns scores into labels, by name.
     """
 
     file: Path
@@ -134,12 +166,35 @@ class NnunetPlans:
     reader: str
     configuration: Configuration
     intensities: Mapping[int, Intensities]
-    axes: tuple[int, ...]
+    transpose_forward: tuple[int, ...]
+    label_manager: str
 
     @property
     def dims(self) -> int:
         """2 or 3."""
-        return len(self.axes)
+        return len(self.configuration.patch_size)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The index among nnU-Net's axes of right, anterior and, in 3D, superior.
+
+        Raises:
+            DatasetError: If a 2D configuration slices across another axis than the third.
+        """
+        return _find_axes(self.transpose_forward, self.dims, self.file)
+
+    @property
+    def network_axes(self) -> str:
+        """The axes the network sees, in its own order, as ``preprocessing.axes`` names them.
+
+        nnU-Net's arrays are ``(z, y, x)``, as stored or turned to right, anterior, superior, before
+        ``transpose_forward``. 2D networks see slices across the first; a bundle has that last.
+        """
+        letters = "SAR" if self.reader in REORIENTING_READERS else "kji"
+        first, *others = (letters[axis] for axis in self.transpose_forward)
+        if self.dims == 3:
+            return "".join((first, *others))
+        return "".join((*others, first))
 
     @property
     def arguments(self) -> Arguments:
@@ -176,18 +231,22 @@ def is_nnunet_plans(path: Path) -> bool:
     return isinstance(read_json_object(path).get("configurations"), dict)
 
 
-def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
-    """Read a plans file and choose ``2d`` or ``3d_fullres`` from it.
+def read_nnunet_plans(
+    path: Path, dims: int | None = None, *, name: str = ""
+) -> NnunetPlans:
+    """Read a plans file and choose a configuration from it: ``2d`` or ``3d_fullres``.
 
     Args:
         path: The file.
         dims: 2 or 3; unless given, 3 where there is such a configuration.
+        name: Of the configuration, instead of the dimensions.
 
     Raises:
         DatasetError: If it lacks that configuration, or contradicts itself.
     """
     plans = _validate(_PlansFile, read_json_object(path), path, "")
-    name = _choose_configuration(plans, dims)
+    is_named = bool(name)
+    name = name or _choose_configuration(plans, dims)
     content = _resolve_inheritance(plans.configurations, name, path)
     if "architecture" not in content:
         content["architecture"] = _architecture_of_flat_form(content)
@@ -196,8 +255,13 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
     )
     faults = [
         Fault(f"configurations.{name}.{field}", what)
-        for field, what in _find_contradictions(configuration, name)
+        for field, what in _find_contradictions(configuration)
     ]
+    dims = len(configuration.patch_size)
+    if not is_named and _CONFIGURATION_BY_DIMS[dims] != name:
+        where = f"configurations.{name}.patch_size"
+        what = f"has {dims} axes, which does not fit the configuration's name"
+        faults.append(Fault(where, what))
     if sorted(plans.transpose_forward) != [0, 1, 2]:
         faults.append(
             Fault("transpose_forward", "must be an order of 0, 1 and 2")
@@ -214,9 +278,8 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
         reader=plans.image_reader_writer,
         configuration=configuration,
         intensities=plans.intensities(),
-        axes=_find_axes(
-            plans.transpose_forward, len(configuration.patch_size), path
-        ),
+        transpose_forward=plans.transpose_forward,
+        label_manager=plans.label_manager,
     )
 
 
@@ -304,18 +367,13 @@ def _architecture_of_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_contradictions(
-    configuration: Configuration, name: str
+    configuration: Configuration,
 ) -> Iterator[tuple[str, str]]:
     """Yield fields of a configuration that do not fit the others, and why."""
     dims = len(configuration.patch_size)
     axes = len(configuration.spacing)
     if axes != dims:
         yield "spacing", f"has {axes} axes, patch_size {dims}"
-    if _CONFIGURATION_BY_DIMS[dims] != name:
-        yield (
-            "patch_size",
-            f"has {dims} axes, which does not fit the configuration's name",
-        )
     arguments = configuration.architecture.arch_kwargs
     strides, kernels = arguments.strides, arguments.kernel_sizes
     for field, sizes in (("strides", strides), ("kernel_sizes", kernels)):

@@ -1,0 +1,157 @@
+"""Checkpoints that other software wrote, read without running anything in them.
+
+Such a file is a pickle, a small program, inside a zip archive. Before torch sees it, the archive is
+checked, and the program is read instruction by instruction: only those by which ``torch.save``
+writes tensors and plain values are allowed, and only a few names. Torch then opens it with
+``weights_only``, its tensors mapped from the file. NumPy's few names lead to stand-ins that keep
+nothing, so no NumPy object is built.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg._support.files import SPECIAL, is_special
+from medseg.bundle.archives import check_archive, read_record
+from medseg.errors import CheckpointError
+
+_PROGRAM = "data.pkl"
+_MOST_PROGRAM_BYTES = 64 << 20
+
+_INSTRUCTIONS = frozenset(
+    (
+        *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
+        *("NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "BINUNICODE"),
+        *("BININT", "BININT1", "BININT2", "LONG1"),
+        *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"),
+        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    )
+)
+"""Instructions of pickle's protocol 2 by which tensors and plain values are written."""
+
+_TORCH_NAMES = frozenset(
+    (
+        "collections OrderedDict",
+        "_codecs encode",
+        "torch device",
+        "torch Size",
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+    )
+)
+_STORAGE = re.compile(
+    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
+)
+_NUMPY_NAMES = (
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.dtype",
+    "numpy.ndarray",
+)
+
+# What torch raises on programs and tensors that make no sense.
+_NONSENSE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+class _Inert:
+    """Stands where a NumPy object would be, and holds nothing of it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def read_foreign_checkpoint(file: Path) -> Mapping[Any, Any]:
+    """Read a checkpoint of other software: tensors, mapped from the file, and plain values.
+
+    Args:
+        file: By ``torch.save``, of torch 1.6 or later.
+
+    Returns:
+        Its dict. Where NumPy objects were there is an object without content.
+
+    Raises:
+        CheckpointError: If it is absent, damaged, no such file, or holds anything that could run.
+    """
+    if is_special(file):
+        raise CheckpointError(SPECIAL, source=file)
+    if not file.is_file():
+        raise CheckpointError("no such file", source=file)
+    check_archive(file)
+    _check_program(read_record(file, _PROGRAM, _MOST_PROGRAM_BYTES), file)
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+        _Inert
+    ]
+    stand_ins.extend((_Inert, name) for name in _NUMPY_NAMES)
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(
+                str(file), map_location="cpu", weights_only=True, mmap=True
+            )
+    except (pickle.UnpicklingError, *_NONSENSE) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            "its content makes no sense, so it is damaged or forged",
+            source=file,
+            detail=lines[0],
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            "the file holds no dict, so it is no checkpoint", source=file
+        )
+    return content
+
+
+def _check_program(program: bytes, file: Path) -> None:
+    """Refuse what does more than write tensors and plain values; nothing is run for that."""
+    try:
+        for instruction, argument, _ in pickletools.genops(program):
+            if instruction.name not in _INSTRUCTIONS:
+                raise _refuse(instruction.name, file)
+            if instruction.name == "GLOBAL" and not _is_allowed(str(argument)):
+                raise _refuse(str(argument).replace(" ", "."), file)
+    except (ValueError, IndexError, EOFError, OverflowError) as error:
+        raise CheckpointError(
+            "its content makes no sense, so it is damaged or forged",
+            source=file,
+            detail=str(error),
+        ) from error
+
+
+def _is_allowed(name: str) -> bool:
+    is_numpy = name.replace(" ", ".") in _NUMPY_NAMES
+    return is_numpy or name in _TORCH_NAMES or bool(_STORAGE.fullmatch(name))
+
+
+def _refuse(what: str, file: Path) -> CheckpointError:
+    return CheckpointError(
+        "the file holds more than weights and plain values, which could run code, and was not "
+        "opened",
+        source=file,
+        detail=what[:200],
+    )

@@ -1,0 +1,121 @@
+"""``medseg import``: a model that other software trained becomes a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medseg.cli.options import AsJson
+from medseg.cli.output import format_count, open_terminal, print_json
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+    from medseg.commands.import_model import Import
+
+
+def import_model(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RESULTS",
+            help="nnU-Net's folder of a trained model, trainer__plans__configuration, or one above "
+            "it; with several models in it they are listed.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="A new folder: the bundle."),
+    ],
+    folds: Annotated[
+        str,
+        typer.Option(
+            metavar="0,1,…|all",
+            help="Which folds; scores of several are averaged. all: the one network trained on all "
+            "cases. Default: every numbered fold that is there.",
+            show_default=False,
+        ),
+    ] = "",
+    configuration: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Which configuration, where there are several: 2d, 3d_lowres, 3d_fullres.",
+            show_default=False,
+        ),
+    ] = "",
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="final|best",
+            help="The last weights of each fold, or those that validated best.",
+        ),
+    ] = "final",
+    licence: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT",
+            help="Licence of the weights, such as 'CC BY 4.0'; stands in the model card and in "
+            "results.",
+            show_default=False,
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a bundle of a model that nnU-Net v2 trained.
+
+    nnU-Net itself is not needed. The bundle prepares scans, slides its window and averages flips as
+    nnU-Net does, so its label maps are nnU-Net's. It segments, serves, exports and is fine-tuned
+    like any other. Nothing in the files is run: they are read as data, and what could be code is
+    refused.
+
+    Examples:
+
+      medseg import nnUNet_results/Dataset009_Spleen spleen --folds all
+
+      medseg import MODEL_FOLDER spleen --licence "CC BY 4.0"
+
+      medseg segment spleen scans/ --out label_maps/
+    """
+    with open_terminal("Nothing was imported.") as terminal:
+        from medseg.commands.import_model import import_model as run
+
+        imported = run(
+            results,
+            out,
+            folds=folds,
+            configuration=configuration,
+            checkpoint=checkpoint,
+            licence=licence,
+            listeners=[terminal],
+        )
+    if as_json:
+        print_json(_to_json(imported))
+    else:
+        _print_import(terminal, imported)
+
+
+def _to_json(imported: Import) -> dict[str, Any]:
+    return {
+        "folder": imported.folder,
+        "name": imported.spec.name,
+        "members": imported.members,
+        "origin": imported.origin.model_dump(mode="json"),
+        "remarks": imported.remarks,
+    }
+
+
+def _print_import(terminal: Terminal, imported: Import) -> None:
+    """Print where the bundle is, and what it is."""
+    spec = imported.spec
+    terminal.say(f"Imported: {imported.folder}")
+    networks = format_count(imported.members, "network")
+    channels = ", ".join(channel.name for channel in spec.channels)
+    labels = format_count(len(spec.labels), "label")
+    terminal.say(
+        f"  {spec.name}: {networks} ({spec.network.kind}), {channels} → {labels}"
+    )
+    terminal.say(f"  from {spec.origin}")
+    if imported.origin.licence == "unknown":
+        terminal.say("  licence of the weights unknown; state it by --licence")

@@ -1,0 +1,125 @@
+"""``medseg train DATASET --budget 20m``: plan a bundle for a data set, and train it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from medseg.bundle.shipped import find_bundle_path
+from medseg.commands.bundle_argument import may_be_bundle
+from medseg.commands.plan import plan
+from medseg.commands.plan_summary import describe_plan
+from medseg.errors import CheckpointError, MedsegError
+from medseg.events import Listener, Notice, notify
+from medseg.layouts.missing_data import require_data
+from medseg.planning import parse_minutes, read_description
+from medseg.training.run_folder import RunFolder
+from medseg.training.runs import RUNS
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """What a person asks ``medseg train`` for, as far as planning changes it.
+
+    Attributes:
+        bundle: A bundle; or a data set, which is planned first where there is a budget.
+        out: The run folder, if one is named.
+        overrides: Assignments such as ``training.steps=200``.
+    """
+
+    bundle: str | Path
+    out: Path | None
+    overrides: tuple[str, ...]
+
+
+def plan_first(
+    request: TrainingRequest,
+    budget: str | None,
+    *,
+    data: Path | None,
+    device: str,
+    resume: bool,
+    listeners: Sequence[Listener],
+) -> TrainingRequest:
+    """Return a request with a bundle: that which was given, or one planned for a data set.
+
+    The planned bundle is written beside the runs, ``runs/NAME/TIME-bundle.json``, or beside the
+    run folder that is named. A run of a data set is resumed with the bundle that it began with.
+
+    Args:
+        request: As the person gave it.
+        budget: Time for the run, such as ``20m``.
+        data: The data folder, if one is named besides.
+        device: Where to train.
+        resume: Whether a run is resumed.
+        listeners: Told what was planned and where it is.
+
+    Raises:
+        DatasetError: As ``plan``.
+        MedsegError: If the budget is no time, or options contradict each other.
+        CheckpointError: If there is no run of the data set to resume.
+    """
+    overrides = request.overrides
+    if budget is not None:
+        minutes = round(parse_minutes(budget), 3)
+        overrides = (f"training.budget_minutes={minutes}", *overrides)
+    if may_be_bundle(find_bundle_path(request.bundle)):
+        return TrainingRequest(request.bundle, request.out, overrides)
+    if budget is None and not resume:
+        return request
+    dataset = Path(request.bundle)
+    require_data(dataset)
+    if data is not None:
+        raise MedsegError(
+            "--data goes with a bundle; here the data set itself is named already"
+        )
+    if resume:
+        folder = request.out or _find_run(dataset)
+        return TrainingRequest(folder, folder, overrides)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise MedsegError(
+            "several processes do not plan together; plan a bundle with medseg plan, and train "
+            "that"
+        )
+    file = _choose_file(dataset, request.out)
+    planned = plan(
+        dataset, file, budget=budget, device=device, listeners=listeners
+    )
+    for line in describe_plan(planned):
+        notify(listeners, Notice(line))
+    notify(listeners, Notice(f"the planned bundle: {file}"))
+    return TrainingRequest(file, request.out, request.overrides)
+
+
+def _choose_file(dataset: Path, out: Path | None) -> Path:
+    """Return where the planned bundle goes; nothing is there yet."""
+    if out is not None:
+        RunFolder(out).require_empty()
+        return out.with_name(f"{out.name}-bundle.json")
+    now = datetime.now(tz=UTC).astimezone()
+    folder = RUNS / read_description(dataset).name
+    return folder / f"{now:%Y%m%d-%H%M%S}-bundle.json"
+
+
+def _find_run(dataset: Path) -> Path:
+    """Return the newest unfinished run that began with a data set.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    root = str(dataset.resolve())
+    runs = RUNS / read_description(dataset).name
+    for path in sorted(runs.glob("*"), reverse=True):
+        folder = RunFolder(path)
+        if not folder.has_begun or folder.is_finished:
+            continue
+        if folder.read_info()["data"] == root:
+            return path
+    raise CheckpointError(
+        "there is no unfinished run of this data set to resume; name its folder with --out, or "
+        "start a run without --resume",
+        source=runs,
+    )

@@ -1,0 +1,52 @@
+"""What is measured of a channel's intensities, to tell whether scans are alike.
+
+CT has a unit: how much of a scan is air, and the HU of the rest. Other scans have none, so what is
+compared is the form of their histogram: where quantiles lie between the darkest and the brightest
+voxels, which no scale and no shift changes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medseg.datasets.input_checks import sample_voxels
+from medseg.volume import Array
+
+AIR = "air"
+"""Share of the voxels that are air, where values are HU."""
+
+_TISSUE_HU = -500.0
+_TISSUE_QUANTILES = {"dark": 0.05, "median": 0.5, "bright": 0.95}
+_ENDS = (0.005, 0.995)
+_FORM_QUANTILES = {"form 5 %": 0.05, "form 50 %": 0.5, "form 95 %": 0.95}
+
+OF_CT = (AIR, *_TISSUE_QUANTILES)
+"""Measures of a channel in HU."""
+OF_OTHERS = tuple(_FORM_QUANTILES)
+"""Measures of any other channel, 0 for its darkest voxels and 1 for its brightest."""
+
+
+def measure_intensities(channel: Array) -> dict[str, float]:
+    """Measure a channel, as if it were CT and as if it were not.
+
+    Args:
+        channel: Intensities as read, of the voxels that show something; any shape.
+
+    Returns:
+        Measure → value; a measure that cannot be taken is left out.
+    """
+    sample = sample_voxels(channel).astype(np.float32, copy=False)
+    measures: dict[str, float] = {}
+    if not sample.size:
+        return measures
+    tissue = sample[sample > _TISSUE_HU]
+    measures[AIR] = 1 - tissue.size / sample.size
+    if tissue.size:
+        values = np.quantile(tissue, list(_TISSUE_QUANTILES.values()))
+        measures |= dict(zip(_TISSUE_QUANTILES, values.tolist(), strict=True))
+    quantiles = np.quantile(sample, [*_ENDS, *_FORM_QUANTILES.values()])
+    low, high, *inner = quantiles.tolist()
+    if low < high:
+        for name, value in zip(_FORM_QUANTILES, inner, strict=True):
+            measures[name] = (value - low) / (high - low)
+    return measures

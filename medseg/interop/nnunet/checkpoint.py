@@ -1,0 +1,113 @@
+"""nnU-Net's checkpoints: the weights of one fold, and what else prediction needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
+from medseg.errors import CheckpointError
+
+_WEIGHTS = "network_weights"
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What training on several GPUs or compiling puts before names of weights."""
+
+ShortName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _InitArguments(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    configuration: ShortName
+
+
+class _Header(BaseModel):
+    """What a checkpoint says besides its weights, as far as prediction needs it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    trainer_name: ShortName
+    init_args: _InitArguments
+    inference_allowed_mirroring_axes: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0, le=2)], ...], Field(max_length=3)
+        ]
+        | None
+    ) = None
+
+
+@dataclass(frozen=True, slots=True)
+class NnunetCheckpoint:
+    """What one fold learned.
+
+    Attributes:
+        file: Where it stands.
+        trainer: nnU-Net's trainer, by name.
+        configuration: Which of the plans' configurations it was trained in.
+        mirror_axes: Axes that predictions flip, in nnU-Net's order of axes.
+        weights: By nnU-Net's names, mapped from the file.
+    """
+
+    file: Path
+    trainer: str
+    configuration: str
+    mirror_axes: tuple[int, ...]
+    weights: Mapping[str, torch.Tensor]
+
+
+def read_checkpoint(file: Path) -> NnunetCheckpoint:
+    """Read a checkpoint without running anything in it, and without copying its weights.
+
+    Raises:
+        CheckpointError: If it is absent, damaged, forged, or no checkpoint of nnU-Net v2.
+    """
+    content = dict(read_foreign_checkpoint(file))
+    weights = _parse_weights(content.get(_WEIGHTS), file)
+    axes = content.get("inference_allowed_mirroring_axes")
+    if isinstance(axes, list):
+        content["inference_allowed_mirroring_axes"] = tuple(axes)
+    try:
+        header = _Header.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"is no checkpoint of nnU-Net v2: {where} is missing or wrong",
+            source=file,
+            detail=first["msg"],
+        ) from error
+    return NnunetCheckpoint(
+        file=file,
+        trainer=header.trainer_name,
+        configuration=header.init_args.configuration,
+        mirror_axes=header.inference_allowed_mirroring_axes or (),
+        weights=weights,
+    )
+
+
+def _parse_weights(content: Any, file: Path) -> dict[str, torch.Tensor]:
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(
+            f"is no checkpoint of nnU-Net v2: it has no {_WEIGHTS}", source=file
+        )
+    weights: dict[str, torch.Tensor] = {}
+    for key, value in content.items():
+        is_weight = isinstance(value, torch.Tensor)
+        if not isinstance(key, str) or not is_weight:
+            raise CheckpointError(
+                f"its {_WEIGHTS} hold something else than tensors by name",
+                source=file,
+            )
+        weights[_strip(key)] = value.detach()
+    return weights
+
+
+def _strip(name: str) -> str:
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
