@@ -8,17 +8,13 @@ import math
 import re
 from collections.abc import Mapping
 
-<<<<<<< HEAD
-from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, NamedNetworkSpec
-from medseg.interop.monai_bundle.departures import list_departures
-=======
 from medseg.bundle.spec import (
     DEFAULT_LOSS,
     BundleSpec,
     NamedNetworkSpec,
     StagedUNetSpec,
 )
->>>>>>> gate
+from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
