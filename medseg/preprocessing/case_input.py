@@ -21,6 +21,7 @@ from medseg.preprocessing.transforms import (
     build_chain,
     choose_selection,
     preprocessing_steps,
+    turning_steps,
 )
 from medseg.volume import Affine, Array, Volume
 
@@ -36,7 +37,8 @@ class Preprocessing:
 
     Attributes:
         chain: The MONAI transforms. Where they are not exactly the bundle's, or know nothing of
-            a scan's padding, what is done to scans that are segmented is done instead.
+            padding or of the affine of turned axes, what is done to scans that are segmented is
+            done instead.
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
@@ -44,7 +46,8 @@ class Preprocessing:
         steps = preprocessing_steps(spec, keys)
         self.chain = build_chain(steps)
         self._prep = spec.preprocessing
-        self._is_stock = not find_departures(spec)
+        is_turned = bool(turning_steps(self._prep, keys))
+        self._is_stock = not (is_turned or find_departures(spec))
         self._make_input = NetworkInput(spec)
 
     def __call__(self, volume: Volume, label: Array | None = None) -> Example:
