@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from support.nnunet_models import (
     copy_model,
     edit_checkpoint,
     edit_json,
+    load_script,
     make_scans,
     number,
     overlap_records,
@@ -38,28 +40,28 @@ from medseg.networks.building import try_network
 NAMES = sorted(path.name for path in MODELS.iterdir())
 KINDS = {"resenc_m": "resenc", "convolutions": "plainconv"}
 """Models whose network MONAI's DynUNet is not."""
+GRIDS = ("coarser", "oblique", "small")
+"""Scans to be resampled, turned, and smaller than a window."""
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_label_maps_are_those_of_nnunet(name: str, tmp_path: Path) -> None:
     imported = import_model(MODELS / name, tmp_path / "bundle")
     assert imported.spec.network.kind == KINDS.get(name, "unet")
-    expected = read_expected(name)
-    mirror = False if name != "two_folds" else None
+    expected = read_expected(name, "expected")
+    exact = read_expected(name, "exact")
+    mirror = name == "two_folds"
     segmenter = Segmenter(tmp_path / "bundle", "cpu", mirror=mirror)
-    differ = either = 0
-    for grid, scan in make_scans(name).items():
-        labels = segmenter.segment(scan).labels
-        wanted = expected[grid]
-        differ += int((labels != wanted).sum())
-        either += int(((labels > 0) | (wanted > 0)).sum())
-        for label in imported.spec.labels:
-            ours, theirs = labels == label.index, wanted == label.index
-            total = int(ours.sum() + theirs.sum())
-            if total > 2000:
-                assert 2 * int((ours & theirs).sum()) / total >= 0.999
-    assert either > 10_000
-    assert differ / either <= 0.001
+    differ = differ_from_exact = either = 0
+    for grid, files in make_scans(name, tmp_path, GRIDS).items():
+        labels = segmenter.segment(files).labels
+        differ += int((labels != expected[grid]).sum())
+        differ_from_exact += int((labels != exact[grid]).sum())
+        either += int(((labels > 0) | (exact[grid] > 0)).sum())
+    assert either > 4000
+    # nnU-Net adds scores up in float16, whose rounding moves a few voxels of its own.
+    assert differ / either <= 0.002
+    assert differ_from_exact / either <= 0.0002
 
 
 @pytest.fixture
@@ -418,15 +420,15 @@ def test_code_in_a_checkpoint_is_not_run(model: Path, tmp_path: Path) -> None:
     assert canary.exists()  # the trap works where code does run
 
 
-def test_the_same_model_gives_the_same_bundle(
-    model: Path, tmp_path: Path
-) -> None:
-    for out in ("a", "b"):
-        import_model(model, tmp_path / out)
-    for file in sorted((tmp_path / "a").rglob("*")):
-        if file.is_file():
-            other = tmp_path / "b" / file.relative_to(tmp_path / "a")
-            assert file.read_bytes() == other.read_bytes()
+def test_older_plans_give_the_same_bundle(model: Path, tmp_path: Path) -> None:
+    import_model(model, tmp_path / "new")
+    load_script().write_old_plans(model)
+    content = json.loads((model / "plans.json").read_text())
+    assert "UNet_class_name" in full(content)
+    import_model(model, tmp_path / "old")
+    for name in ("models/model.safetensors", "configs/inference.json"):
+        new, old = (tmp_path / form / name for form in ("new", "old"))
+        assert new.read_bytes() == old.read_bytes()
 
 
 def test_weights_without_biases_are_taken(model: Path, tmp_path: Path) -> None:

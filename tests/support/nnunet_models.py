@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.volume import Volume
-
 MODELS = Path(__file__).parents[1] / "interop" / "nnunet" / "models"
 _SCRIPT = (
     Path(__file__).parents[2]
@@ -45,22 +43,35 @@ def load_script() -> Any:
     return module
 
 
-def make_scans(name: str) -> dict[str, Volume]:
-    """Make the test scans of a model again."""
+def make_scans(
+    name: str, folder: Path, grids: Sequence[str]
+) -> dict[str, list[Path]]:
+    """Make test scans of a model again, as the files that nnU-Net segmented."""
     script = load_script()
     model = next(item for item in script.MODELS if item.name == name)
-    scans = {}
-    for number, (grid, place) in enumerate(
-        script.list_test_grids(model).items()
+    scans: dict[str, list[Path]] = {}
+    for seed, (grid, place) in enumerate(
+        script.list_test_grids(model).items(), start=100
     ):
-        images, _ = script.make_case(model, 100 + number, *place)
-        scans[grid] = Volume(np.stack(images), place[1], source=grid)
+        if grid not in grids:
+            continue
+        images, _ = script.make_case(model, seed, *place)
+        scans[grid] = []
+        for channel, image in enumerate(images):
+            file = folder / f"{grid}_{channel:04d}.nii.gz"
+            script.save(image, place[1], file)
+            scans[grid].append(file)
     return scans
 
 
-def read_expected(name: str) -> dict[str, np.ndarray]:
-    """Return nnU-Net's label maps of these scans."""
-    with np.load(MODELS / name / "expected.npz") as content:
+def read_expected(name: str, kind: str) -> dict[str, np.ndarray]:
+    """Return nnU-Net's label maps of these scans.
+
+    Args:
+        name: The model's.
+        kind: ``expected``, as nnU-Net gives them; ``exact``, with its scores added up in float32.
+    """
+    with np.load(MODELS / name / f"{kind}.npz") as content:
         return dict(content)
 
 

@@ -1,13 +1,15 @@
 """Train tiny models by nnU-Net itself and keep what its own prediction makes of test scans.
 
     PEER/bin/python workflows/benchmarks/import/train_nnunet.py WORK [--only NAME ...] [--data DATA]
-        [--freeze FOLDER]
+        [--keep] [--freeze FOLDER]
 
 Runs in nnU-Net's own environment (``pip install nnunetv2``), never in medseg's. For each model of
 ``MODELS`` it makes up scans (or takes a data set of ``DATA``), plans with nnU-Net's planner, makes
 the plan tiny, trains some steps with nnU-Net's trainer and segments test scans with nnU-Net's
 predictor. In ``WORK/NAME``: ``results`` (the results folder as nnU-Net leaves it), ``scans``,
-``expected`` (nnU-Net's label maps) and ``seconds.json``. ``nnunet.py`` compares medseg with these.
+``expected`` (nnU-Net's label maps), ``exact`` (the same with its scores added up in float32, not in
+its float16, whose rounding moves some voxels) and ``seconds.json``. ``nnunet.py`` compares medseg
+with both. ``--keep`` segments again with the models that are there.
 ``--freeze`` keeps what medseg's tests need of models of made-up scans: no scan, as they are made
 again, and of most checkpoints no state of the optimiser.
 """
@@ -15,11 +17,14 @@ again, and of most checkpoints no state of the optimiser.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import multiprocessing
 import multiprocessing.pool
 import os
 import shutil
+import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -317,7 +322,10 @@ def _make_up_data(model: Model, raw: Path, scans: Path) -> None:
 
 def _copy_real_data(model: Model, raw: Path, scans: Path, data: Path) -> None:
     """Take the first cases to learn from and the next to segment."""
-    cases = _list_real_cases(data / model.data, len(model.channels))
+    list_cases = _list_real_cases
+    if model.data == "sts_ct_mr_pet":
+        list_cases = _bring_onto_ct
+    cases = list_cases(data / model.data, len(model.channels))
     for number, (images, label) in enumerate(cases[: CASES + 3]):
         is_test = number >= CASES
         folder = scans if is_test else raw / "imagesTr"
@@ -327,6 +335,26 @@ def _copy_real_data(model: Model, raw: Path, scans: Path, data: Path) -> None:
         if not is_test:
             target = raw / "labelsTr" / f"case_{number}.nii.gz"
             shutil.copyfile(label, target)
+
+
+def _bring_onto_ct(
+    folder: Path, channels: int
+) -> list[tuple[list[Path], Path]]:
+    """Resample MR and PET onto the grid of CT, as nnU-Net wants its channels."""
+    import SimpleITK
+
+    made = Path(tempfile.mkdtemp(prefix="sts-"))
+    cases = []
+    for case in sorted((folder / "nifti").iterdir()):
+        ct = SimpleITK.ReadImage(str(case / "CT_image.nii.gz"))
+        images = [case / "CT_image.nii.gz"]
+        for name in ("MR_T1", "PET")[: channels - 1]:
+            image = SimpleITK.ReadImage(str(case / f"{name}_image.nii.gz"))
+            moved = SimpleITK.Resample(image, ct, defaultPixelValue=0.0)
+            images.append(made / f"{case.name}_{name}.nii.gz")
+            SimpleITK.WriteImage(moved, str(images[-1]))
+        cases.append((images, case / "CT_mask.nii.gz"))
+    return cases
 
 
 def _list_real_cases(
@@ -469,6 +497,23 @@ def predict(model: Model, results: Path, scans: Path, out: Path) -> float:
     return time.perf_counter() - start
 
 
+def add_up_in_float32() -> None:
+    """Let nnU-Net's predictor add up scores in float32; everything else stays its own code."""
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    predictor = module.nnUNetPredictor
+    name = "_internal_predict_sliding_window_return_logits"
+    source = textwrap.dedent(inspect.getsource(getattr(predictor, name)))
+    changed = source.replace("torch.half", "torch.float32").replace(
+        "value_scaling_factor=10,",
+        "value_scaling_factor=10, dtype=torch.float32,",
+    )
+    if changed.count("torch.float32") != 3:
+        raise RuntimeError("nnU-Net's predictor is not the one that is known")
+    exec(changed, vars(module))  # noqa: S102  (nnU-Net's own function, three words of it changed)
+    setattr(predictor, name, vars(module)[name])
+
+
 def give_labels_voxels(model: Model, results: Path, scans: Path) -> None:
     """Shift the last bias of each network where a label would have too few voxels.
 
@@ -552,11 +597,12 @@ def freeze(model: Model, work: Path, target: Path) -> None:
         torch.save(content, place / model.checkpoint)
     for name in ("plans.json", "dataset.json"):
         shutil.copyfile(results / name, folder / name)
-    expected = {}
-    for file in sorted((work / model.name / "expected").glob("*.nii.gz")):
-        labels = np.asarray(nibabel.load(file).dataobj)
-        expected[file.name.removesuffix(".nii.gz")] = labels.astype(np.uint8)
-    np.savez_compressed(folder.parent / "expected.npz", **expected)
+    for kind in ("expected", "exact"):
+        maps = {}
+        for file in sorted((work / model.name / kind).glob("*.nii.gz")):
+            labels = np.asarray(nibabel.load(file).dataobj)
+            maps[file.name.removesuffix(".nii.gz")] = labels.astype(np.uint8)
+        np.savez_compressed(folder.parent / f"{kind}.npz", **maps)
 
 
 class _Threads:
@@ -566,15 +612,14 @@ class _Threads:
 
 
 def run(model: Model, number: int, work: Path, data: Path) -> None:
-    """Make, train and segment with one model."""
+    """Make a model: raw data, plan, training."""
     folder = work / model.name
     shutil.rmtree(folder, ignore_errors=True)
     scratch = work / "scratch"
     raw = scratch / "raw" / f"Dataset{number:03d}_{model.name}"
-    shutil.rmtree(raw, ignore_errors=True)
     preprocessed = scratch / "preprocessed" / raw.name
-    shutil.rmtree(preprocessed, ignore_errors=True)
-    shutil.rmtree(scratch / "results" / raw.name, ignore_errors=True)
+    for place in (raw, preprocessed, scratch / "results" / raw.name):
+        shutil.rmtree(place, ignore_errors=True)
     scans = folder / "scans"
     write_raw_data(model, raw, scans, data)
     dataset, identifier = plan(model, number)
@@ -584,9 +629,20 @@ def run(model: Model, number: int, work: Path, data: Path) -> None:
     shutil.copytree(trained, results)
     if model.finish is not None:
         model.finish(results)
-    seconds = predict(model, results, scans, folder / "expected")
-    facts = {"seconds": seconds, "folds": model.folds, "mirror": model.mirror}
-    (folder / "seconds.json").write_text(json.dumps(facts))
+
+
+def segment(model: Model, work: Path, out: str) -> None:
+    """Segment the test scans of a model that is there."""
+    folder = work / model.name
+    results = next((folder / "results").glob("*/*__*"))
+    seconds = predict(model, results, folder / "scans", folder / out)
+    if out == "expected":
+        facts = {
+            "seconds": seconds,
+            "folds": model.folds,
+            "mirror": model.mirror,
+        }
+        (folder / "seconds.json").write_text(json.dumps(facts))
 
 
 def main() -> None:
@@ -595,6 +651,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, default=Path())
     parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--keep", action="store_true")
     parser.add_argument("--freeze", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -609,12 +666,21 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    for number, model in enumerate(MODELS, start=701):
-        if model.name in options.only or not options.only:
-            os.environ |= {"nnUNet_n_proc_DA": "1"}
+    wanted = [
+        (number, model)
+        for number, model in enumerate(MODELS, start=701)
+        if model.name in options.only or not options.only
+    ]
+    for number, model in wanted:
+        os.environ |= {"nnUNet_n_proc_DA": "1"}
+        if not options.keep:
             run(model, number, work, options.data)
-            if options.freeze is not None and not model.data:
-                freeze(model, work, options.freeze.resolve())
+        segment(model, work, "expected")
+    add_up_in_float32()
+    for _, model in wanted:
+        segment(model, work, "exact")
+        if options.freeze is not None and not model.data:
+            freeze(model, work, options.freeze.resolve())
 
 
 if __name__ == "__main__":
