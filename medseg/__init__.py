@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
-    from medseg.commands.plan import Plan, plan
+    from medseg.commands.plan import plan
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
@@ -104,7 +104,7 @@ _HOMES = {
     "MissingExtraError": "medseg.errors",
     "OutputError": "medseg.errors",
     "Padding": "medseg.padding",
-    "Plan": "medseg.commands.plan",
+    "Plan": "medseg.planning.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
     "QualityEntry": "medseg.inference.ledger",
