@@ -270,8 +270,7 @@ class _Comparison:
 
 def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
     channels = len(spec.channels)
-    names = [channel.name for channel in spec.channels]
-    scans = find_scans(path, channels, channel_names=names).scans
+    scans = find_scans(path, channels, channel_specs=spec.channels).scans
     readers = [partial(read_scan, scan, channels) for scan in scans]
     return _Comparison(readers, made_up=False)
 

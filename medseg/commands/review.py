@@ -97,7 +97,7 @@ def review(
         Path(scans),
         len(channels),
         split_4d=split_4d,
-        channel_names=[channel.name for channel in channels],
+        channel_specs=channels,
     )
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
@@ -168,7 +168,7 @@ def _judge_mask(
     """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
-    volume = read_scan(scan, len(spec.channels))
+    volume = read_scan(scan, spec.channels)
     labels = reader.read(mask, volume)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
     encoded = encode_prediction(labels, spec.label_set)

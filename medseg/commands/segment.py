@@ -202,7 +202,7 @@ def segment(
         _report_search(listeners),
         names_from_headers=names_from_headers,
         split_4d=split_4d,
-        channel_names=[channel.name for channel in trained.spec.channels],
+        channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
     )

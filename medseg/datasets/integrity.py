@@ -22,9 +22,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
 from medseg.datasets.label_encoding import Indices, encode_mask
 from medseg.datasets.measures import CaseMeasures, measure_training_case
@@ -184,13 +185,16 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
 
 
 def read_scan(
-    scan: Scan, channels: int, *, resample_uneven: bool = False
+    scan: Scan,
+    channels: int | Sequence[ChannelSpec],
+    *,
+    resample_uneven: bool = False,
 ) -> Volume:
     """Read a scan's parts as one volume with as many channels as the bundle has.
 
     Args:
         scan: The scan.
-        channels: How many the bundle has.
+        channels: The bundle's, or how many it has.
         resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
 
     Returns:
@@ -204,7 +208,11 @@ def read_scan(
         read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
         for part in scan.parts
     ]
-    volume = with_channels(stack_channels(volumes), channels)
+    stacked = stack_channels(volumes)
+    if isinstance(channels, int):
+        volume = with_channels(stacked, channels)
+    else:
+        volume = fit_channels(stacked, channels)
     return replace(volume, warnings=(*scan.warnings, *volume.warnings))
 
 

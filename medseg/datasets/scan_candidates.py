@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medseg.bundle.spec import ChannelSpec
 from medseg.errors import Fault, ScanError
 from medseg.io import Series, group_series, list_readable_suffixes
 from medseg.io.dicom.headers import read_header
@@ -30,12 +31,14 @@ class LeftOut:
             what the table calls it. In no result.
         reason: Why it cannot be segmented; holds no name.
         detail: File names and texts of headers that belong to the reason. In no result.
+        modalities: Those that its DICOM headers state; empty for what is no DICOM.
     """
 
     name: str
     where: str
     reason: str
     detail: str = ""
+    modalities: tuple[str, ...] = ()
 
     @property
     def result_fault(self) -> Fault:
@@ -74,15 +77,20 @@ class Search:
     Attributes:
         channels: How many channels the bundle has.
         split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
-        channel_names: What the bundle calls its channels.
+        specs: The bundle's channels; empty where only their number is known.
     """
 
     channels: int
     split_4d: str = ""
-    channel_names: tuple[str, ...] = ()
+    specs: tuple[ChannelSpec, ...] = ()
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What the bundle calls its channels."""
+        return tuple(channel.name for channel in self.specs)
 
     def leave_out(
         self, name: str, where: str, reason: str, detail: str = ""

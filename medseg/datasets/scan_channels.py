@@ -1,23 +1,95 @@
-"""Scans whose channels are files called after them: ``BraTS20_001_flair``, ``BraTS20_001_t1``, …"""
+"""Scans whose channels are files of their own, by the names that training knows channels by.
+
+``BraTS20_001_flair`` and ``BraTS20_001_t1``; ``P1/FLAIR`` and ``P1/T1w``; ``T1/P1`` and
+``FLAIR/P1``; ``sub-01_FLAIR`` and ``sub-01_ce-gad_T1w`` of BIDS. Which name is which channel,
+``layouts.channel_names`` decides for both.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+from medseg.datasets.channel_ways import describe_missing
+from medseg.datasets.named_channels import match_names
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
+from medseg.layouts.bids import group_by_channel
+from medseg.layouts.bids_names import BidsFile, parse_bids_file
+from medseg.layouts.channel_names import is_same_channel
+from medseg.layouts.label_names import normalize_label
+from medseg.layouts.tree_names import split_stem
 from medseg.names import (
     abbreviate,
     fold_name,
+    is_picture,
     make_safe_name,
     split_suffix,
 )
 
 _SEPARATORS = "_-. "
+_CUTS = re.compile(r"[_\-. ]+")
+_SUBJECT = "sub-"
+_MOST_KEPT = 4096
+_MORE_WORDS = 3
+"""Words such as ``weighted`` and ``image`` that a name may have besides."""
 
 _Base = tuple[Path, str]
-"""Folder of files and what their names share."""
+"""Folder of files and what their names share, in folded form."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Image files that may be the channels of one scan.
+
+    Attributes:
+        where: Its path: the folder of its files, or in it what their names share.
+        images: What tells an image from the others → its files.
+    """
+
+    where: Path
+    images: dict[str, list[Path]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file."""
+        return [file for files in self.images.values() for file in files]
+
+    def assign(self, wanted: Sequence[str]) -> _Assignment:
+        """Say which image is which channel."""
+        found: dict[str, Path] = {}
+        doubled = []
+        match = match_names(wanted, self.images)
+        for name, roles in match.options.items():
+            files = [file for role in roles for file in self.images[role]]
+            if len(files) == 1:
+                found[name] = files[0]
+            elif files:
+                doubled.append(name)
+        return _Assignment(found, tuple(doubled))
+
+
+@dataclass(frozen=True, slots=True)
+class _Assignment:
+    """Which images of a group are which channels.
+
+    Attributes:
+        found: Channel → its file, of those that are certain.
+        doubled: Channels for which there are several.
+    """
+
+    found: dict[str, Path]
+    doubled: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no image is that of a channel."""
+        return not self.found and not self.doubled
 
 
 def take_named_channels(
@@ -27,105 +99,266 @@ def take_named_channels(
 ) -> list[Path]:
     """Make scans of files that are called after the bundle's channels; return the other files.
 
+    One name alone may be anything: groups that lack channels are left out where another one in
+    the folder is whole, or two of their names are channels'.
+
     Args:
         root: The folder that is searched.
         files: Image files in it.
         search: Knows the channels' names, and takes the scans.
     """
-    names = [fold_name(name) for name in search.channel_names]
-    groups: dict[_Base, dict[str, Path]] = defaultdict(dict)
-    for file in files:
-        for name in names:
-            base = _find_base(file, name)
-            if base is not None:
-                groups[base][name] = file
-    whole = {
-        base: group
-        for base, group in groups.items()
-        if len(group) == len(names)
-    }
-    # One name alone may be anything; only where all are found do names tell channels.
-    if len(names) < 2 or not whole:
+    wanted = search.channel_names
+    if len(wanted) < 2:
         return list(files)
+    groups = _group_files(root, files, wanted)
+    assigned = {base: group.assign(wanted) for base, group in groups.items()}
+    whole = _find_whole(assigned, len(wanted))
     taken: set[Path] = set()
+    spare: set[Path] = set()
+    cases = set(whole)
     for base, group in groups.items():
-        taken.update(group.values())
-        _add_scan(root, base, group, search)
-    return _leave_neighbours(groups, files, taken, search)
+        assignment = assigned[base]
+        if base in whole:
+            _add_scan(root, group, assignment, search)
+            taken.update(assignment.found.values())
+            spare.update(group.files)
+        elif _continues(base, whole) or (whole and assignment.is_empty):
+            spare.update(group.files)
+        elif whole or _looks_like_scan(group, assignment):
+            _leave_out(root, group, assignment, search)
+            taken.update(group.files)
+            cases.add(base)
+    return _leave_neighbours(cases, files, taken, spare, search)
 
 
-def _find_base(file: Path, name: str) -> _Base | None:
-    """Return what a file's name has before a channel's name; ``None`` where it has none."""
+def _find_whole(
+    assigned: Mapping[_Base, _Assignment], channels: int
+) -> set[_Base]:
+    """Return the groups in which every channel has a file of its own."""
+    whole = set()
+    for base, assignment in assigned.items():
+        if len(set(assignment.found.values())) == channels:
+            whole.add(base)
+    return whole
+
+
+def _looks_like_scan(group: _Group, assignment: _Assignment) -> bool:
+    """Tell whether files are some channels of a scan, though no other one is whole.
+
+    A picture holds all its channels, whatever its name ends in.
+    """
+    if len(assignment.found) < 2:
+        return False
+    return not any(is_picture(file) for file in group.files)
+
+
+# --- groups -------------------------------------------------------------------------------
+
+
+def _group_files(
+    root: Path, files: Iterable[Path], wanted: Sequence[str]
+) -> dict[_Base, _Group]:
+    """Return the images that may be channels, by what they share."""
+    groups: dict[_Base, _Group] = {}
+    subjects: dict[_Base, list[BidsFile]] = defaultdict(list)
+    for file in files:
+        bids = parse_bids_file(file)
+        if bids is not None:
+            key = (_find_data_set(root, bids), bids.subject)
+            subjects[key].append(bids)
+            continue
+        split = _split_name(file, wanted) or _split_path(root, file, wanted)
+        if split is None:
+            continue
+        where, role = split
+        base = (where.parent, fold_name(where.name))
+        if base not in groups:
+            groups[base] = _Group(where)
+        groups[base].images[role].append(file)
+    for (folder, _), images in subjects.items():
+        groups |= _group_sessions(folder, images)
+    return groups
+
+
+def _find_data_set(root: Path, file: BidsFile) -> Path:
+    """Return the folder that a subject's folder lies in."""
+    for folder in file.file.parents:
+        if folder.name == file.subject and folder.is_relative_to(root):
+            return root if folder == root else folder.parent
+    return file.file.parent
+
+
+def _group_sessions(
+    folder: Path, images: Sequence[BidsFile]
+) -> dict[_Base, _Group]:
+    """Return the images of each session and run of a subject, as for a label of it."""
+    sessions = {image.session: image for image in images}
+    groups = {}
+    for name, image in sessions.items():
+        if any(_refines(other, image) for other in sessions.values()):
+            continue
+        where = folder / name
+        group = _Group(where)
+        for role, mates in group_by_channel(image, images).items():
+            group.images[role] += [mate.file for mate in mates]
+        groups[folder, fold_name(name)] = group
+    return groups
+
+
+def _refines(other: BidsFile, image: BidsFile) -> bool:
+    """Tell whether another image is of a session or run that this one does not name."""
+    is_longer = len(other.session) > len(image.session)
+    return is_longer and other.is_image_of(image)
+
+
+def strip_channel(stem: str, wanted: Sequence[str]) -> str:
+    """Return a name without the channel's name that it ends in.
+
+    Examples:
+        >>> strip_channel("site1_BraTS20_001_t1ce", ["FLAIR", "T1c"])
+        'site1_BraTS20_001'
+    """
+    split = _split_stem(stem, wanted)
+    return stem if split is None else split[0] or stem
+
+
+def _split_name(file: Path, wanted: Sequence[str]) -> tuple[Path, str] | None:
+    """Split a file's path into what it shares with others and a channel's name, if it has one."""
     stem, _ = split_suffix(file.name)
-    folded = fold_name(stem)
-    if folded == name:
-        return file.parent, ""
-    rest = folded.removesuffix(name)
-    is_named = rest != folded and rest[-1:] in _SEPARATORS
-    if not is_named:
+    split = _split_stem(stem, wanted)
+    if split is None:
         return None
-    return file.parent, rest.rstrip(_SEPARATORS)
+    own, role = split
+    is_folder = not own or own == file.parent.name
+    return (file.parent if is_folder else file.parent / own), role
+
+
+def _split_stem(stem: str, wanted: Sequence[str]) -> tuple[str, str] | None:
+    """Split a name into a case's and a channel's.
+
+    The longest ending that is equal to a channel's name counts, else the longest that is another
+    word for one.
+    """
+    named = []
+    for start in _list_starts(stem, _count_words(wanted)):
+        role = _strip_words(stem[start:])
+        if _names_channel(role, tuple(wanted)):
+            is_equal = _is_one_of(role, wanted)
+            named.append((not is_equal, start, role))
+    if not named:
+        return None
+    _, start, role = min(named)
+    return stem[:start].rstrip(_SEPARATORS), role
+
+
+def _list_starts(stem: str, most_words: int) -> list[int]:
+    """Return where the last words of a name begin, and the last but one, and so on."""
+    starts = [0]
+    for cut in _CUTS.finditer(stem):
+        if cut.end() < len(stem):
+            starts.append(cut.end())
+    return starts[-most_words:]
+
+
+def _count_words(wanted: Iterable[str]) -> int:
+    """Return how many words another name for a channel has at most."""
+    longest = max(len(_CUTS.split(name)) for name in wanted)
+    return longest + _MORE_WORDS
+
+
+def _strip_words(text: str) -> str:
+    """Take words such as ``image`` off a name, as training does."""
+    name, role = split_stem(text)
+    return name if role == "image" and name else text
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _names_channel(role: str, wanted: tuple[str, ...]) -> bool:
+    return any(is_same_channel(name, role) for name in wanted)
+
+
+def _is_one_of(role: str, wanted: Iterable[str]) -> bool:
+    return normalize_label(role) in map(normalize_label, wanted)
+
+
+def _split_path(
+    root: Path, file: Path, wanted: Sequence[str]
+) -> tuple[Path, str] | None:
+    """Split the folder that is called after a channel off a file's path, if there is one."""
+    folders = file.relative_to(root).parts[:-1]
+    for number in reversed(range(len(folders))):
+        role = folders[number]
+        if _names_channel(role, tuple(wanted)):
+            stem, _ = split_suffix(file.name)
+            rest = (*folders[:number], *folders[number + 1 :], stem)
+            return root.joinpath(*rest), role
+    return None
+
+
+# --- scans --------------------------------------------------------------------------------
 
 
 def _add_scan(
-    root: Path,
-    base: _Base,
-    group: dict[str, Path],
-    search: Search,
+    root: Path, group: _Group, assignment: _Assignment, search: Search
 ) -> None:
-    """Add the scan of some channels, or leave it out where they are not all there."""
-    folder, start = base
-    first = next(iter(group.values()))
-    stem, _ = split_suffix(first.name)
-    own = stem[: len(start)]
-    is_folder = not own or own == folder.name
-    path = folder if is_folder else folder / own
-    where = path.relative_to(root).as_posix()
-    name = flatten(where) if where != "." else own or folder.name
-    names = [fold_name(channel) for channel in search.channel_names]
-    missing = [channel for channel in names if channel not in group]
-    if missing:
-        reason = f"has no image of {len(missing)} of the bundle's channels"
-        search.leave_out(
-            make_safe_name(name),
-            where,
-            reason,
-            ", ".join(missing),
-        )
-        return
-    parts = tuple((group[channel],) for channel in names)
-    search.candidates.append(Candidate(name, where, parts))
+    where, name = _name_group(root, group)
+    parts = [(assignment.found[name],) for name in search.channel_names]
+    search.candidates.append(Candidate(name, where, tuple(parts)))
+
+
+def _leave_out(
+    root: Path, group: _Group, assignment: _Assignment, search: Search
+) -> None:
+    """Leave out a scan of which not every channel is there, once."""
+    where, name = _name_group(root, group)
+    found = tuple(assignment.found)
+    search.leave_out(
+        make_safe_name(name),
+        where,
+        describe_missing(search.channel_names, found, assignment.doubled),
+        f"its files are {abbreviate(file.name for file in group.files)}",
+    )
+
+
+def _name_group(root: Path, group: _Group) -> tuple[str, str]:
+    """Return where a scan is, below the folder that is searched, and its name."""
+    where = group.where.relative_to(root).as_posix()
+    return where, flatten(where) if where != "." else root.name
 
 
 def _leave_neighbours(
-    groups: Iterable[_Base],
+    bases: Collection[_Base],
     files: Iterable[Path],
-    taken: set[Path],
+    taken: Collection[Path],
+    spare: Collection[Path],
     search: Search,
 ) -> list[Path]:
     """Return the files that are no channels; those of the same scans are passed over."""
+    folders = {(base[0] / base[1]).as_posix().casefold() for base in bases}
     others: list[Path] = []
     beside: list[Path] = []
-    bases = set(groups)
     for file in files:
         if file in taken:
             continue
-        kind = beside if _belongs(file, bases) else others
+        stem, _ = split_suffix(file.name)
+        base = (file.parent, fold_name(stem))
+        lies_in = file.parent.as_posix().casefold() in folders
+        is_beside = file in spare or lies_in or _continues(base, bases)
+        kind = beside if is_beside else others
         kind.append(file)
     if beside:
         names = abbreviate(file.name for file in beside)
+        noun = "1 file" if len(beside) == 1 else f"{len(beside)} files"
         search.notes.append(
-            f"{len(beside)} files beside the channels of scans are none of the bundle's: {names}"
+            f"{noun} beside the channels of scans: none of the bundle's, not used: {names}"
         )
     return others
 
 
-def _belongs(file: Path, bases: set[_Base]) -> bool:
-    """Tell whether a file is called like the channels of a scan beside it."""
-    stem, _ = split_suffix(file.name)
-    folded = fold_name(stem)
-    for end, sign in enumerate(folded):
-        is_start = sign in _SEPARATORS and (file.parent, folded[:end]) in bases
-        if is_start:
+def _continues(base: _Base, bases: Collection[_Base]) -> bool:
+    """Tell whether a name goes on where that of a scan in the same folder ends."""
+    folder, name = base
+    for end, sign in enumerate(name):
+        if sign in _SEPARATORS and (folder, name[:end]) in bases:
             return True
-    return (file.parent, "") in bases
+    return False

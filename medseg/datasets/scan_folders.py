@@ -5,20 +5,19 @@ Images are known by the endings of their names, DICOM by its headers.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.datasets.label_recognition import SortedFiles, set_labels_apart
 from medseg.datasets.scan_candidates import (
-    Candidate,
     Search,
-    flatten,
-    make_image,
     make_series,
 )
 from medseg.datasets.scan_channels import take_named_channels
+from medseg.datasets.scan_numbers import add_images
+from medseg.datasets.scan_studies import add_studies
 from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.other_kinds import describe_other_kind
@@ -28,9 +27,7 @@ from medseg.names import (
     has_image_suffix,
     is_label_word,
     make_left_out_name,
-    make_safe_name,
     normalize_name,
-    split_channel,
     split_role,
     split_suffix,
 )
@@ -57,15 +54,17 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
         kind.append(file)
     sorted_files = set_labels_apart(root, images)
     search.notes += _describe_label_maps(root, sorted_files)
-    _add_images(root, sorted_files.scans, search)
+    others_than_named = take_named_channels(root, sorted_files.scans, search)
+    add_images(root, others_than_named, search)
 
     def report(count: int) -> None:
         progress(count, len(others))
 
     found, skipped = group_series(others, report, split_4d=search.split_4d)
-    for series in found:
-        candidate = make_series(series, root)
-        search.candidates.append(candidate)
+    if len(search.specs) > 1:
+        add_studies(root, found, search)
+    else:
+        search.candidates += [make_series(series, root) for series in found]
     voxel_files = {find_voxel_file(file) for file in images}
     _add_skipped(skipped, root, search, voxel_files)
 
@@ -114,85 +113,6 @@ def _reason_to_skip(folder: Path) -> str | None:
     if not before and (folder.parent / images).is_dir():
         return f"holds the labels of {images}, not scans"
     return None
-
-
-def _add_images(root: Path, files: Sequence[Path], search: Search) -> None:
-    """Make scans of image files, those that are channels of one scan together."""
-    files = take_named_channels(root, files, search)
-    groups = _group_by_channel(files, search.channels)
-    # In the order of their first files, and not of what they share.
-    for key in sorted(groups, key=lambda key: groups[key][0]):
-        group = groups[key]
-        if _are_channels(key, group, search.channels):
-            where = key.relative_to(root).as_posix()
-            _add_channels(where, group, search)
-        else:
-            images = _make_images(group, root)
-            search.candidates.extend(images)
-
-
-def _add_channels(where: str, files: Sequence[Path], search: Search) -> None:
-    """Make a scan of its channels, or leave it out where they are not all there."""
-    name = flatten(where)
-    numbers = [_channel_number(file) for file in files]
-    expected = list(range(search.channels))
-    if numbers != expected:
-        reason = _describe_channels(numbers, search.channels)
-        search.leave_out(make_safe_name(name), where, reason)
-        return
-    parts = tuple((file,) for file in files)
-    candidate = Candidate(name, where, parts)
-    search.candidates.append(candidate)
-
-
-def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
-    """Tell whether files of one name are channels of one scan, whether or not all are there."""
-    if key == group[0]:
-        return False
-    numbers = [_channel_number(file) for file in group]
-    # Numbers beyond the bundle's channels, or without a 0, count pictures.
-    if 0 not in numbers or max(numbers) >= channels:
-        return False
-    # A channel 0 alone is a scan: nnU-Net numbers files that hold all channels, too.
-    return len(group) > 1
-
-
-def _group_by_channel(
-    files: Iterable[Path], channels: int
-) -> Mapping[Path, Sequence[Path]]:
-    """Group files whose names differ only in the channel's number; any other stands alone."""
-    groups: dict[Path, list[Path]] = defaultdict(list)
-    for file in files:
-        stem, _ = split_suffix(file.name)
-        base, number = split_channel(stem)
-        if channels == 1 or number is None:
-            groups[file].append(file)
-        else:
-            key = file.parent / base
-            groups[key].append(file)
-    return groups
-
-
-def _channel_number(file: Path) -> int:
-    stem, _ = split_suffix(file.name)
-    _, number = split_channel(stem)
-    return number or 0
-
-
-def _describe_channels(numbers: Sequence[int], channels: int) -> str:
-    missing = [
-        f"_{number:04d}" for number in range(channels) if number not in numbers
-    ]
-    what = "has a channel twice"
-    if missing:
-        what = f"has no channel {', '.join(missing)}"
-    return f"{what}; the bundle has {channels} channels"
-
-
-def _make_images(files: Iterable[Path], root: Path) -> Iterator[Candidate]:
-    for file in files:
-        where = file.relative_to(root).as_posix()
-        yield make_image(file, where)
 
 
 def _add_skipped(

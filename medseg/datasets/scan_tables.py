@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
-from medseg._support.tables import read_table
+from medseg._support.tables import Table, read_table
+from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.scan_candidates import (
     Candidate,
     Search,
@@ -15,14 +17,20 @@ from medseg.datasets.scan_candidates import (
     make_single,
     reason_of,
 )
-from medseg.errors import Fault, MedsegError, ScanError
+from medseg.datasets.scan_channels import strip_channel
+from medseg.datasets.scan_folders import search_folder
+from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.io import find_series
+from medseg.layouts.channel_names import find_channels
 from medseg.names import split_channel
+
+_SINGLE = ("scan", "image")
+"""Columns that hold a scan in one file or folder."""
 
 
 def search_table(path: Path, search: Search) -> None:
     table = read_table(path)
-    columns = table.image_columns(single=("scan", "image"))
+    columns = _find_columns(table, search)
     listed_before: set[tuple[str, ...]] = set()
     for line, cells in table.rows:
         files = tuple(cells[column] for column in columns)
@@ -35,7 +43,7 @@ def search_table(path: Path, search: Search) -> None:
                     source=files[0],
                 )
             listed_before.add(files)
-            candidate = _make_listed(files, name, path.parent, search.channels)
+            candidate = _make_listed(files, name, path.parent, search)
             search.candidates.append(candidate)
         except MedsegError as error:
             fault = Fault.from_error(where, error)
@@ -45,31 +53,110 @@ def search_table(path: Path, search: Search) -> None:
             search.leave_out_line(fault)
 
 
+def _find_columns(table: Table, search: Search) -> tuple[str, ...]:
+    """Return the column of each channel, or the one that holds all.
+
+    Raises:
+        DatasetError: If there is none.
+    """
+    names = search.channel_names
+    if len(names) < 2:
+        return table.image_columns(single=_SINGLE)
+    try:
+        return find_channels(names, table.columns) or table.image_columns(
+            single=_SINGLE
+        )
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error.message}; or, for the bundle's channels, the columns {', '.join(names)}",
+            source=error.source,
+            detail=error.detail,
+        ) from error
+
+
 def _make_listed(
-    files: Sequence[str], name: str, folder: Path, channels: int
+    files: Sequence[str], name: str, folder: Path, search: Search
 ) -> Candidate:
     """Make a scan of one line of a table.
 
     Raises:
         ScanError: If it cannot be one; says why.
     """
-    if not all(files):
-        raise ScanError("names no file for one of its columns")
-    if len(files) not in (1, channels):
-        raise ScanError(
-            f"lists {len(files)} files and the bundle has {channels} channels"
-        )
-    scans = [_make_part(folder, text) for text in files]
-    parts = tuple(scan.parts[0] for scan in scans)
+    _check_files(files, search)
     origin = "\n".join([name, *files])
-    if name:
-        return Candidate(name, origin, parts)
+    found = _find_case(files, folder, search)
+    if found is not None:
+        return replace(found, name=name or found.name, origin=origin)
+    scans = [_make_part(folder, text) for text in files]
     first = scans[0]
-    own_name = first.name
-    base, number = split_channel(own_name)
-    if len(files) > 1 and number == 0:
-        own_name = base
-    return Candidate(own_name, origin, parts, is_hashed=first.is_hashed)
+    own_name = name or _name_case(first, len(files), search.channel_names)
+    modalities: list[str] = []
+    for scan in scans:
+        modalities += scan.modalities
+    return Candidate(
+        own_name,
+        origin,
+        parts=tuple(scan.parts[0] for scan in scans),
+        is_hashed=first.is_hashed and not name,
+        modalities=tuple(modalities),
+    )
+
+
+def _check_files(files: Sequence[str], search: Search) -> None:
+    """Refuse a line whose files are not those of every channel.
+
+    Raises:
+        ScanError: If some are missing; says which, where columns are channels.
+    """
+    if len(files) not in (1, search.channels):
+        raise ScanError(
+            f"lists {len(files)} files and the bundle has {search.channels} channels"
+        )
+    if all(files):
+        return
+    channels = search.channel_names
+    if len(files) != len(channels) or len(files) < 2:
+        raise ScanError("names no file for one of its columns")
+    pairs = zip(channels, files, strict=True)
+    found = [channel for channel, file in pairs if file]
+    raise ScanError(describe_missing(channels, found))
+
+
+def _name_case(first: Candidate, count: int, channels: Sequence[str]) -> str:
+    """Name a scan that has no name in the table: after its first file, without the channel."""
+    base, number = split_channel(first.name)
+    if count < 2 or first.is_hashed:
+        return first.name
+    if number == 0:
+        return base
+    return strip_channel(first.name, channels)
+
+
+def _find_case(
+    files: Sequence[str], listed_in: Path, search: Search
+) -> Candidate | None:
+    """Return the scan whose channels lie in the folder that a line names, if it names one.
+
+    Raises:
+        ScanError: If the folder does not hold one scan.
+    """
+    folder = find_listed(listed_in, files[0])
+    if len(search.specs) < 2 or len(files) > 1 or not folder.is_dir():
+        return None
+    inner = Search(search.channels, search.split_4d, search.specs)
+    search_folder(folder, inner, _ignore_progress)
+    if len(inner.candidates) == 1 and not inner.left_out:
+        return inner.candidates[0]
+    for entry in inner.left_out:
+        raise ScanError(entry.reason, source=folder, detail=entry.detail)
+    raise ScanError(
+        f"holds {len(inner.candidates)} scans; a folder in a table must hold one",
+        source=folder,
+    )
+
+
+def _ignore_progress(done: int, total: int) -> None:
+    """Do nothing."""
 
 
 def _make_part(folder: Path, text: str) -> Candidate:

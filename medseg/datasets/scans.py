@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg._support.files import refuse_special
+from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -78,18 +79,18 @@ def find_scans(
     *,
     names_from_headers: bool = False,
     split_4d: str = "",
-    channel_names: Sequence[str] = (),
+    channel_specs: Sequence[ChannelSpec] = (),
     modalities: Sequence[str] = (),
     allow_empty: bool = False,
 ) -> ScanList:
     """Find the scans that a path stands for.
 
     A folder is searched with all below it, and label maps beside its scans are left out, with a
-    note. With several channels, files that differ only in
-    nnU-Net's channel number (``_0000``, ``_0001``, …) or end in the channels' names (``_flair``,
-    ``_t1``, …) are one scan. A CSV has a column ``scan`` or
-    ``image``, or ``image_0``, ``image_1``, … with one file per channel, and a ``name`` if wanted;
-    its paths are relative to it, and a folder in it stands for the DICOM series it holds.
+    note. With several channels, files that differ only in nnU-Net's channel number (``_0000``,
+    ``_0001``, …) or in channels' names (``_flair``, ``_t1``, …) are one scan, and so are the
+    DICOM series of a study, by the rules of training. A CSV has a column ``scan`` or ``image``,
+    or a column for each channel, ``image_0``, ``image_1``, … or called after it, and a ``name``
+    if wanted; its paths are relative to it, and a folder in it stands for the scan it holds.
 
     Names come from paths; a DICOM series is named by a hash of its UID, because its files and
     headers may name the patient. ``names_from_headers`` names it by its headers all the same.
@@ -101,7 +102,7 @@ def find_scans(
             Files whose ending says what they are need not be looked into.
         names_from_headers: Whether DICOM series are named by patient, study and series.
         split_4d: As for ``group_series``.
-        channel_names: What the bundle calls its channels.
+        channel_specs: The bundle's channels, where it is known what they are.
         modalities: Which DICOM series to segment, such as ``CT``; all unless given. Files whose
             headers state no modality are never skipped.
         allow_empty: Whether there may be nothing to segment.
@@ -110,7 +111,7 @@ def find_scans(
         DatasetError: If nothing is there to segment, or ``modalities`` names none.
     """
     choice = ModalityChoice.parse(modalities)
-    search = Search(channels, split_4d, tuple(channel_names))
+    search = Search(channels, split_4d, tuple(channel_specs))
     _search_path(path, search, progress)
     is_empty = not search.candidates and not search.left_out
     if is_empty and not allow_empty:
@@ -156,10 +157,18 @@ def _skip_other_modalities(
             continue
         kept.append(scan)
         former_names.append(former)
+    left_out: list[LeftOut] = []
+    for entry in found.left_out:
+        reason = choice.find_reason_to_skip(entry.modalities)
+        if reason:
+            skipped.append(replace(entry, reason=reason, detail=""))
+        else:
+            left_out.append(entry)
     notes = (*found.notes, *choice.describe_unknown(candidates))
     return replace(
         found,
         scans=tuple(kept),
+        left_out=tuple(left_out),
         former_names=tuple(former_names),
         skipped=tuple(skipped),
         notes=notes,

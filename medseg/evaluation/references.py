@@ -95,16 +95,28 @@ def _choose_name(
     predicted: Set[str],
 ) -> str:
     """Return what the prediction of a case is called, where there is one of a certain name."""
-    for candidate in _list_names(root, case):
+    for candidate in _list_names(root, case, name):
         if candidate in predicted:
             return candidate
     return name
 
 
-def _list_names(root: Path, case: ListedCase) -> Iterator[str]:
-    """Yield what ``medseg segment`` may call a case: by its path in the data set, and its file."""
+def _list_names(root: Path, case: ListedCase, name: str) -> Iterator[str]:
+    """Yield what ``medseg segment`` may call a case: by its path in the data set, and its file.
+
+    A case of several files is called after what their paths share.
+    """
     image = case.images[0]
-    for path in (image.relative_to(root).as_posix(), image.name):
-        stem, _ = split_suffix(path)
-        flat = stem.replace("/", "_")
-        yield normalize_name(make_safe_name(flat))
+    path = image.relative_to(root)
+    if len(case.images) > 1:
+        shared = path.parent / name
+        if path.parent.name == name:
+            shared = path.parent
+        yield _flatten(shared.as_posix())
+    for text in (path.as_posix(), image.name):
+        stem, _ = split_suffix(text)
+        yield _flatten(stem)
+
+
+def _flatten(path: str) -> str:
+    return normalize_name(make_safe_name(path.replace("/", "_")))

@@ -318,7 +318,7 @@ class ScanBatch:
         return [get_error_map_path(self._out, scan.name, self._spec)]
 
     def _read_volume(self, scan: Scan) -> Volume:
-        channels = len(self._spec.channels)
+        channels = self._spec.channels
         volume = read_scan(
             scan, channels, resample_uneven=self._resample_uneven
         )

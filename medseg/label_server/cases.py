@@ -195,7 +195,7 @@ def find_folder_cases(
         studies,
         len(spec.channels),
         split_4d=split_4d,
-        channel_names=[channel.name for channel in spec.channels],
+        channel_specs=spec.channels,
     )
     if found.notes:
         # They may name folders, and what a server prints is often kept as its log.
@@ -249,7 +249,7 @@ def _find_fault(spec: BundleSpec, scan: Scan) -> Fault | None:
 
 def _check_scan(scan: Scan, spec: BundleSpec) -> None:
     check_kind(scan, spec)
-    check_volume(read_scan(scan, len(spec.channels)), spec)
+    check_volume(read_scan(scan, spec.channels), spec)
 
 
 def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:

@@ -110,7 +110,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     def read_volume(self, image_id: str) -> Volume:
         """Read a case as the bundle segments it."""
         scan = self.cases.get_scan(image_id)
-        return read_scan(scan, len(self._spec.channels))
+        return read_scan(scan, self._spec.channels)
 
     def get_image(self, image_id: str, params: Any = None) -> BytesIO:
         """Return the file a viewer opens, as bytes."""

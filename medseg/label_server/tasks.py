@@ -133,7 +133,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
         with limit_voxels(MOST_UPLOADED_VOXELS):
-            return read_scan(upload, len(self._spec.channels))
+            return read_scan(upload, self._spec.channels)
 
     def _is_upload(self, file: Path) -> bool:
         uploads = resolve_path(self._state.uploads)

@@ -150,7 +150,7 @@ def _find_sessions(root: Path, listing: CaseListing) -> list[_Session]:
     sessions = []
     for name, files in sorted(_group_labels(labels).items()):
         subject_images = images.get(files[0].subject, ())
-        channels = _group_by_channel(files[0], subject_images)
+        channels = group_by_channel(files[0], subject_images)
         sessions.append(_Session(name, files, channels))
     return sessions
 
@@ -213,7 +213,7 @@ def _group_labels(
 # --- channels -----------------------------------------------------------------------------
 
 
-def _group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
+def group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
     """Return the images of a label by channel: by suffix where that is enough to tell them."""
     by_suffix: dict[str, list[BidsFile]] = defaultdict(list)
     for image in images:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,10 +27,25 @@ ANY = "OT"
 """The modality of a channel that says none."""
 
 _REMEDY = (
-    "resample it onto the labelled series' grid, saved as DICOM of the same study and frame of "
-    "reference, or list NIfTI files in a cases.csv"
+    "resample it onto the grid of {}, saved as DICOM of the same study and frame of reference, or "
+    "list NIfTI files in a CSV"
 )
 _MOST_REASONS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelChoice:
+    """What the series on one grid are to a bundle.
+
+    Attributes:
+        found: Channel's number → its series, of those that are certain.
+        doubled: Numbers of channels that several series may be.
+        series: All series on the grid.
+    """
+
+    found: Mapping[int, Series]
+    doubled: tuple[int, ...]
+    series: tuple[Series, ...]
 
 
 class Studies:
@@ -38,11 +54,16 @@ class Studies:
     Args:
         series: Every series that was found.
         channels: The bundle's channels, several.
+        anchor: What the others must lie on, for messages.
     """
 
     def __init__(
-        self, series: Sequence[Series], channels: Sequence[ChannelSpec]
+        self,
+        series: Sequence[Series],
+        channels: Sequence[ChannelSpec],
+        anchor: str = "the labelled series",
     ) -> None:
+        self._anchor = anchor
         self._channels = channels
         self._modality_counts = Counter(
             channel.modality for channel in channels
@@ -72,11 +93,7 @@ class Studies:
                 f"its series cannot be one of several channels: it {reason}"
             )
         usable = [mate for mate in mates if id(mate) not in obstacles]
-        options = [
-            self._find_options(channel, usable, labelled)
-            for channel in self._channels
-        ]
-        assigned = _assign(options)
+        options, assigned = self._match(usable, labelled)
         chosen = []
         for number, channel in enumerate(self._channels):
             if number in assigned:
@@ -88,8 +105,53 @@ class Studies:
                 raise _missing_channel(channel, mates, obstacles)
         return tuple(chosen)
 
+    def find_cases(self, study: str) -> Iterator[ChannelChoice]:
+        """Yield, for each grid of a study, which of the series on it are channels.
+
+        Nothing says which series is meant, as a label does: each channel has to be told by its
+        modality or description alone.
+        """
+        seen: set[frozenset[int]] = set()
+        mates = self._by_study[study]
+        for first in mates:
+            obstacles = self._find_obstacles(mates, first)
+            usable = [mate for mate in mates if id(mate) not in obstacles]
+            group = frozenset(id(mate) for mate in usable)
+            if not usable or group in seen:
+                continue
+            seen.add(group)
+            options, assigned = self._match(usable)
+            doubled = []
+            for number, channel in enumerate(self._channels):
+                may_be = options[number] or self._is_told(channel, usable)
+                if may_be and number not in assigned:
+                    doubled.append(number)
+            yield ChannelChoice(assigned, tuple(doubled), tuple(usable))
+
+    def _is_told(self, channel: ChannelSpec, usable: Sequence[Series]) -> bool:
+        """Tell whether its modality says of some series that they are a channel or none."""
+        if (
+            channel.modality == ANY
+            or self._modality_counts[channel.modality] > 1
+        ):
+            return False
+        return any(_has_modality(series, channel) for series in usable)
+
+    def _match(
+        self, usable: Sequence[Series], labelled: Series | None = None
+    ) -> tuple[list[list[Series]], dict[int, Series]]:
+        """Return the series that each channel may be, and those that are certain."""
+        options = [
+            self._find_options(channel, usable, labelled)
+            for channel in self._channels
+        ]
+        return options, _assign(options)
+
     def _find_options(
-        self, channel: ChannelSpec, usable: Sequence[Series], labelled: Series
+        self,
+        channel: ChannelSpec,
+        usable: Sequence[Series],
+        labelled: Series | None,
     ) -> list[Series]:
         """Return the series that may be a channel."""
         candidates = [
@@ -97,7 +159,7 @@ class Studies:
         ]
         is_only_of_modality = self._modality_counts[channel.modality] == 1
         if is_only_of_modality and channel.modality != ANY:
-            if labelled in candidates:
+            if labelled is not None and labelled in candidates:
                 return [labelled]
             if len(candidates) == 1:
                 return candidates
@@ -132,11 +194,17 @@ class Studies:
         if len(
             frame_of_reference
         ) != 1 or frame_of_reference != _frames_of_reference(labelled):
-            return "has another frame of reference than the labelled series, or none"
+            return (
+                f"has another frame of reference than {self._anchor}, or none"
+            )
         try:
-            wanted.reorder_to_grid(grid, "the labelled series and this one")
+            wanted.reorder_to_grid(grid, f"{self._anchor} and this one")
         except GeometryError as error:
-            return f"does not lie on the labelled series' grid: {error.message}; {_REMEDY}"
+            remedy = _REMEDY.format(self._anchor)
+            return (
+                f"does not lie on the grid of {self._anchor}: {error.message}; "
+                f"{remedy}"
+            )
         return ""
 
     def _grid_of(self, series: Series) -> Volume | None:
@@ -212,7 +280,7 @@ def _ambiguous_channel(
         what = f"another channel may be the same series as the channel '{channel.name}'"
     return ScanError(
         f"{what}; name the bundle's channels as Series Descriptions are, or keep one of the series",
-        detail=_describe_all(candidates),
+        detail=describe_series(candidates),
     )
 
 
@@ -233,7 +301,8 @@ def _missing_channel(
         reasons.append(f"{_describe(mate)} {reason}")
     return ScanError(
         f"has no series for the channel '{channel.name}' ({channel.modality}) on its grid",
-        detail="; ".join(reasons) or f"its study holds {_describe_all(mates)}",
+        detail="; ".join(reasons)
+        or f"its study holds {describe_series(mates)}",
     )
 
 
@@ -241,7 +310,8 @@ def _has_modality(series: Series, channel: ChannelSpec) -> bool:
     return channel.modality in (ANY, series.modality)
 
 
-def _describe_all(series: Iterable[Series]) -> str:
+def describe_series(series: Iterable[Series]) -> str:
+    """Name some series by their descriptions, which are texts of headers."""
     return abbreviate(_describe(each) for each in series)
 
 

@@ -75,8 +75,8 @@ def test_other_modalities_are_skipped_and_told_everywhere(
         *("done", "done", "skipped")
     ]
     report = (out / "report.html").read_text()
-    assert "<b>1</b>skipped" in report
-    assert "<b>0</b>failed" in report
+    assert "<dt>skipped</dt><dd>1</dd>" in report
+    assert "<dt>failed</dt><dd>0</dd>" in report
     assert len((out / "volumes.csv").read_text().splitlines()) == 3
     size = (out / "ledger.jsonl").stat().st_size
     assert run("--modality", "ct,PT", "--modality", "US") == 0
