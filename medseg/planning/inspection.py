@@ -27,7 +27,8 @@ from medseg.layouts.channel_names import find_channels
 from medseg.layouts.splits import describe_folds, find_split, keep_split
 from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
-from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 from medseg.planning.mask_inspection import find_mask_labels
 from medseg.planning.mask_labels import (
     NO_WISHES,
