@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Fingerprint,
         LabelStatistics,
     )
+    from medseg.planning.training_cost import TrainingCost
     from medseg.quality.estimates import (
         Agreement,
         LabelQuality,

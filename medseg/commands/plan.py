@@ -207,18 +207,9 @@ def plan_bundles(
     requests = parse_label_requests(label_values)
     wishes = LabelWishes(tuple(requests), stray_voxels)
     if is_nnunet_plans(root):
-        of_data = (channels, images, labels, columns, split_4d, splits)
-        if any((*of_data, wishes)):
-            raise MedsegError(
-                "--channel, --images, --labels, --columns, --split-4d, --splits and "
-                "--leave-out-stray go with data; nnU-Net's plans go with imagesTr/ and labelsTr/, "
-                "whose dataset.json names channels and labels"
-            )
+        of_data = (channels, images, labels, columns, split_4d, splits, wishes)
         raw = Path(data) if data else None
-        return [
-            _convert(root, file, raw, each, listeners)
-            for file, each in by_file.items()
-        ]
+        return _convert_all(root, by_file, raw, listeners, any(of_data))
     if data is not None:
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
@@ -230,10 +221,11 @@ def plan_bundles(
     plans = _draft_plans(inspected, by_file, training_device)
     if not measure:
         return plans
-    return [
-        _add_cost(planned, root, training_device, listeners)
-        for planned in plans
-    ]
+    measured = []
+    for planned in plans:
+        with_cost = _add_cost(planned, root, training_device, listeners)
+        measured.append(with_cost)
+    return measured
 
 
 def _add_cost(
@@ -317,6 +309,31 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
             )
         if dims not in (None, 2, 3):
             raise MedsegError(f"--dims takes 2 or 3; got {dims}")
+
+
+def _convert_all(
+    plans_file: Path,
+    by_file: Mapping[Path, Constraints],
+    data: Path | None,
+    listeners: Sequence[Listener],
+    has_options: bool,
+) -> list[Plan]:
+    """Convert nnU-Net's plans into each bundle.
+
+    Raises:
+        MedsegError: If options were given that go with data.
+    """
+    if has_options:
+        raise MedsegError(
+            "--channel, --images, --labels, --columns, --split-4d, --splits and "
+            "--leave-out-stray go with data; nnU-Net's plans go with imagesTr/ and labelsTr/, "
+            "whose dataset.json names channels and labels"
+        )
+    plans = []
+    for file, constraints in by_file.items():
+        planned = _convert(plans_file, file, data, constraints, listeners)
+        plans.append(planned)
+    return plans
 
 
 def _convert(

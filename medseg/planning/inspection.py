@@ -95,11 +95,7 @@ def inspect_dataset(
     """
     channels = requested.channels
     listed = list_cases(root, "auto", requested)
-    if not requested.splits:
-        splits = find_split(listed, root) or ""
-        requested = replace(requested, splits=splits)
-        if splits:
-            keep_split(listed, root, splits)
+    requested = _keep_found_split(root, listed, requested)
     stated = read_statement(root, listed)
     name_segments(listed, requested, known=stated.labels.list_foreground())
     _check_channel_names(root, listed, channels)
@@ -187,6 +183,19 @@ def _list_reading_fields(
             mode="json", exclude_none=True
         )
     return fields
+
+
+def _keep_found_split(
+    root: Path, listed: CaseListing, requested: Selection
+) -> Selection:
+    """Keep the split that lies in the data set or beside it, where none was asked for."""
+    if requested.splits:
+        return requested
+    splits = find_split(listed, root)
+    if splits is None:
+        return requested
+    keep_split(listed, root, splits)
+    return replace(requested, splits=splits)
 
 
 def _describe_split(
