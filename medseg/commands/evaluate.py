@@ -34,7 +34,14 @@ from medseg.evaluation.value_checks import (
     name_value,
     require_common_labels,
 )
+from medseg.evaluation.worst_cases import (
+    CasePicture,
+    ComparedCase,
+    draw_worst_cases,
+    find_scan,
+)
 from medseg.events import Listener, Notice, Progress, notify, notify_outcomes
+from medseg.inference.ledger import read_review_reasons
 from medseg.labels import Label, LabelSet, default_colour
 from medseg.layouts import LISTING, Selection
 from medseg.layouts.dataset_json import (
@@ -153,11 +160,43 @@ def evaluate(
         tolerance_mm=tolerance_mm,
         lesions=scored.lesions,
         differences=differences,
+        flags=_read_flags(pairing, predictions),
     )
     notify_outcomes(listeners, evaluation.cases, evaluation.faults)
     if out is not None:
-        write_evaluation(evaluation, out)
+        pictures = _draw_worst_cases(scored.cases, pairing, rules)
+        write_evaluation(evaluation, out, pictures)
     return evaluation
+
+
+def _read_flags(
+    pairing: Pairing, predictions: Path
+) -> dict[str, tuple[str, ...]]:
+    """Return case → why it was flagged for review when it was segmented."""
+    reasons = read_review_reasons(predictions)
+    flags = {}
+    for pair in pairing.pairs:
+        if pair.prediction.name in reasons:
+            flags[pair.case] = reasons[pair.prediction.name]
+    return flags
+
+
+def _draw_worst_cases(
+    cases: Sequence[CaseScores], pairing: Pairing, rules: _Rules
+) -> list[CasePicture]:
+    pairs = {pair.case: pair for pair in pairing.pairs}
+
+    def read(case: str) -> ComparedCase:
+        pair = pairs[case]
+        encoded = _encode_pair(pair, rules)
+        return ComparedCase(
+            encoded.prediction,
+            encoded.reference,
+            encoded.grid,
+            find_scan(pair.reference, encoded.grid),
+        )
+
+    return draw_worst_cases(cases, read)
 
 
 def _select_references(

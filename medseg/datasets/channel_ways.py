@@ -31,6 +31,7 @@ def describe_missing(
     found: Sequence[str],
     doubled: Sequence[str] = (),
     ways: str = "",
+    elsewhere: Sequence[str] = (),
 ) -> str:
     """Say which channels of a scan are there and which are not, and how to give them.
 
@@ -39,6 +40,7 @@ def describe_missing(
         found: Those that the scan has.
         doubled: Those for which it has several images.
         ways: How to give them; as files unless given.
+        elsewhere: Those among the missing ones that lie on another grid.
 
     Examples:
         >>> describe_missing(["T1", "FLAIR"], ["T1"]).partition(";")[0]
@@ -51,6 +53,8 @@ def describe_missing(
     if doubled:
         parts.append(f"several images that may be the {_count(doubled)}")
     there = ", ".join(found) or "none"
+    if elsewhere:
+        there += f"; on another grid: {', '.join(elsewhere)}"
     text = " and ".join(parts)
     return f"has {text} (found: {there}); {ways or describe_ways(names)}"
 

@@ -15,10 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from medseg.datasets.channel_ways import describe_missing
+from medseg.datasets.named_channels import match_names
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
 from medseg.layouts.bids import group_by_channel
 from medseg.layouts.bids_names import BidsFile, parse_bids_file
-from medseg.layouts.channel_names import find_channels, is_same_channel
+from medseg.layouts.channel_names import is_same_channel
 from medseg.layouts.label_names import normalize_label
 from medseg.layouts.tree_names import split_stem
 from medseg.names import (
@@ -61,18 +62,11 @@ class _Group:
 
     def assign(self, wanted: Sequence[str]) -> _Assignment:
         """Say which image is which channel."""
-        roles = sorted(self.images)
-        # Of several together, equal names count before other words for the same.
-        together = find_channels(wanted, roles)
         found: dict[str, Path] = {}
         doubled = []
-        for number, name in enumerate(wanted):
-            options = [role for role in roles if is_same_channel(name, role)]
-            if together:
-                options = [together[number]]
-            elif name in roles:
-                options = [name]
-            files = [file for role in options for file in self.images[role]]
+        match = match_names(wanted, self.images)
+        for name, roles in match.options.items():
+            files = [file for role in roles for file in self.images[role]]
             if len(files) == 1:
                 found[name] = files[0]
             elif files:

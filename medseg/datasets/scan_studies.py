@@ -75,7 +75,7 @@ def _make_scan(root: Path, choice: ChannelChoice, search: Search) -> Candidate:
 def _describe_study(
     root: Path,
     members: Sequence[Series],
-    choices: Iterable[ChannelChoice],
+    choices: Sequence[ChannelChoice],
     search: Search,
 ) -> LeftOut:
     """Say which channels a study has on one grid, at best, and which it lacks."""
@@ -87,12 +87,21 @@ def _describe_study(
     )
     found = [names[number] for number in sorted(nearest.found)]
     doubled = [names[number] for number in nearest.doubled]
+    there = {number for choice in choices for number in choice.found}
+    others = sorted(there - {*nearest.found, *nearest.doubled})
+    elsewhere = [names[number] for number in others]
     # The name that the scan will have once it is whole.
     named = make_series(nearest.found.get(0, members[0]), root)
     return LeftOut(
         named.name,
         members[0].files[0].relative_to(root).as_posix(),
-        describe_missing(names, found, doubled, _describe_ways(names)),
+        describe_missing(
+            names,
+            found,
+            doubled,
+            _describe_ways(names),
+            elsewhere,
+        ),
         f"its series are {describe_series(members)}",
         tuple(member.modality for member in members),
     )

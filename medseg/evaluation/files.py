@@ -13,8 +13,22 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg._support.json_values import nan_to_none
-from medseg.evaluation.report import PageTable, render_evaluation
+from medseg.evaluation.formats import (
+    UNKNOWN,
+    format_interval,
+    format_number,
+    format_spread,
+    name_label,
+    name_metric,
+)
+from medseg.evaluation.plots import plot_agreements, plot_boxes
+from medseg.evaluation.report import (
+    EvaluationPage,
+    PageTable,
+    render_evaluation,
+)
 from medseg.evaluation.results import COLUMNS, Evaluation
+from medseg.evaluation.worst_cases import CasePicture
 from medseg.metrics.comparison import Difference
 from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
@@ -22,14 +36,26 @@ from medseg.metrics.statistics import Statistic
 
 _Row = dict[str, Any]
 
+_PLOTTED = {"dice": 1.0, "hd95": None, "nsd": 1.0}
+"""Metrics with a plot, and the end of their axis where it is known."""
+_SUMMARY_METRICS = ("dice", "hd95", "nsd", "volume_error_ml")
+_CASES = "Cases, the worst first"
+
 _STATISTICS = [field.name for field in fields(Statistic)]
 _LESION_COUNTS = [field.name for field in fields(LesionCounts)]
 
 
-def write_evaluation(evaluation: Evaluation, out: Path) -> None:
+def write_evaluation(
+    evaluation: Evaluation, out: Path, pictures: Sequence[CasePicture] = ()
+) -> None:
     """Write ``evaluation.csv``, ``summary.csv``, ``summary.json`` and ``evaluation.html``.
 
     With lesions, ``lesions.csv`` too.
+
+    Args:
+        evaluation: The results.
+        out: The folder.
+        pictures: Of the worst cases, for the page.
 
     Raises:
         OutputError: If they cannot be written.
@@ -41,7 +67,9 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     _write_table(out / "summary.csv", columns, summary)
     content = nan_to_none(_make_summary(evaluation, summary))
     write_atomically(out / "summary.json", json.dumps(content, indent=2) + "\n")
-    write_atomically(out / "evaluation.html", _render(evaluation, summary))
+    write_atomically(
+        out / "evaluation.html", _render(evaluation, summary, pictures)
+    )
     if evaluation.lesions:
         columns = ["case", "label", *_LESION_COUNTS]
         _write_table(
@@ -108,69 +136,140 @@ def _make_summary(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
     }
 
 
-def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
+def _render(
+    evaluation: Evaluation,
+    summary: Sequence[_Row],
+    pictures: Sequence[CasePicture],
+) -> str:
     """Return the page ``evaluation.html``."""
-    note = (
-        f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
-        "label that only one side holds counts as missed."
-    )
+    cases = evaluation.cases
+    tolerance = evaluation.tolerance_mm
+    files = ["evaluation.csv", "summary.csv", "summary.json"]
+    if evaluation.lesions:
+        files.append("lesions.csv")
+    boxes = []
+    for metric, highest in _PLOTTED.items():
+        title = name_metric(metric, tolerance)
+        plot = plot_boxes(cases, metric, title, highest)
+        if plot is not None:
+            boxes.append(plot)
     tables = (
-        _make_summary_table(summary),
-        _make_difference_table(evaluation.differences),
+        _make_difference_table(evaluation.differences, tolerance),
         _make_lesion_table(evaluation.lesion_sums),
-        _make_case_table(evaluation.cases),
+        _make_case_table(evaluation),
+        _make_statistics_table(summary, tolerance),
     )
-    return render_evaluation(
-        len(evaluation.cases), note, tables, evaluation.faults
+    page = EvaluationPage(
+        cases=len(cases),
+        notes=_explain(evaluation),
+        summary=_make_summary_table(summary, tolerance),
+        boxes=boxes,
+        agreements=plot_agreements(cases),
+        pictures=pictures,
+        tables=tables,
+        flags=tuple(evaluation.flags.items()),
+        faults=evaluation.faults,
+        files=files,
     )
+    return render_evaluation(page)
 
 
-def _make_summary_table(summary: Sequence[_Row]) -> PageTable:
-    heading = (
-        "label",
-        "metric",
-        "n",
-        "mean",
-        "95 % interval",
-        "SD",
-        "median",
-        "worst",
-        "missed",
-    )
-    rows = []
-    for row in summary:
-        worst = "–"
-        if row["n"]:
-            worst = f"{_format_number(row['worst'])} ({row['worst_case']})"
-        rows.append(
-            (
-                row["label"],
-                row["metric"],
-                str(row["n"]),
-                _format_number(row["mean"]),
-                _format_interval(row["low"], row["high"]),
-                _format_number(row["sd"]),
-                _format_number(row["median"]),
-                worst,
-                str(row["missed"]),
-            )
+def _explain(evaluation: Evaluation) -> list[str]:
+    """Say what n is, and what was left out of it."""
+    notes = [
+        "n is the number of cases in which prediction or reference hold a label; a label that "
+        "neither holds has no score in that case. A label that only one side holds counts as "
+        "missed: its Dice, IoU and NSD are 0, its HD95 is the diagonal of the image.",
+        "Means are given ± one standard deviation over cases; intervals cover 95 % of the mean, by "
+        "bootstrap over cases.",
+    ]
+    left_out = []
+    if evaluation.faults:
+        count = len(evaluation.faults)
+        left_out.append(
+            f"{count} that could not be scored (listed under Not scored)"
         )
+    if evaluation.without_reference:
+        count = len(evaluation.without_reference)
+        left_out.append(f"{count} predicted without a reference")
+    if left_out:
+        notes.append(f"Left out of all numbers: {' and '.join(left_out)}.")
+    else:
+        notes.append("No case was left out.")
+    return notes
+
+
+def _make_summary_table(
+    summary: Sequence[_Row], tolerance_mm: float
+) -> PageTable:
+    """Lay out a row for each label, a column for each metric."""
+    by_label: dict[str, dict[str, _Row]] = {}
+    for row in summary:
+        by_label.setdefault(row["label"], {})[row["metric"]] = row
+    columns = [name_metric(metric, tolerance_mm) for metric in _SUMMARY_METRICS]
+    rows = []
+    for name, by_metric in by_label.items():
+        dice = by_metric["dice"]
+        cells = [name_label(name), str(dice["n"]), str(dice["missed"])]
+        for metric in _SUMMARY_METRICS:
+            row = by_metric[metric]
+            cells.append(format_spread(row["mean"], row["sd"]))
+            if metric == "dice":
+                cells.append(format_interval(row["low"], row["high"]))
+        rows.append(cells)
+    first, *others = columns
+    heading = ("Label", "n", "Missed", first, "95 % interval", *others)
     return PageTable("Summary", "", heading, rows)
 
 
-def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
+def _make_statistics_table(
+    summary: Sequence[_Row], tolerance_mm: float
+) -> PageTable:
+    heading = (
+        "Label",
+        "Metric",
+        "n",
+        "Mean",
+        "95 % interval",
+        "SD",
+        "Median",
+        "Worst",
+        "Worst case",
+        "Missed",
+    )
+    rows = []
+    for row in summary:
+        cells = [
+            name_label(row["label"]),
+            name_metric(row["metric"], tolerance_mm),
+            str(row["n"]),
+            format_number(row["mean"]),
+            format_interval(row["low"], row["high"]),
+            format_number(row["sd"]),
+            format_number(row["median"]),
+            format_number(row["worst"]),
+            row["worst_case"] or UNKNOWN,
+            str(row["missed"]),
+        ]
+        rows.append(cells)
+    return PageTable("All statistics", "", heading, rows, is_folded=True)
+
+
+def _make_difference_table(
+    differences: Sequence[Difference], tolerance_mm: float
+) -> PageTable:
     """Lay out the comparison with another method."""
     rows = []
     for difference in differences:
-        mean = f"{difference.mean:+.4f}" if difference.n else "–"
-        p = "–" if math.isnan(difference.p) else f"{difference.p:.2g}"
+        mean = format_number(difference.mean) if difference.n else UNKNOWN
+        p = UNKNOWN if math.isnan(difference.p) else f"{difference.p:.2g}"
         rows.append(
             (
-                difference.label,
-                difference.metric,
+                name_label(difference.label),
+                name_metric(difference.metric, tolerance_mm),
                 str(difference.n),
                 mean,
-                _format_interval(
+                format_interval(
                     difference.interval.low, difference.interval.high
                 ),
                 str(difference.better),
@@ -183,13 +282,13 @@ def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
         "Differences are these minus the others, on the cases both have; p is of Wilcoxon's "
         "signed-rank test. It is not corrected for the number of rows.",
         (
-            "label",
-            "metric",
+            "Label",
+            "Metric",
             "n",
-            "difference",
+            "Difference",
             "95 % interval",
-            "better",
-            "worse",
+            "Better",
+            "Worse",
             "p",
         ),
         rows,
@@ -203,28 +302,29 @@ def _make_lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
         numbers = (counts.there, counts.found, counts.predicted, counts.false)
         shares = (counts.sensitivity, counts.precision)
         cells = [str(number) for number in numbers]
-        cells += [_format_number(share) for share in shares]
+        cells += [format_number(share) for share in shares]
         rows.append((name, *cells))
     return PageTable(
         "Lesions",
         "Connected components of a label. A lesion is found if a tenth or more of it is covered; a "
         "predicted one is false if it touches none.",
         (
-            "label",
-            "in reference",
-            "found",
-            "predicted",
-            "false",
-            "sensitivity",
-            "precision",
+            "Label",
+            "In reference",
+            "Found",
+            "Predicted",
+            "False",
+            "Sensitivity",
+            "Precision",
         ),
         rows,
     )
 
 
-def _make_case_table(cases: Sequence[CaseScores]) -> PageTable:
+def _make_case_table(evaluation: Evaluation) -> PageTable:
     rows = []
-    for case in sorted(cases, key=_get_dice_order):
+    for case in sorted(evaluation.cases, key=_get_dice_order):
+        flag = "review" if case.case in evaluation.flags else ""
         for name, scores in case.labels.items():
             numbers = (
                 scores.dice,
@@ -233,18 +333,22 @@ def _make_case_table(cases: Sequence[CaseScores]) -> PageTable:
                 scores.predicted_ml,
                 scores.reference_ml,
             )
-            cells = [_format_number(number) for number in numbers]
+            cells = [format_number(number) for number in numbers]
+            if evaluation.flags:
+                cells.append(flag)
             rows.append((case.case, name, *cells))
-    heading = (
-        "case",
-        "label",
+    heading = [
+        "Case",
+        "Label",
         "Dice",
-        "HD95 mm",
-        "NSD",
-        "volume ml",
-        "reference ml",
-    )
-    return PageTable("Cases, the worst first", "", heading, rows)
+        "HD95, mm",
+        f"NSD at {evaluation.tolerance_mm:g} mm",
+        "Predicted, ml",
+        "Reference, ml",
+    ]
+    if evaluation.flags:
+        heading.append("Flagged")
+    return PageTable(_CASES, "", heading, rows)
 
 
 def _get_dice_order(case: CaseScores) -> tuple[bool, float, str]:
@@ -253,11 +357,3 @@ def _get_dice_order(case: CaseScores) -> tuple[bool, float, str]:
     if math.isnan(dice):
         return True, 0.0, case.case
     return False, dice, case.case
-
-
-def _format_number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _format_interval(low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

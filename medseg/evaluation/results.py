@@ -45,6 +45,7 @@ class Evaluation:
         tolerance_mm: Tolerance of the NSD.
         lesions: Case → label → lesions, if they were asked for.
         differences: To another method's predictions, if these were given.
+        flags: Case → why its prediction was flagged for review when medseg made it; those flagged.
 
     Examples:
         >>> import numpy as np
@@ -69,6 +70,7 @@ class Evaluation:
         default_factory=dict
     )
     differences: tuple[Difference, ...] = ()
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:

@@ -324,6 +324,23 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     return entries, damaged
 
 
+def read_review_reasons(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return result file → why someone should look at it first, of the results in a folder.
+
+    Returns:
+        Those flagged for review; nothing where the folder has no ledger that can be read.
+    """
+    try:
+        entries, _ = read_ledger(folder / LEDGER)
+    except OutputError:
+        return {}
+    reasons: dict[str, tuple[str, ...]] = {}
+    for entry in entries.values():
+        if entry.needs_review:
+            reasons |= dict.fromkeys(entry.files, entry.review_reasons)
+    return reasons
+
+
 def _make_write_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         "the ledger cannot be written", source=path, detail=error.strerror

@@ -16,6 +16,8 @@ import torch
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_folders import find_case_folder, read_case
+from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
 from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
@@ -31,7 +33,6 @@ from medseg.inference.sliding_window import (
     SlidingWindow,
     SlidingWindowPass,
 )
-from medseg.io import with_channels
 from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice
 from medseg.networks.devices import choose_device, choose_precision
@@ -297,18 +298,20 @@ class Segmenter:
         series: SeriesChoice = None,
     ) -> Volume:
         channels = self.spec.channels
+        folder = find_case_folder(image)
+        if folder is not None and len(channels) > 1 and series is None:
+            return read_case(folder, channels)
+        spare = 0
         if isinstance(image, Mapping):
-            image = order_channels(
-                image, [channel.name for channel in channels]
-            )
+            names = [channel.name for channel in channels]
+            spare = len(image) - len(names)
+            image = order_channels(image, names)
         volume = as_volume(image, spacing=spacing, affine=affine, series=series)
-        try:
-            return with_channels(volume, len(channels))
-        except ScanError as error:
-            names = ", ".join(channel.name for channel in channels)
-            raise ScanError(
-                f"{error.message} (its channels: {names})", source=error.source
-            ) from error
+        volume = fit_channels(volume, channels)
+        if spare > 0:
+            note = "more images were given than the bundle has channels; the others are not used"
+            volume = replace(volume, warnings=(*volume.warnings, note))
+        return volume
 
     def _pass_over(self, plan: PassPlan) -> PassResult:
         """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from medseg._support.files import write_atomically
 from medseg._support.folders import resolve_path
+from medseg._support.platform.locks import LockedError, hold_lock
 from medseg._support.tables import read_text
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, OutputError
@@ -74,12 +75,22 @@ class SourcesTable:
         entered: _Rows = {}
         for scan in scans:
             entered.update(self._make_rows(scan))
+        try:
+            with hold_lock(self.path):
+                self._merge(entered)
+        except (LockedError, OSError) as error:
+            raise OutputError(
+                "the table of sources cannot be locked against other processes; give a file on "
+                "another disk, or wait for the other process",
+                source=self.path,
+            ) from error
+
+    def _merge(self, entered: _Rows) -> None:
         # A scan may have had more channels before.
         results = {key[:2] for key in entered}
-        rows = entered
-        for key, row in self._read().items():
-            if key[:2] not in results:
-                rows[key] = row
+        former = self._read()
+        others = {key: former[key] for key in former if key[:2] not in results}
+        rows = others | entered
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(COLUMNS)

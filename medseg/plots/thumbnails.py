@@ -7,6 +7,7 @@ it than a GPU for the scan.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from medseg.volume import Array, Volume
 
 HEIGHT = 384
 """Of the picture, in pixels."""
+
+REFERENCE, PREDICTION = (63, 208, 255), (255, 159, 28)
+"""Colours of the two sides of a comparison, which most people can tell apart."""
 
 _WIDEST = 768
 _GAP = 6
@@ -55,17 +59,75 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
     display = DisplayOrientation.from_grid(volume.affine, volume.shape)
     oriented_image = display.orient(image)
     oriented_labels = display.orient(labels)
+    panels = []
+    for plane in display.planes(oriented_labels):
+        panel = _draw_panel(
+            plane,
+            plane.extract(oriented_image),
+            plane.extract(oriented_labels),
+            window,
+            label_set,
+        )
+        panels.append(panel)
+    return _join_panels(panels)
+
+
+def draw_comparison(
+    volume: Volume, reference: Array, prediction: Array
+) -> bytes:
+    """Draw a reference and a prediction over the planes in which they differ most.
+
+    Outlines of the reference are ``REFERENCE``, those of the prediction ``PREDICTION``; where one
+    of the two has another label than the other, the place is filled faintly.
+
+    Args:
+        volume: Shape ``(channels, i, j, k)``; all alike where there is no image to show.
+        reference: Label indices on its grid, shape ``(i, j, k)``.
+        prediction: The same.
+
+    Returns:
+        A WebP file.
+    """
+    image = select_display_channels(volume.array)
+    window = compute_intensity_window(image)
+    display = DisplayOrientation.from_grid(volume.affine, volume.shape)
+    oriented_image = display.orient(image)
+    expected = display.orient(reference)
+    predicted = display.orient(prediction)
+    differs = expected != predicted
+    panels = []
+    for plane in display.planes(differs if differs.any() else expected):
+        grey = _draw_grey(plane, plane.extract(oriented_image), window)
+        rows, columns = grey.shape[:2]
+        truth = _resize_labels(plane.extract(expected), rows, columns)
+        result = _resize_labels(plane.extract(predicted), rows, columns)
+        panels.append(_centre(_compare(grey, truth, result)))
+    return _join_panels(panels)
+
+
+def _compare(grey: Picture, truth: Array, result: Array) -> Picture:
+    image = _to_colours(grey).astype(np.float32)
+    differs = truth != result
+    layers = (
+        (REFERENCE, _FILL * (differs & (truth > 0))),
+        (PREDICTION, _FILL * (differs & (result > 0))),
+        (REFERENCE, 1.0 * _find_outline(truth.astype(np.intp))),
+        (PREDICTION, 1.0 * _find_outline(result.astype(np.intp))),
+    )
+    for colour, opacity in layers:
+        share = opacity[..., None]
+        image = image * (1 - share) + np.array(colour, np.float32) * share
+    return image.astype(np.uint8)
+
+
+def _join_panels(panels: Sequence[Picture]) -> bytes:
+    """Put panels side by side into one WebP file."""
     gap = np.zeros((HEIGHT, _GAP, 3), np.uint8)
     row: list[Picture] = []
-    for plane in display.planes(oriented_labels):
+    for panel in panels:
         if row:
             row.append(gap)
-        shown = plane.extract(oriented_image)
-        row.append(
-            _draw_panel(
-                plane, shown, plane.extract(oriented_labels), window, label_set
-            )
-        )
+        row.append(panel)
     picture = Image.fromarray(np.concatenate(row, axis=1))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=_QUALITY, method=_EFFORT)
@@ -80,17 +142,31 @@ def _draw_panel(
     label_set: LabelSet,
 ) -> Picture:
     """Draw one plane, ``HEIGHT`` pixels high, with black at its sides or above and below."""
+    grey = _draw_grey(plane, image, window)
+    rows, columns = grey.shape[:2]
+    resized_labels = _resize_labels(labels, rows, columns)
+    return _centre(_overlay(grey, resized_labels, label_set))
+
+
+def _draw_grey(
+    plane: Plane, image: Array, window: tuple[float, float]
+) -> Picture:
+    """Draw the intensities of one plane as large as its panel takes them."""
     width, height = plane.size
     scale = min(HEIGHT / height, _WIDEST / width)
     columns = max(1, round(width * scale))
     rows = max(1, round(height * scale))
     grey = Image.fromarray(_apply_window(image, window))
     resized = grey.resize((columns, rows), Image.Resampling.BILINEAR)
-    resized_labels = _resize_labels(labels, rows, columns)
+    return np.asarray(resized)
+
+
+def _centre(image: Picture) -> Picture:
+    """Put black above and below what is not ``HEIGHT`` pixels high."""
+    rows, columns = image.shape[:2]
     panel = np.zeros((HEIGHT, columns, 3), np.uint8)
     top = (HEIGHT - rows) // 2
-    bottom = top + rows
-    panel[top:bottom] = _overlay(np.asarray(resized), resized_labels, label_set)
+    panel[top : top + rows] = image
     return panel
 
 
@@ -113,9 +189,7 @@ def _apply_window(image: Array, window: tuple[float, float]) -> Picture:
 
 def _overlay(grey: Picture, labels: Array, label_set: LabelSet) -> Picture:
     """Lay the labels' colours over an image: filled faintly, their outlines full."""
-    image = grey
-    if grey.ndim == 2:
-        image = np.repeat(grey[..., None], 3, axis=2)
+    image = _to_colours(grey)
     colours = np.zeros((label_set.classes, 3), np.float32)
     for label in label_set:
         colours[label.index] = label.colour
@@ -127,6 +201,12 @@ def _overlay(grey: Picture, labels: Array, label_set: LabelSet) -> Picture:
     mixed = image * (1 - opacity) + colours[known] * opacity
     picture: Picture = mixed.astype(np.uint8)
     return picture
+
+
+def _to_colours(grey: Picture) -> Picture:
+    if grey.ndim == 2:
+        return np.repeat(grey[..., None], 3, axis=2)
+    return grey
 
 
 def _find_outline(labels: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

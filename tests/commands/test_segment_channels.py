@@ -15,6 +15,7 @@ from support.studies import a_series
 
 from medseg.commands.evaluate import evaluate
 from medseg.commands.segment import Batch, segment
+from medseg.errors import ScanError
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, stack_channels
 from medseg.io.adapters import as_volume
@@ -176,3 +177,24 @@ def test_results_pair_with_the_references_of_the_tree(
     evaluation = evaluate(tmp_path / "out", tree)
     assert evaluation.faults == ()
     assert len(evaluation.cases) == 2
+
+
+def test_a_case_folder_is_a_scan_in_python_too(
+    untrained_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    segmenter = Segmenter(untrained_bundle(**channels("FLAIR", "T1w")), "cpu")
+    write(tmp_path / "p1", "p1_t1", "p1_flair", "p1_t2")
+    write(tmp_path / "p2", "p2_t1", "p3_t1", "p3_flair")
+    files = [tmp_path / f"p1/p1_{role}.nii.gz" for role in ("flair", "t1")]
+    expected = segmenter.segment(files).labels
+    whole = segmenter.segment(tmp_path / "p1")
+    assert np.array_equal(whole.labels, expected)
+    named = segmenter.segment({"t1": files[1], "flair": files[0], "t2": files})
+    assert np.array_equal(named.labels, expected)
+    assert any("the others are not used" in each for each in named.warnings)
+    with pytest.raises(ScanError, match="no image of the channel FLAIR"):
+        segmenter.segment(tmp_path / "p2")
+    with pytest.raises(ScanError, match=r"found: T1w\); give one image under"):
+        segmenter.segment({"t1": files[1], "x": files[0]})
+    with pytest.raises(ScanError, match="with one file per channel that ends"):
+        segmenter.segment(files[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from support.label_maps import TWO, phantom, save
 
 from medseg.commands.evaluate import evaluate
 from medseg.evaluation.results import COLUMNS
+from medseg.inference.ledger import Entry, QualityEntry
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_the_page_shows_names_as_text(folders, tmp_path):
         )
     evaluate(predictions, references, tmp_path / "out", labels=TWO)
     page = (tmp_path / "out" / "evaluation.html").read_text()
-    assert "<img" not in page
+    assert "<img src=x" not in page
     assert "&lt;img" in page
     assert "script-src" not in page
     assert "default-src 'none'" in page
@@ -172,3 +175,69 @@ def test_what_may_name_a_patient_is_in_no_file(
     assert "mueller" not in json.dumps(summary["faults"])
     for file in (tmp_path / "out").iterdir():
         assert str(tmp_path) not in file.read_text()
+
+
+def test_the_page_shows_plots_worst_cases_and_what_n_is(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    evaluate(*folders, tmp_path / "out", labels=TWO)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    for said in (
+        "HD95, mm",
+        "NSD at 1 mm",
+        "Volume error, ml",
+        "mean <wbr>over <wbr>labels",
+        "n is the number of cases",
+        "No case was left out.",
+        "Bland–Altman",
+        "Worst cases",
+    ):
+        assert said in page
+    assert "hd95" not in page
+    # Of three cases one is perfect, and has no picture among the worst.
+    assert page.count("<img ") == page.count("data:image/webp;base64,") == 2
+    assert page.count('class="box"') == 6
+    for link in re.findall(r'href="([^"]*)"', page):
+        assert (tmp_path / "out" / link).is_file()
+
+
+def test_the_scan_lies_below_the_outlines_where_the_data_set_has_it(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    predictions, references = folders
+    data = tmp_path / "data"
+    shutil.copytree(references, data / "labelsTr")
+    evaluate(predictions, data / "labelsTr", tmp_path / "without", labels=TWO)
+    for name in "abc":
+        save(data / "imagesTr" / f"{name}_0000.nii.gz", 50 * phantom(2))
+    evaluate(predictions, data / "labelsTr", tmp_path / "with", labels=TWO)
+    bare, full = (
+        (tmp_path / folder / "evaluation.html").read_text()
+        for folder in ("without", "with")
+    )
+    assert "outlines stand alone" in bare
+    assert "outlines stand alone" not in full
+    pattern = r"base64,([^\"]*)"
+    assert re.findall(pattern, bare) != re.findall(pattern, full)
+
+
+def test_what_was_flagged_when_it_was_segmented_is_told_with_the_scores(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    quality = QualityEntry(
+        expected_dice=0.9,
+        lower_bound=0.8,
+        is_calibrated=True,
+        review=True,
+        reasons=("liver has 2 ml",),
+    )
+    entry = Entry(
+        scan="b", state="done", files={"b.nii.gz": "0"}, quality=quality
+    )
+    ledger = folders[0] / "ledger.jsonl"
+    ledger.write_text(entry.model_dump_json() + "\n")
+    found = evaluate(*folders, tmp_path / "out", labels=TWO)
+    assert found.flags == {"b": ("liver has 2 ml",)}
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "liver has 2 ml" in page
+    assert page.count("<td>review</td>") == 2

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 LOCK = ".lock"
 """The file of a folder that is locked while somebody writes into the folder."""
+
+_PATIENCE_SECONDS = 60.0
 
 
 class LockedError(Exception):
@@ -48,6 +51,30 @@ def lock_folder(folder: Path) -> contextlib.ExitStack:
         if isinstance(lock, SoftFileLock):
             raise _make_no_lock_error()
         return stack.pop_all()
+
+
+@contextlib.contextmanager
+def hold_lock(file: Path) -> Iterator[None]:
+    """Wait until no other process changes a file, and keep them waiting meanwhile.
+
+    Args:
+        file: The file; a hidden ``.NAME.lock`` beside it is made if needed, and stays.
+
+    Raises:
+        LockedError: If another process does not let go of it for a minute.
+        OSError: If the lock cannot be written or its disk knows no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}{LOCK}")
+    try:
+        with FileLock(beside, timeout=_PATIENCE_SECONDS, thread_local=False):
+            yield
+    except Timeout as error:
+        raise LockedError from error
+    except NotImplementedError as error:
+        raise _make_no_lock_error() from error
 
 
 def _make_no_lock_error() -> OSError:

@@ -1,0 +1,64 @@
+"""The private table of sources holds what cells of a spreadsheet must not compute."""
+
+from __future__ import annotations
+
+import csv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from medseg.datasets.cases import Scan
+from medseg.errors import OutputError
+from medseg.inference.sources_table import COLUMNS, SourcesTable
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as text:
+        return list(csv.DictReader(text))
+
+
+def test_no_cell_is_a_formula_and_rows_survive_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "sources.csv"
+    path.write_text(",".join(COLUMNS) + '\n=1+1,@a,0, =x ,"a\nb",-2\n')
+    for name in ("one", "two"):
+        table = SourcesTable(path, tmp_path / "out")
+        table.check()
+        table.enter(
+            [Scan(name, ((tmp_path / "a.nii",), (tmp_path / "b.nii",)))]
+        )
+    *others, kept = [tuple(row.values()) for row in rows(path)]
+    assert kept == ("'=1+1", "'@a", "0", " =x ", "a\nb", "'-2")
+    assert [row[1:3] for row in others] == [
+        *(("one", "0"), ("one", "1"), ("two", "0"), ("two", "1"))
+    ]
+
+
+def test_fewer_channels_leave_no_row_of_the_former_ones(tmp_path: Path) -> None:
+    table = SourcesTable(tmp_path / "s.csv", tmp_path / "out")
+    both = ((tmp_path / "a.nii",), (tmp_path / "b.nii",))
+    table.enter([Scan("x", both)])
+    table.enter([Scan("x", both[:1])])
+    assert len(rows(table.path)) == 1
+
+
+def test_calls_at_the_same_time_lose_no_row(tmp_path: Path) -> None:
+    def enter(number: int) -> None:
+        table = SourcesTable(tmp_path / "s.csv", tmp_path / f"out{number % 3}")
+        table.enter([Scan(f"x{number}", ((tmp_path / "a.nii",),))])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(12)))
+    assert len(rows(tmp_path / "s.csv")) == 12
+
+
+def test_a_damaged_table_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    for content in (b"", b"\xff", ",".join(COLUMNS).encode() + b"\na,b\n"):
+        path.write_bytes(content)
+        with pytest.raises(OutputError, match="or is damaged"):
+            SourcesTable(path, tmp_path / "out").check()
+        assert path.read_bytes() == content
