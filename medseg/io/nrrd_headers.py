@@ -205,8 +205,7 @@ def _read_geometry(
         )
     affine = np.eye(4)
     affine[:3, :3] = np.array(spatial).T
-    origin = fields.text("space origin", "(0,0,0)").strip("()")
-    affine[:3, 3] = fields.numbers(origin, 3)
+    affine[:3, 3] = _read_origin(fields)
     channel_axis = vectors.index(None) if None in vectors else None
     space = fields.text("space")
     is_said = has_directions and space in _SPACES
@@ -215,6 +214,18 @@ def _read_geometry(
     ras = np.diag([*signs, 1.0]) @ affine
     in_mm, unit_doubts = fields.to_mm(ras, _read_unit(fields))
     return in_mm, channel_axis, (*warnings, *unit_doubts)
+
+
+def _read_origin(fields: Fields) -> Sequence[float]:
+    text = fields.text("space origin", "(0,0,0)")
+    # Three bare numbers are of another field, such as the sizes.
+    if not re.fullmatch(r"\([^()]*\)", text):
+        raise GeometryError(
+            "the space origin is no vector in parentheses, so where it lies in the patient is not "
+            "certain; write it as (x,y,z)",
+            source=fields.path,
+        )
+    return fields.numbers(text[1:-1], 3)
 
 
 def _find_doubts(fields: Fields, is_said: bool) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import pytest
 import torch
 from support.bundles import write_json
 from support.trainings import (
-    CPU_KINDS,
     Zygote,
     checkpoint,
     same,
-    start_zygote,
     weights,
 )
 
@@ -59,15 +56,8 @@ FLAT = {
 }
 
 
-@pytest.fixture(scope="module", params=CPU_KINDS)
-def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
-    """One process for all training runs of this file, on each kind of CPU that this one can be."""
-    with start_zygote(computes_bf16=request.param) as started:
-        yield started
-
-
 @pytest.fixture(scope="module")
-def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all runs are, with their data."""
     home = tmp_path_factory.mktemp("refine")
     write_dataset(home / "data", 10, shape=(24, 20, 16), spacing=9.0)
@@ -104,6 +94,7 @@ def unbroken(home: Path, zygote: Zygote) -> Path:
     return home / "unbroken"
 
 
+@pytest.mark.slow
 def test_a_run_leaves_refiner_critic_snapshots_and_the_verdict(
     unbroken: Path,
 ) -> None:

@@ -5,30 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.trainings import (
-    CPU_KINDS,
     Zygote,
     checkpoint,
     same,
-    start_zygote,
     weights,
 )
 
 from medseg.testing import write_dataset
 
 STEPS = 60
-
-
-@pytest.fixture(scope="module", params=CPU_KINDS)
-def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
-    """One process for all training runs of this file, on each kind of CPU that this one can be."""
-    with start_zygote(computes_bf16=request.param) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +102,7 @@ def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
     assert one["validations"] == other["validations"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_saves_its_step_first(
     zygote: Zygote, arguments: dict[str, object], unbroken: Path, home: Path
 ) -> None:

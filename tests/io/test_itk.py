@@ -225,6 +225,8 @@ def test_forged_headers_are_refused(tmp_path, old, new):
         ("(0,2,0)", "(0,nan,0)"),
         ("(0,2,0)", "(0,0,0)"),
         ("space origin: (5,6,7)", "space origin: (5,6,1e300)"),
+        ("space origin: (5,6,7)", "space origin: 5 6 7"),
+        ("space origin: (5,6,7)", "space origin: (5,6,7) (8,9,10)"),
         ("type: uint16", "type: block"),
         ("endian: little\n", ""),
         ("encoding: raw", "encoding: bzip2"),

@@ -165,6 +165,15 @@ def test_a_written_user_is_read_again_and_no_password_is_in_the_file(
     assert not Users(users).check_password("anna", PASSWORD)
 
 
+@pytest.mark.usefixtures("full_cost")
+def test_a_password_costs_whoever_guesses_it() -> None:
+    secret = hash_password(PASSWORD)
+    assert secret.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert Users({"anna": User("anna", secret)}).check_password(
+        "anna", PASSWORD
+    )
+
+
 @pytest.mark.parametrize("name", ["", "an na", "anna:", "#anna", "a\nb"])
 def test_a_name_that_the_file_cannot_hold_is_refused(
     tmp_path: Path, name: str

@@ -62,6 +62,7 @@ PUBLIC = [
     "Segmenter",
     "ShownQuality",
     "Statistic",
+    "TrainingCost",
     "TrainingError",
     "Volume",
     "VolumeLike",

@@ -13,7 +13,11 @@ import signal
 import sys
 import traceback
 
+import mlflow.pyfunc
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - once here, not in each child
 import torch
+from mlflow.utils import requirements_utils
 
 from medseg.commands.train import train
 from medseg.events import Event
@@ -40,6 +44,8 @@ def _run(arguments: dict) -> int:
     return 0
 
 
+# What MLflow asks about the installed packages, once for all children.
+requirements_utils._init_packages_to_modules_map()
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
