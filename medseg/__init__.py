@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
-    from medseg.commands.plan import Plan, plan
+    from medseg.commands.plan import plan
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         Fingerprint,
         LabelStatistics,
     )
+    from medseg.planning.training_cost import TrainingCost
     from medseg.quality.estimates import (
         Agreement,
         LabelQuality,
@@ -104,7 +105,7 @@ _HOMES = {
     "MissingExtraError": "medseg.errors",
     "OutputError": "medseg.errors",
     "Padding": "medseg.padding",
-    "Plan": "medseg.commands.plan",
+    "Plan": "medseg.planning.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
     "QualityEntry": "medseg.inference.ledger",
@@ -114,6 +115,7 @@ _HOMES = {
     "Segmenter": "medseg.inference.segmenter",
     "ShownQuality": "medseg.quality.estimates",
     "Statistic": "medseg.metrics.statistics",
+    "TrainingCost": "medseg.planning.training_cost",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
     "VolumeLike": "medseg.io.adapters",
@@ -181,6 +183,7 @@ __all__ = [
     "Segmenter",
     "ShownQuality",
     "Statistic",
+    "TrainingCost",
     "TrainingError",
     "Volume",
     "VolumeLike",

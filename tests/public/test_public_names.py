@@ -60,6 +60,7 @@ PUBLIC = [
     "Segmenter",
     "ShownQuality",
     "Statistic",
+    "TrainingCost",
     "TrainingError",
     "Volume",
     "VolumeLike",
