@@ -20,6 +20,7 @@ from medseg.preprocessing.transforms import (
     build_chain,
     choose_selection,
     preprocessing_steps,
+    turning_steps,
 )
 from medseg.volume import Affine, Array, Volume
 
@@ -35,7 +36,8 @@ class Preprocessing:
 
     Attributes:
         chain: The MONAI transforms. Where they are not exactly the bundle's, or know nothing of
-            a scan's padding, what is done to scans that are segmented is done instead.
+            padding or of the affine of turned axes, what is done to scans that are segmented is
+            done instead.
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
@@ -43,7 +45,8 @@ class Preprocessing:
         steps = preprocessing_steps(spec, keys)
         self.chain = build_chain(steps)
         self._prep = spec.preprocessing
-        self._is_stock = not find_departures(spec)
+        is_turned = bool(turning_steps(self._prep, keys))
+        self._is_stock = not (is_turned or find_departures(spec))
         self._make_input = NetworkInput(spec)
         crops = choose_selection(self._prep) is not None
         self._looks_at_padding = crops or self._make_input.takes_statistics
