@@ -13,7 +13,6 @@ from medseg.preprocessing.departures import find_departures
 from medseg.preprocessing.foreground import build_empty_scan_error
 from medseg.preprocessing.grid import compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import (
     IMAGE,
@@ -49,6 +48,8 @@ class Preprocessing:
         is_turned = bool(turning_steps(self._prep, keys))
         self._is_stock = not (is_turned or find_departures(spec))
         self._make_input = NetworkInput(spec)
+        crops = choose_selection(self._prep) is not None
+        self._looks_at_padding = crops or self._make_input.takes_statistics
 
     def __call__(self, volume: Volume, label: Array | None = None) -> Example:
         """Bring a scan (and its label map) onto the network's grid.
@@ -64,10 +65,12 @@ class Preprocessing:
             ScanError: If the scan cannot be brought onto the grid, or has no voxel that the bundle
                 looks at.
         """
-        volume = lower_padding(volume, self._prep.crop_above)
-        has_padding = volume.padding and self._make_input.takes_statistics
+        is_stock = self._is_stock
+        if volume.padding:
+            # MONAI would take statistics of it, and for a part of the body.
+            is_stock = is_stock and not self._looks_at_padding
         try:
-            if self._is_stock and not has_padding:
+            if is_stock:
                 return self._run_chain(volume, label)
             return self._place(volume, label)
         except (MemoryError, RuntimeError, ValueError) as error:

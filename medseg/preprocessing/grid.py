@@ -79,7 +79,10 @@ def compute_network_grid(
     orientation = _find_orientation(volume, prep)
     reorientation = nib.orientations.inv_ornt_aff(orientation, volume.shape)
     reoriented = _reorient(volume.array, orientation)
-    box = find_box(reoriented, prep, volume)
+    is_padding = None
+    if volume.padding:
+        is_padding = _reorient(volume.padding.get_mask(), orientation)
+    box = find_box(reoriented, prep, volume, is_padding)
     corner = [part.start for part in box]
     i, j, k = (part.stop - part.start for part in box)
     affine = volume.affine @ reorientation @ _translation(corner)
