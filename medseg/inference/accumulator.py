@@ -57,6 +57,9 @@ class Accumulator:
         self._windows = windows
         self._window_weights = windows.weights(device)
         self._labelled = labelled
+        # nnU-Net adds up in half precision. At a scan's corners, where weights are smallest, its
+        # rounding decides labels.
+        self._in_half = windows.weighting == "nnunet"
         self.first = 0
         self.sums = torch.zeros(classes, x, y, planes, device=device)
         self.weights = torch.zeros(x, y, planes, device=device)
@@ -83,8 +86,14 @@ class Accumulator:
         weights = self._window_weights[in_window]
         inside = scores[(_EVERY, *in_window)]
         inside = inside.to(self.sums.device).float()
-        self.sums[_EVERY, x, y, planes].addcmul_(inside, weights)
-        self.weights[x, y, planes].add_(weights)
+        sums = self.sums[_EVERY, x, y, planes]
+        total = self.weights[x, y, planes]
+        if self._in_half:
+            sums.copy_(torch.addcmul(sums, inside, weights).half())
+            total.copy_((total + weights).half())
+        else:
+            sums.addcmul_(inside, weights)
+            total.add_(weights)
 
     def drop_before(self, plane: int) -> None:
         """Forget the planes before ``plane`` and make room for as many new ones."""
