@@ -149,12 +149,12 @@ def slide(
             total = np.zeros((len(scores), *padded.shape[1:]), np.float16)
         total[(slice(None), *at)] += scores
         count[at] += weights
-    total = total.astype(float)
+    total = (total / count).astype(float)
     inside = tuple(
         slice(before, before + n)
         for (before, _), n in zip(pads, image.shape[1:], strict=True)
     )
-    return (total / count)[(slice(None), *inside)]
+    return total[(slice(None), *inside)]
 
 
 def segment(
@@ -170,6 +170,7 @@ def segment(
     scores = slide(image, size, network)
     shape = [part.stop - part.start for part in box]
     scores = resample(scores, shape, target, spacing, 1)
+    scores = scores.astype(np.float16).astype(float)
     ordered = np.sort(scores, axis=0)
     labels = np.zeros(data.shape[1:], np.int64)
     labels[box] = scores.argmax(axis=0)
