@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medseg._support import former_modules
 
 if TYPE_CHECKING:
+    from medseg._support.log_file import LogFile
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
         BundleError,
+        BusyError,
         CheckpointError,
         DatasetError,
         DownloadError,
@@ -73,6 +75,7 @@ _HOMES = {
     "Batch": "medseg.commands.segment",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
+    "BusyError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
     "CaseFingerprint": "medseg.planning.fingerprint",
     "CaseMeasures": "medseg.datasets.measures",
@@ -99,6 +102,7 @@ _HOMES = {
     "LabelStatistics": "medseg.planning.fingerprint",
     "LesionCounts": "medseg.metrics.lesions",
     "Listener": "medseg.events",
+    "LogFile": "medseg._support.log_file",
     "MaskQuality": "medseg.quality.estimates",
     "MaskReview": "medseg.evaluation.mask_review",
     "MedsegError": "medseg.errors",
@@ -142,6 +146,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BundleSpec",
+    "BusyError",
     "CaseFingerprint",
     "CaseMeasures",
     "CaseScores",
@@ -167,6 +172,7 @@ __all__ = [
     "LabelStatistics",
     "LesionCounts",
     "Listener",
+    "LogFile",
     "MaskQuality",
     "MaskReview",
     "MedsegError",
