@@ -154,6 +154,6 @@ def _as_model(folder: Path) -> TrainedModel | None:
 
 
 def _list_choices(models: Sequence[TrainedModel], folder: Path) -> str:
-    names = [str(model.folder.relative_to(folder)) for model in models]
+    names = [model.folder.relative_to(folder).as_posix() for model in models]
     shown = ", ".join(names[:_MOST_LISTED])
     return f"{shown}, …" if len(names) > _MOST_LISTED else shown

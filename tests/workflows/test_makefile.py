@@ -1,0 +1,39 @@
+"""What ``make`` does first is said and seen."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def list_commands(target: str, venv: Path) -> list[str]:
+    done = subprocess.run(
+        ["make", "--dry-run", target, f"VENV={venv}"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_the_demo_says_what_it_installs_and_lets_pip_show_how_far_it_is(
+    tmp_path: Path,
+) -> None:
+    commands = list_commands("demo", tmp_path / "venv")
+    said = "\n".join(line for line in commands if line.startswith("echo"))
+    for word in ("PyTorch", "GB", "minutes", "without a GPU"):
+        assert word in said
+    installs = [line for line in commands if "pip install" in line]
+    assert len(installs) == 1
+    assert "--quiet" not in installs[0]
+    assert "dev" not in installs[0]
+    check = next(line for line in commands if "pip check" in line)
+    assert commands.index(installs[0]) < commands.index(check)
+    assert "medseg demo" in commands[-1]
