@@ -40,7 +40,7 @@ call("segment", run, data / "imagesTr", folder / "results")
 call("segment", run, data / "imagesTr", folder / "results", "--mirror")
 call("segment", run, folder / "series", folder / "from_dicom", "--format", "dicom-seg")
 call("evaluate", folder / "results", data / "labelsTr", "--out", folder / "scores")
-call("plan", data, "--out", folder / "planned" / "bundle.json")
+call("plan", data, "--budget", "1m", "--out", folder / "planned" / "bundle.json")
 call("export", run, folder / "monai", "--to", "monai")
 """
 )
