@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medseg._support import former_modules
 
 if TYPE_CHECKING:
+    from medseg._support.log_file import LogFile
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
-    from medseg.commands.plan import Plan, plan
+    from medseg.commands.plan import plan
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
     from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
         BundleError,
+        BusyError,
         CheckpointError,
         DatasetError,
         DownloadError,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
         Fingerprint,
         LabelStatistics,
     )
+    from medseg.planning.training_cost import TrainingCost
     from medseg.quality.estimates import (
         Agreement,
         LabelQuality,
@@ -72,6 +75,7 @@ _HOMES = {
     "Batch": "medseg.commands.segment",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
+    "BusyError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
     "CaseFingerprint": "medseg.planning.fingerprint",
     "CaseMeasures": "medseg.datasets.measures",
@@ -98,13 +102,14 @@ _HOMES = {
     "LabelStatistics": "medseg.planning.fingerprint",
     "LesionCounts": "medseg.metrics.lesions",
     "Listener": "medseg.events",
+    "LogFile": "medseg._support.log_file",
     "MaskQuality": "medseg.quality.estimates",
     "MaskReview": "medseg.evaluation.mask_review",
     "MedsegError": "medseg.errors",
     "MissingExtraError": "medseg.errors",
     "OutputError": "medseg.errors",
     "Padding": "medseg.padding",
-    "Plan": "medseg.commands.plan",
+    "Plan": "medseg.planning.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
     "QualityEntry": "medseg.inference.ledger",
@@ -114,6 +119,7 @@ _HOMES = {
     "Segmenter": "medseg.inference.segmenter",
     "ShownQuality": "medseg.quality.estimates",
     "Statistic": "medseg.metrics.statistics",
+    "TrainingCost": "medseg.planning.training_cost",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
     "VolumeLike": "medseg.io.adapters",
@@ -140,6 +146,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BundleSpec",
+    "BusyError",
     "CaseFingerprint",
     "CaseMeasures",
     "CaseScores",
@@ -165,6 +172,7 @@ __all__ = [
     "LabelStatistics",
     "LesionCounts",
     "Listener",
+    "LogFile",
     "MaskQuality",
     "MaskReview",
     "MedsegError",
@@ -181,6 +189,7 @@ __all__ = [
     "Segmenter",
     "ShownQuality",
     "Statistic",
+    "TrainingCost",
     "TrainingError",
     "Volume",
     "VolumeLike",

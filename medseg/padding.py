@@ -81,18 +81,6 @@ class Padding:
         masks = [self.get_channel(number) for number in range(self.shape[0])]
         return np.stack(masks)
 
-    def lower(self, image: Array, highest: float) -> None:
-        """Bring padding above a value down to it, in place.
-
-        Args:
-            image: Shape ``(channels, i, j, k)``.
-            highest: The value.
-        """
-        for channel, k in self._packed:
-            slab = image[channel, :, :, k]
-            is_above = slab > highest
-            slab[is_above & self.get(k, channel)] = highest
-
     def mark(self, image: Array) -> Array:
         """Return an image of shape ``(channels, i, j, k)`` whose padding is NaN."""
         return np.where(self.get_mask(), np.float32(np.nan), image)

@@ -119,15 +119,6 @@ def test_numbers_that_are_none_join_what_is_padding_already() -> None:
     assert np.array_equal(padding.get_mask(), expected)
 
 
-def test_only_padding_is_lowered() -> None:
-    is_padding = a_mask()
-    scan = a_volume(is_padding)
-    assert scan.padding is not None
-    expected = np.where(is_padding, np.minimum(scan.array, 17), scan.array)
-    scan.padding.lower(scan.array, 17)
-    assert np.array_equal(scan.array, expected)
-
-
 @given(
     st.lists(
         st.floats(width=32, allow_nan=True, allow_infinity=True),

@@ -6,12 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-_VARIABLES = (
+VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
 )
+"""What libraries read, when they are loaded, to know how many threads to take."""
 
 
 def announce_threads(count: int | None) -> None:
@@ -21,7 +22,7 @@ def announce_threads(count: int | None) -> None:
     inherit it.
     """
     if count is not None:
-        os.environ.update(dict.fromkeys(_VARIABLES, str(count)))
+        os.environ.update(dict.fromkeys(VARIABLES, str(count)))
 
 
 @contextlib.contextmanager

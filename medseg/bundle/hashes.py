@@ -18,6 +18,7 @@ _LATER_DATA_FIELDS = (
     "labels",
     "columns",
     "split_4d",
+    "splits",
     "background",
     "colour_coded",
     "made_up",

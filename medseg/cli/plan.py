@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.commands.plan import Plan
+    from medseg.planning.plan import Plan
 
 
 def plan(
@@ -70,6 +70,14 @@ def plan(
         ),
     ] = None,
     split_4d: Split4D = "",
+    splits: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which cases are held out: nnU-Net's splits_final.json, a CSV with name and fold "
+            "or split, or val.txt beside train.txt. Default: the data set's own split, if any.",
+        ),
+    ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -181,7 +189,7 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            has_options = any((*others, *of_data, split_4d))
+            has_options = any((*others, *of_data, split_4d, splits))
             _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
@@ -196,6 +204,7 @@ def plan(
             labels=label_pattern,
             columns=columns,
             split_4d=split_4d,
+            splits=splits,
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,

@@ -28,11 +28,12 @@ from medseg.bundle.spec import AgreementSpec, BundleSpec
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.events import Listener, Progress, notify
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.onnx import require_onnx, write_onnx
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
@@ -111,6 +112,27 @@ def export(
         ...
         medseg.errors.MedsegError: --to takes monai, onnx, openvino; got 'paper'
     """
+    loaded = _load(bundle, to, scans)
+    target = None if out is None else Path(out)
+    if target is not None and target.resolve() == loaded.folder:
+        target = None
+    if to == "openvino":
+        return _export_to_openvino(loaded, target, scans, listeners)
+    if target is None:
+        raise OutputError(
+            f"--to {to} needs a folder to write to, other than the bundle's own"
+        )
+    _require_empty(target)
+    if to == "monai":
+        _say_departures(loaded.spec, listeners)
+    write = _WRITERS[to]
+    with atomic_folder(target) as folder:
+        write(loaded, folder)
+    return Export(target)
+
+
+def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
+    """Load a bundle that can be exported as asked."""
     if to not in KINDS:
         raise MedsegError(f"--to takes {', '.join(KINDS)}; got '{to}'")
     if scans is not None and to != "openvino":
@@ -123,20 +145,12 @@ def export(
             "the bundle has no weights; train it first: medseg train BUNDLE",
             source=loaded.folder,
         )
-    target = None if out is None else Path(out)
-    if target is not None and target.resolve() == loaded.folder:
-        target = None
-    if to == "openvino":
-        return _export_to_openvino(loaded, target, scans, listeners)
-    if target is None:
-        raise OutputError(
-            f"--to {to} needs a folder to write to, other than the bundle's own"
-        )
-    _require_empty(target)
-    write = _WRITERS[to]
-    with atomic_folder(target) as folder:
-        write(loaded, folder)
-    return Export(target)
+    return loaded
+
+
+def _say_departures(spec: BundleSpec, listeners: Sequence[Listener]) -> None:
+    for departure in list_departures(spec):
+        notify(listeners, Notice(f"stock MONAI differs: {departure}"))
 
 
 def _require_empty(folder: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from medseg.errors import (
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import Selection
 from medseg.layouts.cases_csv import parse_columns
+from medseg.layouts.splits import relate_split
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.planning import (
@@ -36,59 +36,12 @@ from medseg.planning import (
     draft_converted,
     inspect_dataset,
     is_nnunet_plans,
-    list_choices,
     make_constraints,
     parse_channel,
     parse_label_requests,
 )
-from medseg.planning.training_cost import TrainingCost, measure_training
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A bundle and what it was made from.
-
-    Attributes:
-        file: Where it was written.
-        spec: The bundle; its ``notes`` say why.
-        fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
-        recognised: What the data set was taken for, and why; empty if plans were converted.
-        cost: What training takes here, where it was measured.
-
-    Examples:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from medseg import Plan, plan
-        >>> from medseg.testing import write_dataset
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
-        >>> planned: Plan = plan(data, folder / "bundle.json", device="cpu")
-        >>> planned.spec.preprocessing.spacing_mm
-        (9.0, 9.0, 9.0)
-        >>> reasons = {field: reason for field, value, reason in planned.rows()}
-        >>> reasons["preprocessing.spacing_mm"]
-        'Every scan has 9 × 9 × 9 mm'
-    """
-
-    file: Path
-    spec: BundleSpec
-    fingerprint: Fingerprint
-    recognised: tuple[str, ...] = ()
-    cost: TrainingCost | None = None
-
-    @property
-    def survey(self) -> Fingerprint:
-        """What ``fingerprint`` was called in 0.1.0."""
-        warnings.warn(
-            "Plan.survey is now Plan.fingerprint; the old name will be removed in the next release",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return self.fingerprint
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Return field, value and reason of every choice."""
-        return list_choices(self.spec)
+from medseg.planning.plan import Plan
+from medseg.planning.training_cost import measure_training
 
 
 def plan(
@@ -101,6 +54,7 @@ def plan(
     labels: str | None = None,
     columns: str | None = None,
     split_4d: str = "",
+    splits: str | Path | None = None,
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -126,6 +80,9 @@ def plan(
         labels: The pattern of the label files, such as ``truth/*_manual.nii.gz``.
         columns: Of a CSV whose columns have other names: ``image=scan,label=seg``.
         split_4d: As for ``medseg.segment``; the bundle keeps it.
+        splits: A file that says which cases are held out: nnU-Net's ``splits_final.json``, a CSV
+            with ``name`` and ``fold`` or ``split``, or ``val.txt`` beside ``train.txt``. What lies
+            in the data set, or where nnU-Net keeps it, is found by itself.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step in GB; unless given, what the device has, within
             reason.
@@ -170,6 +127,7 @@ def plan(
         labels=labels,
         columns=columns,
         split_4d=split_4d,
+        splits=splits,
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
@@ -192,6 +150,7 @@ def plan_bundles(
     labels: str | None = None,
     columns: str | None = None,
     split_4d: str = "",
+    splits: str | Path | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
@@ -212,6 +171,7 @@ def plan_bundles(
         labels: The pattern of label files.
         columns: Of a CSV with columns of other names.
         split_4d: How DICOM series are split that no header splits.
+        splits: The file that says which cases are held out.
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
@@ -247,31 +207,25 @@ def plan_bundles(
     requests = parse_label_requests(label_values)
     wishes = LabelWishes(tuple(requests), stray_voxels)
     if is_nnunet_plans(root):
-        if any((channels, images, labels, columns, split_4d, wishes)):
-            raise MedsegError(
-                "--channel, --images, --labels, --columns, --split-4d and --leave-out-stray go "
-                "with data; nnU-Net's plans go with imagesTr/ and labelsTr/, whose dataset.json "
-                "names channels and labels"
-            )
+        of_data = (channels, images, labels, columns, split_4d, splits, wishes)
         raw = Path(data) if data else None
-        return [
-            _convert(root, file, raw, each, listeners)
-            for file, each in by_file.items()
-        ]
+        return _convert_all(root, by_file, raw, listeners, any(of_data))
     if data is not None:
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
     requested = _parse_request(channels, images, labels, columns)
-    requested = replace(requested, split_4d=split_4d)
+    kept = relate_split(Path(splits), root) if splits else ""
+    requested = replace(requested, split_4d=split_4d, splits=kept)
     inspected = inspect_dataset(root, requested, listeners, wishes)
     plans = _draft_plans(inspected, by_file, training_device)
     if not measure:
         return plans
-    return [
-        _add_cost(planned, root, training_device, listeners)
-        for planned in plans
-    ]
+    measured = []
+    for planned in plans:
+        with_cost = _add_cost(planned, root, training_device, listeners)
+        measured.append(with_cost)
+    return measured
 
 
 def _add_cost(
@@ -355,6 +309,31 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
             )
         if dims not in (None, 2, 3):
             raise MedsegError(f"--dims takes 2 or 3; got {dims}")
+
+
+def _convert_all(
+    plans_file: Path,
+    by_file: Mapping[Path, Constraints],
+    data: Path | None,
+    listeners: Sequence[Listener],
+    has_options: bool,
+) -> list[Plan]:
+    """Convert nnU-Net's plans into each bundle.
+
+    Raises:
+        MedsegError: If options were given that go with data.
+    """
+    if has_options:
+        raise MedsegError(
+            "--channel, --images, --labels, --columns, --split-4d, --splits and "
+            "--leave-out-stray go with data; nnU-Net's plans go with imagesTr/ and labelsTr/, "
+            "whose dataset.json names channels and labels"
+        )
+    plans = []
+    for file, constraints in by_file.items():
+        planned = _convert(plans_file, file, data, constraints, listeners)
+        plans.append(planned)
+    return plans
 
 
 def _convert(

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from medseg.bundle.spec import BundleSpec
-from medseg.commands.plan import Plan
+from medseg.planning.plan import Plan
 from medseg.planning.training_cost import TrainingCost
 
 

@@ -198,6 +198,7 @@ def make_selection(spec: BundleSpec, trust_values: bool = False) -> Selection:
         label_pattern=spec.data.labels or "",
         columns=spec.data.columns,
         split_4d=spec.data.split_4d or "",
+        splits=spec.data.splits or "",
     )
 
 

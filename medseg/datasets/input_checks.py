@@ -36,7 +36,7 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
 from medseg.io.formats import MAX_VOXELS
 from medseg.names import has_image_suffix
-from medseg.plots.planes import DisplayOrientation
+from medseg.preprocessing.grid import find_spacing_of_axes
 from medseg.volume import Array, Volume
 
 MOST_TIMES_OFF = 10.0
@@ -276,15 +276,15 @@ class _Spacings:
 
 
 def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    view = DisplayOrientation.from_grid(volume.affine, volume.shape)
-    spacings = _compare_spacings(view.spacing, spec)
+    spacing = find_spacing_of_axes(volume, spec.preprocessing)
+    spacings = _compare_spacings(spacing, spec)
     if not spacings.ratios:
         return
     if min(spacings.ratios) > MOST_TIMES_OFF:
         raise GeometryError(
             f"has {spacings}: more than {MOST_TIMES_OFF:g} times off; {_CHECK_UNITS}"
         )
-    resampled = math.prod(view.shape) * spacings.growth
+    resampled = math.prod(volume.shape) * spacings.growth
     if resampled > MAX_VOXELS:
         raise GeometryError(
             f"has {spacings}, which makes {resampled:.1e} voxels of its "

@@ -31,7 +31,6 @@ from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
 from medseg.preprocessing.grid import NetworkGrid, compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array, Volume
@@ -192,9 +191,7 @@ class SlidingWindow:
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
-        prep = self.spec.preprocessing
-        volume = lower_padding(volume, prep.crop_above)
-        grid = compute_network_grid(volume, prep)
+        grid = compute_network_grid(volume, self.spec.preprocessing)
         inference = self.spec.inference
         windows = Windows(
             self._get_window_size(),

@@ -53,6 +53,7 @@ class Selection:
         columns: Its ``data.columns``, where a table has columns of its own.
         trust_values: Whether values of label files count and names in them do not.
         split_4d: Its ``data.split_4d``: how DICOM series are split that no header splits.
+        splits: Its ``data.splits``: the file that says which cases are held out.
     """
 
     channels: tuple[ChannelSpec, ...] = ()
@@ -62,6 +63,7 @@ class Selection:
     columns: ColumnsSpec | None = None
     trust_values: bool = False
     split_4d: str = ""
+    splits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

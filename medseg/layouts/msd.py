@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medseg._support.folders import resolve_path
 from medseg.errors import DatasetError, Fault, ScanError
-from medseg.layouts.case_checks import path_exists
+from medseg.layouts.case_checks import has_field, path_exists
 from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.dataset_json import (
     LISTING,
@@ -17,16 +18,19 @@ from medseg.layouts.dataset_json import (
     read_json_object,
 )
 from medseg.layouts.paths import parse_path
+from medseg.layouts.split_lists import TRAINING_FOLD, VALIDATION_FOLD
 from medseg.names import abbreviate, split_suffix
 
 _KEY = "training"
+_VALIDATION = "validation"
 
 
 class MsdLayout:
     """A ``dataset.json`` whose ``training`` is a list of cases.
 
     An item's ``image`` is one file or a list with one file per channel; its other keys are
-    fields. Paths are relative to the list. The bundle says which labels there are; of what the
+    fields. Cases under ``validation`` that have labels are held out, as fold 0, where no case names
+    its fold. Paths are relative to the list. The bundle says which labels there are; of what the
     file says about them, only the ignore label is handed on.
     """
 
@@ -58,8 +62,8 @@ class MsdLayout:
                 listing.faults.append(
                     Fault.from_error(f"{_KEY}.{number}", error)
                 )
+        _keep_validation(listing, path, content)
         listing.warnings.extend(_warn_of_unlisted(path, listing.cases))
-        listing.warnings.extend(_warn_of_validation(path, content))
         return listing
 
 
@@ -154,12 +158,34 @@ def _images_in(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _warn_of_validation(
-    path: Path, content: Mapping[str, Any]
-) -> Iterator[str]:
-    others = content.get("validation")
-    if isinstance(others, list) and others:
-        yield (
-            f"{path.name} lists {len(others)} cases under 'validation', which are not used; list "
+def _keep_validation(
+    listing: CaseListing, path: Path, content: Mapping[str, Any]
+) -> None:
+    """Hold out the cases under ``validation``, where they have labels and nobody names folds."""
+    items = content.get(_VALIDATION)
+    if not isinstance(items, list) or not items:
+        return
+    cases = [_parse_labelled(path.parent, item) for item in items]
+    whole = [case for case in cases if case is not None]
+    has_folds = any(has_field(case, "fold") for case in listing.cases)
+    if has_folds or len(whole) < len(cases):
+        listing.warnings.append(
+            f"{path.name} lists {len(items)} cases under '{_VALIDATION}', which are not used; list "
             f"them under '{_KEY}', each case with its 'fold'"
         )
+        return
+    training = [_put_in_fold(case, TRAINING_FOLD) for case in listing.cases]
+    held_out = [_put_in_fold(case, VALIDATION_FOLD) for case in whole]
+    listing.cases = training + held_out
+
+
+def _parse_labelled(folder: Path, item: Any) -> ListedCase | None:
+    """Make a case of one item; ``None`` where it cannot be one, or is not labelled."""
+    try:
+        return _parse_item(folder, item)
+    except ScanError:
+        return None
+
+
+def _put_in_fold(case: ListedCase, fold: int) -> ListedCase:
+    return replace(case, fields={**case.fields, "fold": fold})

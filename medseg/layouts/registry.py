@@ -17,6 +17,7 @@ from medseg.layouts.folders import FoldersLayout
 from medseg.layouts.missing_data import require_data
 from medseg.layouts.msd import MsdLayout
 from medseg.layouts.nnunet import NnunetLayout
+from medseg.layouts.splits import keep_split
 from medseg.layouts.tree import TreeLayout, list_tree
 from medseg.layouts.tree_outline import describe_tree
 from medseg.names import has_image_suffix
@@ -111,17 +112,15 @@ def list_cases(
     check_layout_name(layout)
     try:
         require_data(root)
-        if root.is_dir():
-            return _list_folder(
-                root,
-                layout,
-                selection,
-            )
-        return _list_file(
+        list_them = _list_folder if root.is_dir() else _list_file
+        listing = list_them(
             root,
             layout,
             selection,
         )
+        if selection.splits:
+            keep_split(listing, root, selection.splits)
+        return listing
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DatasetError(

@@ -35,6 +35,8 @@ def build_window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
         inferer = SlidingWindowInferer(**arguments)
     if spec.inference.window_weights == "nnunet":
         weights = compute_window_weights(spec.training.patch, "nnunet")
+        if spec.network.dims == 2:
+            weights = weights.unsqueeze(SLICE_AXIS)
         inferer.roi_weight_map = weights[None, None]
     return inferer
 

@@ -21,7 +21,8 @@ from medseg.planning.description import (
 )
 from medseg.planning.device_limits import adapt_constraints, make_constraints
 from medseg.planning.draft import draft_bundle
-from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
 from medseg.planning.grid import Grid, choose_grid
 from medseg.planning.inspection import (

@@ -103,7 +103,7 @@ def _draft_data(
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):
         notes["data.folds"] = (
-            "The list of cases, or its folders, name the folds"
+            "The list of cases, its folders or a split name the folds"
         )
     elif len(groups) < _FOLDS:
         data["folds"] = max(2, len(groups))

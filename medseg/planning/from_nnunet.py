@@ -437,4 +437,4 @@ def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
     )
     yield "mirroring in prediction (test-time augmentation); `medseg segment --mirror` does it"
     if (plans.file.parent / "splits_final.json").is_file():
-        yield "splits_final.json: list the folds in a cases.csv to keep them"
+        yield "splits_final.json: name the raw data with --data to keep the folds"

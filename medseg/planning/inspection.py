@@ -24,9 +24,11 @@ from medseg.events import Listener, Notice, notify
 from medseg.labels import LabelSet
 from medseg.layouts import CaseListing, Selection, list_cases
 from medseg.layouts.channel_names import find_channels
+from medseg.layouts.splits import describe_folds, find_split, keep_split
 from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
-from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 from medseg.planning.mask_inspection import find_mask_labels
 from medseg.planning.mask_labels import (
     NO_WISHES,
@@ -93,6 +95,7 @@ def inspect_dataset(
     """
     channels = requested.channels
     listed = list_cases(root, "auto", requested)
+    requested = _keep_found_split(root, listed, requested)
     stated = read_statement(root, listed)
     name_segments(listed, requested, known=stated.labels.list_foreground())
     _check_channel_names(root, listed, channels)
@@ -144,7 +147,7 @@ def inspect_dataset(
         fingerprint,
         pictures,
         listed.layout,
-        listed.recognised,
+        (*listed.recognised, *_describe_split(listed, case_list.cases)),
         _list_reading_fields(listed, requested),
     )
 
@@ -171,6 +174,8 @@ def _list_reading_fields(
         fields["images"] = list(requested.image_patterns)
     if labels:
         fields["labels"] = labels
+    if requested.splits:
+        fields["splits"] = requested.splits
     if requested.split_4d:
         fields["split_4d"] = requested.split_4d
     if requested.columns is not None:
@@ -178,6 +183,29 @@ def _list_reading_fields(
             mode="json", exclude_none=True
         )
     return fields
+
+
+def _keep_found_split(
+    root: Path, listed: CaseListing, requested: Selection
+) -> Selection:
+    """Keep the split that lies in the data set or beside it, where none was asked for."""
+    if requested.splits:
+        return requested
+    splits = find_split(listed, root)
+    if splits is None:
+        return requested
+    keep_split(listed, root, splits)
+    return replace(requested, splits=splits)
+
+
+def _describe_split(
+    listed: CaseListing, cases: Sequence[Case]
+) -> Iterator[str]:
+    """Say that the data set's own split is kept, where its layout has not said so."""
+    is_said = any("split is kept" in text for text in listed.recognised)
+    folds = [case.fold for case in cases if case.fold is not None]
+    if folds and len(folds) == len(cases) and not is_said:
+        yield describe_folds(folds)
 
 
 def _make_label_set(mask_labels: MaskLabels) -> LabelSet:

@@ -12,6 +12,8 @@ from medseg.errors import DatasetError, MedsegError
 from medseg.events import Listener, Notice, notify
 from medseg.interop.nnunet.plans import read_nnunet_plans
 from medseg.layouts import LISTING
+from medseg.layouts.split_lists import NNUNET
+from medseg.layouts.splits import relate_split
 from medseg.planning.constraints import Constraints
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.from_nnunet import convert_plans
@@ -48,8 +50,11 @@ def draft_converted(
     plans = read_nnunet_plans(plans_file, constraints.dims)
     description = _read_nnunet_description(plans_file, data)
     converted = convert_plans(plans, description, constraints)
+    splits = plans_file.with_name(NNUNET)
+    keeps_split = data is not None and splits.is_file()
     for omission in converted.omissions:
-        notify(listeners, Notice(f"not carried over: {omission}"))
+        if not (keeps_split and omission.startswith(NNUNET)):
+            notify(listeners, Notice(f"not carried over: {omission}"))
     data_section: dict[str, Any] = {"format": "nnunet"}
     if description.ignore is not None:
         data_section["ignore"] = description.ignore
@@ -57,6 +62,9 @@ def draft_converted(
         data_section["root"] = os.path.relpath(
             data.resolve(), file.resolve().parent
         )
+        if keeps_split:
+            data_section["splits"] = relate_split(splits, data)
+            notify(listeners, Notice(f"the split of {NNUNET} is kept"))
     else:
         converted.content["notes"]["data.root"] = (
             "The plans do not say where the raw data are: train with --data FOLDER"

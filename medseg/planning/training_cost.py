@@ -58,6 +58,23 @@ class TrainingCost:
             how much this process grew.
         measured_seconds: How long measuring took.
         too_short: Why the time budget does not allow a run, if it does not.
+
+    Examples:
+        >>> from medseg import TrainingCost
+        >>> cost = TrainingCost(
+        ...     device="cpu",
+        ...     step_seconds=(1.0, 2.0, 3.0),
+        ...     steps=600,
+        ...     validations=0,
+        ...     held_out=0,
+        ...     validation_seconds=0.0,
+        ...     preparation_seconds=60.0,
+        ...     scoring_seconds=0.0,
+        ...     memory_bytes=2_000_000_000,
+        ...     measured_seconds=9.0,
+        ... )
+        >>> cost.seconds, cost.seconds_range
+        (1260.0, (660.0, 1860.0))
     """
 
     device: str

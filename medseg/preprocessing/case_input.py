@@ -13,7 +13,6 @@ from medseg.preprocessing.departures import find_departures
 from medseg.preprocessing.foreground import build_empty_scan_error
 from medseg.preprocessing.grid import compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import (
     IMAGE,
@@ -21,6 +20,7 @@ from medseg.preprocessing.transforms import (
     build_chain,
     choose_selection,
     preprocessing_steps,
+    turning_steps,
 )
 from medseg.volume import Affine, Array, Volume
 
@@ -36,7 +36,8 @@ class Preprocessing:
 
     Attributes:
         chain: The MONAI transforms. Where they are not exactly the bundle's, or know nothing of
-            a scan's padding, what is done to scans that are segmented is done instead.
+            padding or of the affine of turned axes, what is done to scans that are segmented is
+            done instead.
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
@@ -44,8 +45,11 @@ class Preprocessing:
         steps = preprocessing_steps(spec, keys)
         self.chain = build_chain(steps)
         self._prep = spec.preprocessing
-        self._is_stock = not find_departures(spec)
+        is_turned = bool(turning_steps(self._prep, keys))
+        self._is_stock = not (is_turned or find_departures(spec))
         self._make_input = NetworkInput(spec)
+        crops = choose_selection(self._prep) is not None
+        self._looks_at_padding = crops or self._make_input.takes_statistics
 
     def __call__(self, volume: Volume, label: Array | None = None) -> Example:
         """Bring a scan (and its label map) onto the network's grid.
@@ -61,10 +65,12 @@ class Preprocessing:
             ScanError: If the scan cannot be brought onto the grid, or has no voxel that the bundle
                 looks at.
         """
-        volume = lower_padding(volume, self._prep.crop_above)
-        has_padding = volume.padding and self._make_input.takes_statistics
+        is_stock = self._is_stock
+        if volume.padding:
+            # MONAI would take statistics of it, and for a part of the body.
+            is_stock = is_stock and not self._looks_at_padding
         try:
-            if self._is_stock and not has_padding:
+            if is_stock:
                 return self._run_chain(volume, label)
             return self._place(volume, label)
         except (MemoryError, RuntimeError, ValueError) as error:

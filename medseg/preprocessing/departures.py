@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from medseg.bundle.spec import BundleSpec, ZScore
 from medseg.preprocessing.normalisation import list_steps
 
-_AS_STORED = (0, 1, 2)
-
 
 def find_departures(spec: BundleSpec) -> list[str]:
     """Say where the bundle's MONAI chain is not exactly its preprocessing.
@@ -16,15 +14,7 @@ def find_departures(spec: BundleSpec) -> list[str]:
     Returns:
         Sentences for people; empty where the chain is exact.
     """
-    return [*_compare_axes(spec), *_compare_grids(spec), *_compare_masks(spec)]
-
-
-def _compare_axes(spec: BundleSpec) -> Iterator[str]:
-    if spec.preprocessing.stored_order not in (None, _AS_STORED):
-        yield (
-            f"axes: the network sees the stored axes in the order {spec.preprocessing.axes}; MONAI "
-            "leaves them in that of the file"
-        )
+    return [*_compare_grids(spec), *_compare_masks(spec)]
 
 
 def _compare_grids(spec: BundleSpec) -> Iterator[str]:

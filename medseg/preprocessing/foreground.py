@@ -21,13 +21,19 @@ _AT_ONCE = 1 << 22
 """Voxels compared at a time."""
 
 
-def find_box(array: Array, prep: PreprocessingSpec, volume: Volume) -> Box:
+def find_box(
+    array: Array,
+    prep: PreprocessingSpec,
+    volume: Volume,
+    is_padding: Flags | None = None,
+) -> Box:
     """Return the part of a scan that is looked at.
 
     Args:
         array: Its voxels ``(channels, i, j, k)``, in any order of axes.
         prep: The bundle's preprocessing.
         volume: The scan, for messages.
+        is_padding: Which voxels are padding, as ``array``; none of them is looked at.
 
     Raises:
         ScanError: If no voxel is one that the bundle looks at.
@@ -40,8 +46,11 @@ def find_box(array: Array, prep: PreprocessingSpec, volume: Volume) -> Box:
     # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
     order = find_memory_order(array)
     in_order = [occupied[axis] for axis in order]
-    for channel in array:
-        _mark_occupied(channel.transpose(order), select, in_order)
+    for number, channel in enumerate(array):
+        hidden = None
+        if is_padding is not None:
+            hidden = is_padding[number].transpose(order)
+        _mark_occupied(channel.transpose(order), hidden, select, in_order)
     x, y, z = occupied
     if not x.any():
         raise build_empty_scan_error(prep, volume)
@@ -66,7 +75,10 @@ def build_empty_scan_error(
 
 
 def _mark_occupied(
-    channel: Array, select: Selection, occupied: Sequence[Flags]
+    channel: Array,
+    hidden: Flags | None,
+    select: Selection,
+    occupied: Sequence[Flags],
 ) -> None:
     """Mark along each axis, in place, which indices hold a voxel that is looked at."""
     outer, middle, inner = occupied
@@ -76,6 +88,8 @@ def _mark_occupied(
         planes = slice(first, first + planes_at_once)
         intensities = channel[planes].astype(np.float32, copy=False)
         selected = select(intensities)
+        if hidden is not None:
+            selected = selected & ~hidden[planes]
         outer[planes] |= selected.any(axis=(1, 2))
         through_planes = np.any(selected, axis=0)
         middle |= through_planes.any(axis=1)

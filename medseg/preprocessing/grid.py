@@ -79,7 +79,10 @@ def compute_network_grid(
     orientation = _find_orientation(volume, prep)
     reorientation = nib.orientations.inv_ornt_aff(orientation, volume.shape)
     reoriented = _reorient(volume.array, orientation)
-    box = find_box(reoriented, prep, volume)
+    is_padding = None
+    if volume.padding:
+        is_padding = _reorient(volume.padding.get_mask(), orientation)
+    box = find_box(reoriented, prep, volume, is_padding)
     corner = [part.start for part in box]
     i, j, k = (part.stop - part.start for part in box)
     affine = volume.affine @ reorientation @ _translation(corner)
@@ -135,6 +138,37 @@ def _find_orientation(
         own, wanted
     )
     return orientation
+
+
+def find_spacing_of_axes(
+    volume: Volume, prep: PreprocessingSpec
+) -> tuple[float, float, float]:
+    """Return a scan's voxel size in mm along the axes that a network sees."""
+    orientation = _find_orientation(volume, prep)
+    spacing = [0.0, 0.0, 0.0]
+    for mm, axis in zip(volume.spacing, orientation[:, 0], strict=True):
+        spacing[int(axis)] = mm
+    i, j, k = spacing
+    return i, j, k
+
+
+def make_affine(spacing: Sequence[float], prep: PreprocessingSpec) -> Affine:
+    """Return an affine of voxels of a size, along the axes that a network sees.
+
+    Stored axes have no direction before there is a scan; they are taken for those of RAS.
+    """
+    affine: Affine = np.diag([*spacing, 1.0])
+    if prep.input == "picture":
+        return affine
+    axes = prep.axes
+    if prep.stored_order is not None:
+        axes = "".join("RAS"[axis] for axis in prep.stored_order)
+    directions = nib.orientations.axcodes2ornt(axes)
+    turned: Affine = np.zeros((4, 4))
+    turned[3, 3] = 1
+    for column, (axis, sign) in enumerate(directions):
+        turned[int(axis), column] = sign * spacing[column]
+    return turned
 
 
 def _reorient(array: Array, orientation: npt.NDArray[np.float64]) -> Array:

@@ -28,7 +28,6 @@ from medseg.preprocessing.transforms import (
     normalisation_steps,
     steps_of_intensity,
 )
-from medseg.volume import Volume
 
 if TYPE_CHECKING:
     from monai.transforms import Compose
@@ -98,22 +97,6 @@ def list_steps(intensity: Intensity) -> tuple[IntensityStep, ...]:
             return ()
         case _:
             return (intensity,)
-
-
-def lower_padding(volume: Volume, crop_above: float | None) -> Volume:
-    """Return a scan of which no padding is above the threshold of its foreground.
-
-    Where all that a scan shows is above it, so is the lowest value of that, which padding has.
-
-    Args:
-        volume: The scan.
-        crop_above: The threshold, if the bundle has one.
-    """
-    if crop_above is None or not volume.padding:
-        return volume
-    array = volume.array.copy(order="K")
-    volume.padding.lower(array, crop_above)
-    return volume.with_array(array)
 
 
 def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

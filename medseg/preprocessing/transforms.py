@@ -34,6 +34,8 @@ Step = dict[str, Any]
 
 IMAGE, LABEL = "image", "label"
 
+_AS_STORED = (0, 1, 2)
+
 
 @dataclass(frozen=True, slots=True)
 class AboveThreshold:
@@ -120,9 +122,19 @@ def preprocessing_steps(
     placed = [*_orientation_steps(prep, keys), *_crop_steps(prep, keys)]
     spaced = _spacing_steps(prep, keys)
     normalised = normalisation_steps(spec)
+    turned = turning_steps(prep, keys)
     if prep.normalise == "before_resampling":
-        return [*placed, *normalised, *spaced]
-    return [*placed, *spaced, *normalised]
+        return [*placed, *normalised, *spaced, *turned]
+    return [*placed, *spaced, *normalised, *turned]
+
+
+def turning_steps(prep: PreprocessingSpec, keys: Sequence[str]) -> list[Step]:
+    """State how stored axes come into the network's order; empty where they are in it."""
+    order = prep.stored_order
+    if order is None or order == _AS_STORED:
+        return []
+    indices = [0, *(1 + axis for axis in order)]
+    return [{"_target_": "Transposed", "keys": list(keys), "indices": indices}]
 
 
 def _orientation_steps(prep: PreprocessingSpec, keys: list[str]) -> list[Step]:
@@ -157,8 +169,11 @@ def _crop_steps(prep: PreprocessingSpec, keys: list[str]) -> list[Step]:
 def _spacing_steps(prep: PreprocessingSpec, keys: list[str]) -> list[Step]:
     if prep.spacing_mm is None:
         return []
+    along = prep.spacing_mm
+    if prep.stored_order is not None:
+        along = tuple(along[prep.stored_order.index(axis)] for axis in range(3))
     # MONAI keeps an axis' own spacing where the wanted one is not positive.
-    wanted = [-1.0 if mm is None else mm for mm in prep.spacing_mm]
+    wanted = [-1.0 if mm is None else mm for mm in along]
     step: Step = {
         "_target_": "Spacingd",
         "keys": keys,

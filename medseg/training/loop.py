@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from medseg.bundle.bundle import write_bundle
 from medseg.datasets.cache import CachedCase
 from medseg.events import ScheduleShortened, ValidationDone, notify
@@ -16,13 +14,14 @@ from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import summarise
 from medseg.networks.building import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
+from medseg.preprocessing.grid import make_affine
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption
 from medseg.training.learner import Callbacks, Learner
 from medseg.training.session import TrainingSession
 from medseg.training.stages import list_snapshot_steps
 from medseg.training.validation import Validation
-from medseg.volume import Array
+from medseg.volume import Affine, Array
 
 MAX_PREVIEWS = 4
 """Validation cases drawn after each validation."""
@@ -135,7 +134,7 @@ class TrainingLoop:
         notify(session.listeners, ScheduleShortened(steps))
 
     def _draw(self, validation: Validation) -> list[Path]:
-        folder = self.session.run.folder
+        folder, spec = self.session.run.folder, self.session.spec
         preview = folder.previews / "validation.png"
         draw_curves(folder.curves, self.history.curves)
         scores = {of_case.case: of_case for of_case in validation.cases}
@@ -144,15 +143,16 @@ class TrainingLoop:
             prediction = validation.examples.get(case.case_id)
             if prediction is not None:
                 of_case = scores[case.case_id]
-                previews.append(_preview(case, prediction.numpy(), of_case))
-        draw_cases(preview, previews, self.session.spec.label_set)
+                affine = make_affine(case.spacing, spec.preprocessing)
+                drawn = _preview(case, prediction.numpy(), of_case, affine)
+                previews.append(drawn)
+        draw_cases(preview, previews, spec.label_set)
         return [folder.curves, preview]
 
 
 def _preview(
-    case: CachedCase, prediction: Array, scores: CaseScores
+    case: CachedCase, prediction: Array, scores: CaseScores, affine: Affine
 ) -> PreviewCase:
-    affine = np.diag([*case.spacing, 1.0])
     mean_scores = summarise([scores])
     return PreviewCase(
         case=case.case_id,

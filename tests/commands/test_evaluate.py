@@ -141,7 +141,7 @@ def test_bad_pairs_are_named_and_the_others_go_on(folders):
     assert [event for event in events if isinstance(event, Notice)] == [
         Notice("extra: this prediction has no reference and is not scored")
     ]
-    assert events[-1] == Progress("evaluating", 6, 6)
+    assert Progress("evaluating", 6, 6) in events
 
 
 def test_references_may_hold_other_values(folders, tmp_path):

@@ -21,7 +21,7 @@ from support.cli import call
 from medseg import check, plan, train
 from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
-from medseg.commands.plan import Plan, plan_bundles
+from medseg.commands.plan import plan_bundles
 from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
@@ -37,6 +37,7 @@ from medseg.io.dicom import series as dicom_series
 from medseg.io.dicom.headers import Header, read_header
 from medseg.labels import Label, LabelSet
 from medseg.layouts import registry
+from medseg.planning.plan import Plan
 from medseg.testing import write_dataset
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 from support.bundles import made_spec
 
@@ -69,6 +72,32 @@ def test_the_fingerprint_is_of_content(data: Path, tmp_path: Path) -> None:
         opened(renamed, tmp_path / "c", None).content_hash
         == opened(data, tmp_path / "a", None).content_hash
     )
+
+
+def test_what_is_learned_from_is_normalised_without_padding(
+    tmp_path: Path,
+) -> None:
+    spec = made_spec(preprocessing={"intensity": "zscore"}, data={"folds": 2})
+    plain = write_dataset(tmp_path / "plain", 2, shape=(24, 20, 16), spacing=9)
+    padded = tmp_path / "padded"
+    shutil.copytree(plain, padded)
+    for file in padded.glob("imagesTr/*.nii.gz"):
+        framed = nib.load(file).get_fdata(dtype=np.float32)
+        framed[:3] = np.nan
+        nib.save(nib.Nifti1Image(framed, nib.load(file).affine), file)
+    images = []
+    for root in (plain, padded):
+        (case, _) = open_dataset(root, spec, None, tmp_path / "cache").training
+        images.append(case.image.float().numpy())
+    # The voxels' axes are the patient's, but for their directions.
+    whole, normalised = images
+    hidden = np.isclose(normalised, normalised.min())
+    frames = [np.s_[:, :3], np.s_[:, -3:]]
+    (frame,) = [one for one in frames if hidden[one].all()]
+    shown = np.ones(whole.shape, bool)
+    shown[frame] = False
+    of_shown = (whole - whole[shown].mean()) / whole[shown].std()
+    assert np.allclose(normalised[shown], of_shown[shown], atol=0.02)
 
 
 def test_the_fingerprint_is_of_labels_and_folds_too(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from support.bundles import (
 )
 from support.scans import write_pictures, write_volumes
 
-from medseg import segment
+from medseg import export, segment
 from medseg.bundle.bundle import load_bundle, parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.events import Event, Notice
 from medseg.interop.monai_bundle import write_monai_bundle
+from medseg.interop.monai_bundle.departures import list_departures
 from medseg.testing import write_dataset
 from medseg.training.losses import build_loss
 
@@ -54,6 +56,52 @@ BUNDLES: dict[str, dict[str, Any]] = {
                 {"kind": "zscore", "clip_percentiles": [0.01, 0.99]},
             ],
         },
+    },
+    "stored_axes": {
+        "preprocessing": {
+            "axes": "kij",
+            "spacing_mm": [4, 3, 2.5],
+            "resampling": {"tolerance": 0.2},
+            "normalise": "before_resampling",
+            "crop_nonzero": True,
+            "padding": "zero",
+        },
+        "training": {"patch": [8, 16, 24]},
+        "inference": {
+            "window_weights": "nnunet",
+            "mirror": True,
+            "mirror_axes": [0],
+        },
+    },
+    "stored_slices": {
+        "preprocessing": {"axes": "jki", "spacing_mm": [3, 3, None]},
+        "network": {"dims": 2},
+        "training": {"patch": [16, 16]},
+        "inference": {"window_weights": "nnunet"},
+    },
+    "two_steps": {
+        "channels": [{"name": "CT"}, {"name": "PT"}],
+        "preprocessing": {
+            "axes": "LPS",
+            "intensity": [
+                {
+                    "kind": "sequence",
+                    "steps": [
+                        {"kind": "zscore"},
+                        {"kind": "minmax", "to": [-1, 1]},
+                        {"kind": "squash", "curve": "tanh", "scale": 3},
+                    ],
+                },
+                {
+                    "kind": "sequence",
+                    "steps": [
+                        {"kind": "window", "low": 0, "high": 9, "clip": False},
+                        {"kind": "squash", "curve": "sigmoid"},
+                    ],
+                },
+            ],
+        },
+        "inference": {"window_weights": "constant"},
     },
     "foreign_network": {
         "preprocessing": {
@@ -122,6 +170,46 @@ def test_stock_monai_gives_the_same_label_maps(
         kind,
         tmp_path,
     )
+
+
+def test_what_stock_monai_does_otherwise_is_said(tmp_path: Path) -> None:
+    as_nnunet = {
+        "spacing_mm": [3, 3, 3],
+        "intensity": {"kind": "zscore", "nonzero": "filled"},
+        "resampling": {
+            "interpolation": "cubic",
+            "grid": "extent",
+            "coarse_axis_ratio": 3,
+        },
+    }
+    spec = made_spec(
+        preprocessing=as_nnunet, inference={"window_steps": "even"}
+    )
+    notices: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.message)
+
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    out = tmp_path / "out"
+    export(bundle, out, to="monai", listeners=[listen])
+    metadata = json.loads((out / "configs" / "metadata.json").read_text())
+    said = [notice.split(": ")[1] for notice in notices]
+    subjects = ["grid", "interpolation", "coarse axis", "normalisation"]
+    assert said == [*subjects, "windows"]
+    assert len(metadata["departures"]) == 5
+    write_volumes(tmp_path / "scans", 1)
+    run_stock(
+        out,
+        "inference.json",
+        dataset_dir=str(tmp_path / "scans"),
+        output_dir=str(tmp_path / "stock"),
+    )
+    assert len(list((tmp_path / "stock").iterdir())) == 3
+    # And what is the same is not called different.
+    for kind in BUNDLES:
+        assert not list_departures(spec_of(kind))
 
 
 @pytest.mark.parametrize("applied", [True, False])

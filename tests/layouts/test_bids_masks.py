@@ -14,7 +14,7 @@ from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
 from medseg.errors import DatasetError, GeometryError, ScanError
 from medseg.layouts import list_cases
-from medseg.planning.fingerprint import extract_fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 
 SHAPE = (6, 5, 4)
 MANUAL = "derivatives/manual"

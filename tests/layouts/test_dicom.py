@@ -23,7 +23,7 @@ from medseg.io import find_series, read_image
 from medseg.labels import Label, LabelSet
 from medseg.layouts import Selection, list_cases
 from medseg.layouts.dicom import DicomLayout
-from medseg.planning.fingerprint import extract_fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 from medseg.testing.dataset_layouts import DatasetLayoutContract
 
 

@@ -139,6 +139,22 @@ def test_no_list_of_any_kind_is_more_than_faults(items: list[Any]) -> None:
         assert len({fault.where for fault in found.faults}) >= 1
 
 
+def test_labelled_cases_for_validation_are_held_out(tmp_path: Path) -> None:
+    validation = [an_item("d"), an_item("e")]
+    root = an_msd_list(tmp_path, [an_item("a"), an_item("b")])
+    an_msd_list(tmp_path, validation)  # makes their files
+    an_msd_list(tmp_path, [an_item("a"), an_item("b")], validation=validation)
+    found = find_cases(root, a_spec())
+    assert found.warnings == ()
+    folds = {case.name: case.fold for case in found.cases}
+    assert folds == {"a": 1, "b": 1, "d": 0, "e": 0}
+    # Where cases name their folds, those count.
+    items = [an_item("a", fold=0), an_item("b", fold=1)]
+    an_msd_list(tmp_path, items, validation=validation)
+    folds = {case.name: case.fold for case in find_cases(root, a_spec()).cases}
+    assert folds == {"a": 0, "b": 1}
+
+
 def test_a_list_for_validation_and_cases_without_a_patient_are_told(
     tmp_path: Path,
 ) -> None:
@@ -147,7 +163,8 @@ def test_a_list_for_validation_and_cases_without_a_patient_are_told(
         an_item("b", patient="P1"),
         an_item("c", patient=""),
     ]
-    root = an_msd_list(tmp_path, items, validation=[an_item("d")])
+    without_label = {"image": "./imagesTr/d.nii.gz"}
+    root = an_msd_list(tmp_path, items, validation=[without_label])
     said = find_cases(root, a_spec()).warnings
     assert [one for one in said if "lists 1 cases under 'validation'" in one]
     assert [

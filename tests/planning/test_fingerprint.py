@@ -12,11 +12,9 @@ from support.label_maps import in_other_order
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.errors import ScanError
 from medseg.events import Event, Progress
-from medseg.planning.fingerprint import (
-    Fingerprint,
-    extract_fingerprint,
-    inspect_case,
-)
+from medseg.planning.case_inspection import inspect_case
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fingerprint_cache import extract_fingerprint
 from medseg.testing import write_dataset
 
 

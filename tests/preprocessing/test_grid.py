@@ -12,7 +12,11 @@ from support.bundles import made_spec
 
 from medseg.errors import GeometryError, ScanError
 from medseg.preprocessing.case_input import Preprocessing
-from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.grid import (
+    compute_network_grid,
+    find_spacing_of_axes,
+    make_affine,
+)
 from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.transforms import IMAGE
 from medseg.volume import Affine, Array, Volume
@@ -151,3 +155,14 @@ def test_voxels_that_equal_the_threshold_are_cropped_away() -> None:
     grid = compute_network_grid(Volume(array, np.eye(4)), prep)
     assert grid.box == (slice(2, 4), slice(2, 5), slice(3, 5))
     assert grid.crop(array).min() == 11
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LSP", "kij"])
+def test_previews_know_where_the_axes_of_a_network_point(axes: str) -> None:
+    scan = volume(np.diag([1.1, 1.4, 2.0, 1]))
+    prep = made_spec(preprocessing={"axes": axes}).preprocessing
+    grid = compute_network_grid(scan, prep)
+    spacing = find_spacing_of_axes(scan, prep)
+    np.testing.assert_allclose(
+        make_affine(spacing, prep)[:3, :3], grid.affine[:3, :3]
+    )

@@ -50,7 +50,8 @@ def known(
 
 def test_expected_dice_is_near_the_truth() -> None:
     fresh = made_samples(200, 1)
-    expected = [estimate_quality(one.scores, known()).expected for one in fresh]
+    bundle = known()
+    expected = [estimate_quality(one.scores, bundle).expected for one in fresh]
     truth = np.array([one.dice["a"] for one in fresh])
     raw = np.array([one.scores["a"] for one in fresh])
     errors = np.array(expected, dtype=float) - truth
@@ -74,8 +75,9 @@ def test_the_bound_holds_as_often_as_stated_on_clean_scans(
 
 def test_about_the_stated_share_is_flagged() -> None:
     fresh = [one for one in made_samples(400, 7) if one.is_clean]
+    bundle = known()
     assert np.mean(
-        [estimate_quality(one.scores, known()).review for one in fresh]
+        [estimate_quality(one.scores, bundle).review for one in fresh]
     ) == pytest.approx(0.1, abs=0.06)
 
 

@@ -140,6 +140,10 @@ class DataSpec(Spec):
     split_4d: Literal["instance-number"] | None = None
     """How DICOM series are split whose headers do not tell their volumes apart: by the numbers of
     their slices, as `medseg segment --split-4d` does; `null` to refuse them."""
+    splits: ShortText | None = None
+    """The file that says which cases are held out, relative to the data folder: nnU-Net's
+    `splits_final.json`, a CSV with `name` and `fold` or `split`, or `val.txt` beside `train.txt`.
+    Cases that it does not name are left out; `null` to split by `folds` or as the data set does."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Codes | None = None

@@ -18,7 +18,11 @@ from medseg.interop.monai_bundle.inference import build_inference_config
 from medseg.interop.monai_bundle.metadata import build_metadata, make_inert
 from medseg.interop.monai_bundle.parts import Parts
 from medseg.interop.monai_bundle.training import build_train_config
-from medseg.preprocessing.transforms import AboveThreshold
+from medseg.preprocessing.transforms import (
+    AboveThreshold,
+    Nonzero,
+    TanhCurve,
+)
 
 __all__ = [
     "Parts",
@@ -64,6 +68,6 @@ def write_monai_bundle(
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, AboveThreshold):
+    if isinstance(value, AboveThreshold | Nonzero | TanhCurve):
         return value.expression
     raise TypeError(f"no JSON for {value!r}")

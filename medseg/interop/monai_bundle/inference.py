@@ -82,7 +82,11 @@ def build_inference_config(
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
         },
-        "initialize": ["$monai.utils.set_determinism(seed=0)", "$@mirroring"],
+        "initialize": [
+            "$monai.utils.set_determinism(seed=0)",
+            "$@mirroring",
+            *_define_window_weights(spec),
+        ],
         "run": [
             "$os.makedirs(@output_dir, exist_ok=True)",
             "$@evaluator.run()",
@@ -105,6 +109,21 @@ def _define_mirroring(spec: BundleSpec) -> str:
         f"net.forward(given[0].flip(axes)).flip(axes) for axes in {flips})) / {len(flips) + 1}) "
         "for network in @networks]"
     )
+
+
+def _define_window_weights(spec: BundleSpec) -> list[str]:
+    """State weights that MONAI's sliding window has no name for; empty where it has one."""
+    if spec.inference.window_weights != "nnunet":
+        return []
+    size = list(spec.training.patch)
+    # A product of one Gaussian per axis, about the voxel at half the window's size. The smallest
+    # numbers of half precision are the least it becomes.
+    along = f"[torch.exp(-0.5 * ((torch.arange(n) - n // 2) * 8 / n) ** 2) for n in {size}]"
+    product = f"torch.stack(torch.meshgrid(*{along}, indexing='ij')).prod(0)"
+    is_slice = spec.network.dims == 2 and spec.preprocessing.input == "volume"
+    place = "[None, None, ..., None]" if is_slice else "[None, None]"
+    weights = f"(10 * {product}).clamp_min(6e-8){place}"
+    return [f"$setattr(@inferer, 'roi_weight_map', {weights})"]
 
 
 def _define_loader(number: int, file: str) -> Config:

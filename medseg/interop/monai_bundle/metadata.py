@@ -14,6 +14,7 @@ from medseg.bundle.spec import (
     NamedNetworkSpec,
     StagedUNetSpec,
 )
+from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
@@ -88,6 +89,7 @@ def build_metadata(
             },
         },
         **_explain_training(spec),
+        **_explain_departures(spec),
     }
 
 
@@ -127,6 +129,12 @@ def _explain_training(spec: BundleSpec) -> Config:
         "training": f"The loss {spec.training.loss} is not one of MONAI's. Stock MONAI cannot "
         "train this bundle, so there is no train.json; train it with medseg."
     }
+
+
+def _explain_departures(spec: BundleSpec) -> Config:
+    """Say where label maps of stock MONAI differ from medseg's, where they do."""
+    departures = list_departures(spec)
+    return {"departures": departures} if departures else {}
 
 
 def _get_version(package: str) -> str:
