@@ -240,9 +240,12 @@ def _split_stem(stem: str, wanted: Sequence[str]) -> tuple[str, str] | None:
     word for one.
     """
     named = []
+    known = set(_split_words(" ".join(wanted)))
     for start in _list_starts(stem, _count_words(wanted)):
         role = _strip_words(stem[start:])
-        if _names_channel(role, tuple(wanted)):
+        # The number of a case is no word for a channel; most names are known by that.
+        numbers = {word for word in _split_words(role) if word.isdigit()}
+        if numbers <= known and _names_channel(role, tuple(wanted)):
             is_equal = _is_one_of(role, wanted)
             named.append((not is_equal, start, role))
     if not named:
@@ -258,6 +261,10 @@ def _list_starts(stem: str, most_words: int) -> list[int]:
         if cut.end() < len(stem):
             starts.append(cut.end())
     return starts[-most_words:]
+
+
+def _split_words(text: str) -> list[str]:
+    return _CUTS.split(fold_name(text))
 
 
 def _count_words(wanted: Iterable[str]) -> int:
