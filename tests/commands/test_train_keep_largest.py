@@ -18,6 +18,9 @@ from medseg.bundle.spec import KeepLargestFinding
 from medseg.events import CrossValidationDone, Event, HeldOutDecision
 from medseg.testing import make_phantom, write_dataset
 
+# Trains twice; what is decided, and how, tests/training/test_keep_largest.py holds without.
+pytestmark = pytest.mark.slow
+
 CASES, SHAPE = 10, (24, 20, 16)
 
 
@@ -69,7 +72,6 @@ def dice(cases: list[dict[str, Any]], label: str) -> list[float]:
     return [case["labels"][label]["dice"] for case in cases]
 
 
-@pytest.mark.slow
 def test_all_folds_decide_together_by_the_paired_dice(trained: Trained) -> None:
     ways = trained.metrics(trained.out)["undecided"]
     assert set(trained.finding.labels) == {"liver", "kidney"}

@@ -43,7 +43,8 @@ def summed(image: torch.Tensor, windows: Windows) -> torch.Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.tuples(st.integers(3, 26), st.integers(3, 26), st.integers(3, 70)),
+    # Several windows along the last axis, so that planes are dropped on the way.
+    st.tuples(st.integers(3, 20), st.integers(3, 20), st.integers(3, 50)),
     st.tuples(*[st.sampled_from([4, 9, 16])] * 3),
     st.sampled_from([0.0, 0.25, 0.5, 0.8]),
 )

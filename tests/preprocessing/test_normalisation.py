@@ -26,8 +26,8 @@ FRAME = 3
 STATISTICS: tuple[Any, ...] = (
     "zscore",
     {"kind": "zscore", "nonzero": True},
-    {"kind": "zscore", "clip_percentiles": [0.05, 0.9]},
-    {"kind": "zscore", "nonzero": True, "clip_percentiles": [0.05, 0.9]},
+    {"kind": "zscore", "clip_percentiles": [0.4, 0.9]},
+    {"kind": "zscore", "nonzero": True, "clip_percentiles": [0.4, 0.9]},
     "minmax",
 )
 
