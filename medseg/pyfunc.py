@@ -21,7 +21,7 @@ import pandas as pd  # type: ignore[import-untyped]
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from medseg import MedsegError, Quality, Segmenter, as_volume
+from medseg import MedsegError, Quality, Segmenter, VolumeLike, as_volume
 
 CHANNEL_SEPARATOR = ";"
 _WARNING_SEPARATOR = "; "
@@ -64,7 +64,8 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
         Args:
             context: MLflow's; not needed any more.
             model_input: The column ``scan`` holds what ``medseg segment`` takes as one scan: a
-                file or a DICOM folder; the channel files of one scan are separated by ``;``.
+                file, a DICOM folder or the folder of a case of several channels; or the channel
+                files of one scan, separated by ``;``.
             params: ``out`` is the folder to write to; a fresh temporary folder unless given.
 
         Returns:
@@ -91,8 +92,11 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
 
     def _segment(self, scan: str, label_map: Path) -> dict[str, Any]:
         try:
-            channels = [as_volume(file) for file in _list_channel_files(scan)]
-            found = self._segmenter.segment(as_volume(channels))
+            files = _list_channel_files(scan)
+            image: VolumeLike = files[0]
+            if len(files) > 1:
+                image = [as_volume(file) for file in files]
+            found = self._segmenter.segment(image)
             found.save(label_map)
         except MedsegError as error:
             regions = self._segmenter.spec.label_set.regions

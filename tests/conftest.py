@@ -6,13 +6,14 @@ import gc
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from support.mlflow_stores import reuse_empty_store
+from support.windows import skip_what_windows_lacks
 
 # The same examples at each run, and no clock: a test fails for what it tests, or not at all.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -38,6 +39,16 @@ def pytest_collection_finish() -> None:
 def pytest_runtest_setup() -> None:
     """Spare each training in a fresh folder the two seconds that a new MLflow store takes."""
     reuse_empty_store()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, object, object]:
+    """Skip tests that cannot be run on Windows, there."""
+    try:
+        return (yield)
+    except (AttributeError, OSError) as error:
+        skip_what_windows_lacks(error)
+        raise
 
 
 @pytest.fixture(scope="session")

@@ -181,8 +181,14 @@ def test_channel_files_are_separated_by_semicolons(
     files = [scan(tmp_path / "p_0.nii.gz", 1), scan(tmp_path / "p_1.nii.gz", 2)]
     model = SegmentationModel()
     model._segmenter = Segmenter(bundle, "cpu")
-    table = pd.DataFrame({"scan": [";".join(map(str, files)), str(files[0])]})
-    both, one = model.predict(
+    folder = tmp_path / "case"
+    folder.mkdir()
+    scan(folder / "case_A.nii.gz", 1)
+    scan(folder / "case_B.nii.gz", 2)
+    table = pd.DataFrame(
+        {"scan": [";".join(map(str, files)), str(files[0]), str(folder)]}
+    )
+    both, one, case = model.predict(
         None, table, {"out": str(tmp_path / "o")}
     ).to_dict("records")
     expected = Segmenter(bundle, "cpu").segment(files)
@@ -191,6 +197,9 @@ def test_channel_files_are_separated_by_semicolons(
     )
     assert "bundle needs 2" in one["error"]
     assert "channels: a, b" in one["error"]
+    assert np.array_equal(
+        read_labels(Path(case["label_map"])).array[0], expected.labels
+    )
 
 
 def test_every_way_to_pass_scans_that_mlflow_knows(

@@ -228,6 +228,7 @@ def segment(
         segmentation = prediction.finish(error_map=error_maps)
         return SegmentedScan(opened, segmentation)
 
+    searched = hash_text(str(resolve_path(scans)))
     with limit_threads(threads), _open_ledger(out) as ledger:
         found = found.keep_former_names(ledger.entries)
         if table is not None:
@@ -243,7 +244,7 @@ def segment(
             pictures=report,
             error_maps=error_maps,
             resample_uneven=resample_uneven,
-            searched=hash_text(str(resolve_path(scans))),
+            searched=searched,
             listeners=listeners,
         )
         refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
@@ -259,7 +260,7 @@ def segment(
         here = _list_names(found)
         batch.close_failures(here)
         _write_summaries(ledger, trained.spec, report)
-        gone = _count_gone(ledger, here)
+        gone = _count_gone(ledger, searched, here)
     batch.raise_bug()
     return Batch(
         out,
@@ -280,10 +281,13 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
     return BatchStarted(total, len(found.skipped), title)
 
 
-def _count_gone(ledger: Ledger, here: Collection[str]) -> int:
-    """Count the results whose scans were not found this time; they are kept."""
-    entries = ledger.entries.values()
-    return sum(entry.is_good and entry.scan not in here for entry in entries)
+def _count_gone(ledger: Ledger, searched: str, here: Collection[str]) -> int:
+    """Count the results whose scans are no longer where they were found; they are kept."""
+    count = 0
+    for entry in ledger.entries.values():
+        is_gone = entry.is_good and entry.scan not in here
+        count += is_gone and entry.searched == searched
+    return count
 
 
 def _list_names(found: ScanList) -> set[str]:

@@ -60,13 +60,14 @@ def _find_columns(table: Table, search: Search) -> tuple[str, ...]:
         DatasetError: If there is none.
     """
     names = search.channel_names
-    if len(names) < 2:
-        return table.image_columns(single=_SINGLE)
     try:
-        return find_channels(names, table.columns) or table.image_columns(
-            single=_SINGLE
-        )
+        return table.image_columns(single=_SINGLE)
     except DatasetError as error:
+        if len(names) < 2:
+            raise
+        named = find_channels(names, table.columns)
+        if named is not None:
+            return named
         raise DatasetError(
             f"{error.message}; or, for the bundle's channels, the columns {', '.join(names)}",
             source=error.source,

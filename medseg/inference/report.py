@@ -30,6 +30,7 @@ PREVIEWS = "previews"
 VOLUMES, REPORT = SUMMARIES
 
 _QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
+_SHOWN_COLUMNS = ("quality", "reasons")
 
 _MOST_COLUMNS = 4
 """Labels with a column of their own; of more, the volumes lie in one that unfolds."""
@@ -105,8 +106,10 @@ def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     """Return the volumes and the quality of each segmented scan as CSV, sorted by name.
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
-    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Where a bundle
-    has regions, these take the place of labels. Cells are empty where a value is unknown.
+    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``; ``quality``,
+    what people are shown: where it is no number, those before order results and mean nothing more;
+    and ``reasons`` for a review. Where a bundle has regions, these take the place of labels. Cells
+    are empty where a value is unknown.
     """
     good = [entry for entry in entries if entry.is_good]
     good.sort(key=lambda entry: entry.scan.casefold())
@@ -115,11 +118,12 @@ def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     dice_columns = [f"{name}_expected_dice" for name in names]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns])
+    columns = ["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns]
+    table.writerow([*columns, *_SHOWN_COLUMNS])
     for entry in good:
         volumes = [_format_number(entry.volumes_ml.get(name)) for name in names]
         quality = _format_quality(entry.quality, names)
-        table.writerow([entry.scan, *volumes, *quality])
+        table.writerow([entry.scan, *volumes, *quality, *_format_shown(entry)])
     return text.getvalue()
 
 
@@ -137,6 +141,13 @@ def _format_quality(
         expected, _ = quality.labels.get(name, (None, None))
         cells.append(_format_number(expected))
     return cells
+
+
+def _format_shown(entry: Entry) -> list[str]:
+    if entry.quality is None:
+        return [""] * len(_SHOWN_COLUMNS)
+    shown = entry.quality.to_quality().shown
+    return [shown.text, "; ".join(shown.reasons)]
 
 
 def _format_number(value: float | None) -> str:

@@ -54,6 +54,7 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
         *_postprocessing_section(spec, report),
         "## Quality estimates",
         _describe_quality(report.quality, report.validation_cases),
+        *_describe_range(spec, report),
         *[stage.card for stage in report.stages if stage.card],
         "## Limits",
         _LIMITS,
@@ -342,6 +343,23 @@ def _describe_quality(
         f"{finding.review_below:.3f} are flagged for review: "
         f"{100 * finding.review_share:.0f} % of the clean held-out ones."
     )
+
+
+def _describe_range(spec: BundleSpec, report: TrainingReport) -> list[str]:
+    """Say what results are compared with, and what they are worth where data are made up."""
+    sentences = []
+    if spec.data.made_up or report.made_up:
+        sentences.append(
+            "The training data are made up: results say nothing of patients, and their quality is "
+            "never shown as a number."
+        )
+    if report.validated is not None:
+        sentences.append(
+            "Results outside what the bundle was validated on (body part, voxel size, field of "
+            "view, intensities, volumes and forms of labels) are flagged for review; the range is "
+            f"that of {report.validated.cases} cases."
+        )
+    return sentences
 
 
 def _describe_provenance(spec: BundleSpec, report: TrainingReport) -> list[str]:

@@ -178,9 +178,9 @@ def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
     )
     assert table.splitlines() == [
         "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review,liver_expected_dice,"
-        "kidney_expected_dice",
-        "A,1500.2500,300.5000,,,,,",
-        "b,1500.2500,300.5000,,,,,",
+        "kidney_expected_dice,quality,reasons",
+        "A,1500.2500,300.5000,,,,,,,",
+        "b,1500.2500,300.5000,,,,,,,",
     ]
 
 
@@ -201,8 +201,8 @@ def test_quality_stands_beside_the_volumes() -> None:
         [entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS
     )
     assert table.splitlines()[1:] == [
-        "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,",
-        "b,1500.2500,300.5000,,,1,,",
+        "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,,0.91,",
+        "b,1500.2500,300.5000,,,1,,,nothing found,",
     ]
 
 

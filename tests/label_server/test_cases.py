@@ -313,3 +313,21 @@ def test_what_lies_beside_a_series_stays_known_in_every_process(
     (name,) = cases.list_names()
     (warning,) = cases.get_scan(name).warnings
     assert "continue this one at its end" in warning
+
+
+def test_channels_are_found_as_segment_finds_them(
+    tmp_path: Path, state: StateFolder
+) -> None:
+    channels = [{"name": "T1w"}, {"name": "FLAIR"}]
+    spec = made_spec(channels=channels)
+    studies = tmp_path / "cases"
+    for number, name in enumerate(("a/a_t1", "a/a_flair", "b/b_t1")):
+        write_scan(studies / f"{name}.nii.gz", number, (24, 20, 16), np.eye(4))
+    (fault,) = find_folder_cases(studies, state, spec)
+    assert (fault.where, fault.what.partition(";")[0]) == (
+        *("b", "has no image of the channel FLAIR (found: T1w)"),
+    )
+    cases = FolderCases(state, spec)
+    assert cases.list_names() == ["a"]
+    parts = [part[0].name for part in cases.get_scan("a").parts]
+    assert parts == ["a_t1.nii.gz", "a_flair.nii.gz"]
