@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         Fingerprint,
         LabelStatistics,
     )
+    from medseg.planning.plan import Plan
     from medseg.planning.training_cost import TrainingCost
     from medseg.quality.estimates import (
         Agreement,
@@ -75,8 +76,8 @@ _HOMES = {
     "Batch": "medseg.commands.segment",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
-    "BusyError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
+    "BusyError": "medseg.errors",
     "CaseFingerprint": "medseg.planning.fingerprint",
     "CaseMeasures": "medseg.datasets.measures",
     "CaseScores": "medseg.metrics.metrics",

@@ -51,7 +51,8 @@ def segment(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="nifti, png (pictures), dicom-seg or rtstruct (DICOM scans). Repeatable.",
+            help="nifti, nrrd, mha, png (pictures), dicom-seg or rtstruct (DICOM scans). "
+            "Repeatable.",
         ),
     ] = None,
     report: Annotated[

@@ -20,6 +20,7 @@ from medseg.bundle.bundle import (
     write_trained,
 )
 from medseg.bundle.hashes import hash_file
+from medseg.bundle.overrides import parse_json
 from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, OriginSpec, TrainedSpec
 from medseg.bundle.weights import Weights, save_tensors
@@ -44,11 +45,12 @@ from medseg.interop.nnunet.weights import (
     rename_for_unet,
     take_weights,
 )
+from medseg.layouts.dataset_json import clean_text
 from medseg.networks.building import build_network
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.planning import read_description
-from medseg.planning.from_nnunet import describe_model
+from medseg.planning.nnunet_model import describe_model
 from medseg.training.model_card import imported_model_card
 
 _SOFTWARE = "nnU-Net v2"
@@ -217,12 +219,21 @@ def _refuse_cascade(plans: NnunetPlans) -> None:
 
 
 def _check_json_file(file: Path) -> None:
+    """Make sure that a file is strict JSON of a fair size, each field once."""
     status = file.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_JSON_BYTES:
         raise MedsegError(
             f"is no file of at most {_MOST_JSON_BYTES >> 20} MB, as nnU-Net's are",
             source=file,
         )
+    try:
+        parse_json(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise MedsegError("is nested too deeply", source=file) from error
+    except (OSError, ValueError) as error:
+        raise MedsegError(
+            "is not valid JSON", source=file, detail=str(error)
+        ) from error
 
 
 def _describe_origin(
@@ -235,8 +246,8 @@ def _describe_origin(
     parts = (model.trainer, model.plans, plans.name)
     content: dict[str, Any] = {
         "software": _SOFTWARE,
-        "model": "__".join(part for part in parts if part),
-        "dataset": plans.dataset_name or "unknown",
+        "model": _to_line("__".join(part for part in parts if part)),
+        "dataset": _to_line(plans.dataset_name) or "unknown",
         "files": {
             file.relative_to(model.folder).as_posix(): hash_file(file)
             for file in used
@@ -244,8 +255,13 @@ def _describe_origin(
         "imported_with": f"medseg {importlib.metadata.version('medseg')}",
     }
     if licence:
-        content["licence"] = licence
+        content["licence"] = _to_line(licence)
     return OriginSpec.model_validate(content)
+
+
+def _to_line(text: str) -> str:
+    """Return text as one line without control characters, cut to a fair length."""
+    return "".join(filter(str.isprintable, clean_text(text)))
 
 
 def _summarise(origin: OriginSpec) -> str:

@@ -86,6 +86,7 @@ def write_dicom_seg(
     algorithm: str = "medseg",
     corrected: bool = False,
     series_description: str = "Segmentation",
+    origin: str = "",
     created: datetime | None = None,
 ) -> None:
     """Write a label map as a DICOM SEG on the slices of its scan, whole or not at all.
@@ -106,6 +107,7 @@ def write_dicom_seg(
         algorithm: Name of the algorithm.
         corrected: Whether a person has corrected what the algorithm proposed.
         series_description: What viewers list the series as.
+        origin: Where the algorithm comes from, if another software trained it.
         created: When the result was made; now unless given.
 
     Raises:
@@ -124,12 +126,14 @@ def write_dicom_seg(
     ]
     if corrected:
         facts.append("corrected")
+    if origin:
+        facts.append(origin)
     identity = hash_object(source, labels, "SEG", *facts)
     transposed = labels.transpose(2, 1, 0)
     planes = np.ascontiguousarray(transposed)
     placeholders = _make_placeholders(source, like)
     segments = [
-        _describe_segment(label, algorithm, version, corrected)
+        _describe_segment(label, algorithm, version, origin, corrected)
         for label in label_set
     ]
     identifiers = _make_identifiers(
@@ -218,7 +222,7 @@ def _make_identifiers(
 
 
 def _describe_segment(
-    label: Label, algorithm: str, version: str, corrected: bool
+    label: Label, algorithm: str, version: str, origin: str, corrected: bool
 ) -> Any:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
@@ -232,6 +236,8 @@ def _describe_segment(
         name=fit_text(algorithm),
         family=codes.cid7162.ArtificialIntelligence,
         version=fit_text(version),
+        source=fit_text(origin) or None,
+        parameters={"origin": origin} if origin else None,
     )
     return SegmentDescription(
         segment_number=label.index,

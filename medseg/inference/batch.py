@@ -398,6 +398,7 @@ class ScanBatch:
             scan=scan,
             state=state,
             bundle=f"{self._spec.name} {self._spec.version}",
+            origin=self._spec.origin or "",
             bundle_hash=self._bundle_hash,
             medseg=version("medseg"),
             device=self._device,

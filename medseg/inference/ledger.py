@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from medseg._support.files import PART
 from medseg._support.platform.files import open_binary, read_at, sync_handle
@@ -150,6 +156,8 @@ class Entry(BaseModel):
     """What is wrong, what is allowed, what to do; empty if done."""
     bundle: str = ""
     """The bundle's name and version."""
+    origin: Annotated[str, Field(exclude_if=lambda text: not text)] = ""
+    """Where the bundle's weights come from, if other software trained them."""
     bundle_hash: str = ""
     """Of its `bundle.json` and weights."""
     medseg: str = ""

@@ -79,6 +79,7 @@ def _write_dicom_seg(
         spec.label_set,
         algorithm=spec.name,
         version=spec.version,
+        origin=spec.origin or "",
     )
 
 

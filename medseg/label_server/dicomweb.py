@@ -158,6 +158,7 @@ class DicomWebCases:
             algorithm=self._spec.name,
             version=self._spec.version,
             corrected=corrected,
+            origin=self._spec.origin or "",
         )
 
     def find_corrections(self, known: frozenset[str]) -> list[Correction]:

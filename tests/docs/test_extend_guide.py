@@ -1,4 +1,4 @@
-"""The loss that the guide shows keeps the contract that the guide speaks of."""
+"""The loss and the network that the guide shows keep the contracts that the guide speaks of."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import types
 from pathlib import Path
 
 from medseg.testing.losses import LossContract
+from medseg.testing.networks import NetworkContract
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "extend.md"
 
 
-def load_shown_loss() -> type:
+def load_shown(name: str) -> type:
     blocks = re.findall(
         r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL
     )
-    (code,) = (block for block in blocks if "class TverskyLoss" in block)
-    module = types.ModuleType("my_losses")
+    (code,) = (block for block in blocks if f"class {name}" in block)
+    module = types.ModuleType("shown")
     exec(compile(code, str(GUIDE), "exec"), module.__dict__)  # noqa: S102 - our own page
-    return module.TverskyLoss
+    shown: type = getattr(module, name)
+    return shown
 
 
 class TestShownLoss(LossContract):
-    build = load_shown_loss()
+    build = load_shown("TverskyLoss")
     takes_regions = False
+
+
+class TestShownNetwork(NetworkContract):
+    network = load_shown("TinyNet")

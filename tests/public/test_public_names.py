@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -191,3 +193,12 @@ def test_a_segmenter_is_imported_without_what_it_needs_later() -> None:
         [sys.executable, "-c", check], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_type_checkers_and_the_reference_see_every_public_name() -> None:
+    tree = ast.parse(Path(medseg.__file__).read_text("utf-8"))
+    seen = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module != "typing":
+            seen.update(alias.name for alias in node.names)
+    assert set(medseg.__all__) <= seen

@@ -1,22 +1,30 @@
 """Train tiny models by nnU-Net itself and keep what its own prediction makes of test scans.
 
     PEER/bin/python workflows/benchmarks/import/train_nnunet.py WORK [--only NAME ...] [--data DATA]
+        [--keep] [--freeze FOLDER]
 
 Runs in nnU-Net's own environment (``pip install nnunetv2``), never in medseg's. For each model of
 ``MODELS`` it makes up scans (or takes a data set of ``DATA``), plans with nnU-Net's planner, makes
 the plan tiny, trains some steps with nnU-Net's trainer and segments test scans with nnU-Net's
 predictor. In ``WORK/NAME``: ``results`` (the results folder as nnU-Net leaves it), ``scans``,
-``expected`` (nnU-Net's label maps) and ``seconds.json``. ``nnunet.py`` compares medseg with these.
+``expected`` (nnU-Net's label maps), ``exact`` (the same with its scores added up in float32, not in
+its float16, whose rounding moves some voxels) and ``seconds.json``. ``nnunet.py`` compares medseg
+with both. ``--keep`` segments again with the models that are there.
+``--freeze`` keeps what medseg's tests need of models of made-up scans: no scan, as they are made
+again, and of most checkpoints no state of the optimiser.
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import multiprocessing
 import multiprocessing.pool
 import os
 import shutil
+import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +34,12 @@ from typing import Any
 import nibabel
 import numpy as np
 
-STEPS = 250
+STEPS = 150
 """Steps of training: enough that labels are found, as phantoms are easy."""
+FEW_STEPS = 30
+"""Steps on real data, whose patches are larger."""
+WHOLE = ("isotropic",)
+"""Models whose checkpoints are frozen as nnU-Net wrote them."""
 CASES = 4
 LEAST_SHARE = 0.02
 """Share of a scan's voxels that each label gets at least, by shifting the last bias."""
@@ -182,7 +194,8 @@ def make_case(
         shape: Along x, y, z.
         affine: Its voxel sizes scale the shapes.
     """
-    generator = np.random.default_rng(seed)
+    # Unlike newer generators, this one never changes its numbers.
+    generator = np.random.RandomState(seed)
     grids = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     shift = generator.uniform(-0.12, 0.12, 3)
     ways = [g - s for g, s in zip(grids, shift, strict=True)]
@@ -309,7 +322,10 @@ def _make_up_data(model: Model, raw: Path, scans: Path) -> None:
 
 def _copy_real_data(model: Model, raw: Path, scans: Path, data: Path) -> None:
     """Take the first cases to learn from and the next to segment."""
-    cases = _list_real_cases(data / model.data, len(model.channels))
+    list_cases = _list_real_cases
+    if model.data == "sts_ct_mr_pet":
+        list_cases = _bring_onto_ct
+    cases = list_cases(data / model.data, len(model.channels))
     for number, (images, label) in enumerate(cases[: CASES + 3]):
         is_test = number >= CASES
         folder = scans if is_test else raw / "imagesTr"
@@ -319,6 +335,26 @@ def _copy_real_data(model: Model, raw: Path, scans: Path, data: Path) -> None:
         if not is_test:
             target = raw / "labelsTr" / f"case_{number}.nii.gz"
             shutil.copyfile(label, target)
+
+
+def _bring_onto_ct(
+    folder: Path, channels: int
+) -> list[tuple[list[Path], Path]]:
+    """Resample MR and PET onto the grid of CT, as nnU-Net wants its channels."""
+    import SimpleITK
+
+    made = Path(tempfile.mkdtemp(prefix="sts-"))
+    cases = []
+    for case in sorted((folder / "nifti").iterdir()):
+        ct = SimpleITK.ReadImage(str(case / "CT_image.nii.gz"))
+        images = [case / "CT_image.nii.gz"]
+        for name in ("MR_T1", "PET")[: channels - 1]:
+            image = SimpleITK.ReadImage(str(case / f"{name}_image.nii.gz"))
+            moved = SimpleITK.Resample(image, ct, defaultPixelValue=0.0)
+            images.append(made / f"{case.name}_{name}.nii.gz")
+            SimpleITK.WriteImage(moved, str(images[-1]))
+        cases.append((images, case / "CT_mask.nii.gz"))
+    return cases
 
 
 def _list_real_cases(
@@ -433,7 +469,7 @@ def train(model: Model, dataset: str, identifier: str) -> Path:
             device=torch.device("cpu"),
         )
         trainer.num_epochs = 1
-        trainer.num_iterations_per_epoch = STEPS
+        trainer.num_iterations_per_epoch = FEW_STEPS if model.data else STEPS
         trainer.num_val_iterations_per_epoch = 1
         trainer.run_training()
     return Path(trainer.output_folder).parent
@@ -459,6 +495,23 @@ def predict(model: Model, results: Path, scans: Path, out: Path) -> float:
     for file in out.glob("*.json"):
         file.unlink()
     return time.perf_counter() - start
+
+
+def add_up_in_float32() -> None:
+    """Let nnU-Net's predictor add up scores in float32; everything else stays its own code."""
+    from nnunetv2.inference import predict_from_raw_data as module
+
+    predictor = module.nnUNetPredictor
+    name = "_internal_predict_sliding_window_return_logits"
+    source = textwrap.dedent(inspect.getsource(getattr(predictor, name)))
+    changed = source.replace("torch.half", "torch.float32").replace(
+        "value_scaling_factor=10,",
+        "value_scaling_factor=10, dtype=torch.float32,",
+    )
+    if changed.count("torch.float32") != 3:
+        raise RuntimeError("nnU-Net's predictor is not the one that is known")
+    exec(changed, vars(module))  # noqa: S102  (nnU-Net's own function, three words of it changed)
+    setattr(predictor, name, vars(module)[name])
 
 
 def give_labels_voxels(model: Model, results: Path, scans: Path) -> None:
@@ -525,6 +578,33 @@ def _find_shift(logits: Any, has_regions: bool) -> Any:
     return shift
 
 
+def freeze(model: Model, work: Path, target: Path) -> None:
+    """Keep the smallest files that a test of medseg's needs."""
+    import torch
+
+    results = next((work / model.name / "results").glob("*/*__*"))
+    folder = target / model.name / results.name
+    shutil.rmtree(target / model.name, ignore_errors=True)
+    for fold in model.folds:
+        place = folder / f"fold_{fold}"
+        place.mkdir(parents=True)
+        checkpoint = results / place.name / model.checkpoint
+        if model.name in WHOLE:
+            shutil.copyfile(checkpoint, place / model.checkpoint)
+            continue
+        content = torch.load(checkpoint, weights_only=False)
+        content["optimizer_state"] = None
+        torch.save(content, place / model.checkpoint)
+    for name in ("plans.json", "dataset.json"):
+        shutil.copyfile(results / name, folder / name)
+    for kind in ("expected", "exact"):
+        maps = {}
+        for file in sorted((work / model.name / kind).glob("*.nii.gz")):
+            labels = np.asarray(nibabel.load(file).dataobj)
+            maps[file.name.removesuffix(".nii.gz")] = labels.astype(np.uint8)
+        np.savez_compressed(folder.parent / f"{kind}.npz", **maps)
+
+
 class _Threads:
     """Stands in for a multiprocessing context: nnU-Net's workers would each import it anew."""
 
@@ -532,15 +612,14 @@ class _Threads:
 
 
 def run(model: Model, number: int, work: Path, data: Path) -> None:
-    """Make, train and segment with one model."""
+    """Make a model: raw data, plan, training."""
     folder = work / model.name
     shutil.rmtree(folder, ignore_errors=True)
     scratch = work / "scratch"
     raw = scratch / "raw" / f"Dataset{number:03d}_{model.name}"
-    shutil.rmtree(raw, ignore_errors=True)
     preprocessed = scratch / "preprocessed" / raw.name
-    shutil.rmtree(preprocessed, ignore_errors=True)
-    shutil.rmtree(scratch / "results" / raw.name, ignore_errors=True)
+    for place in (raw, preprocessed, scratch / "results" / raw.name):
+        shutil.rmtree(place, ignore_errors=True)
     scans = folder / "scans"
     write_raw_data(model, raw, scans, data)
     dataset, identifier = plan(model, number)
@@ -550,9 +629,20 @@ def run(model: Model, number: int, work: Path, data: Path) -> None:
     shutil.copytree(trained, results)
     if model.finish is not None:
         model.finish(results)
-    seconds = predict(model, results, scans, folder / "expected")
-    facts = {"seconds": seconds, "folds": model.folds, "mirror": model.mirror}
-    (folder / "seconds.json").write_text(json.dumps(facts))
+
+
+def segment(model: Model, work: Path, out: str) -> None:
+    """Segment the test scans of a model that is there."""
+    folder = work / model.name
+    results = next((folder / "results").glob("*/*__*"))
+    seconds = predict(model, results, folder / "scans", folder / out)
+    if out == "expected":
+        facts = {
+            "seconds": seconds,
+            "folds": model.folds,
+            "mirror": model.mirror,
+        }
+        (folder / "seconds.json").write_text(json.dumps(facts))
 
 
 def main() -> None:
@@ -561,6 +651,8 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, default=Path())
     parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--freeze", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     work = options.work.resolve()
@@ -574,10 +666,21 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    for number, model in enumerate(MODELS, start=701):
-        if model.name in options.only or not options.only:
-            os.environ |= {"nnUNet_n_proc_DA": "1"}
+    wanted = [
+        (number, model)
+        for number, model in enumerate(MODELS, start=701)
+        if model.name in options.only or not options.only
+    ]
+    for number, model in wanted:
+        os.environ |= {"nnUNet_n_proc_DA": "1"}
+        if not options.keep:
             run(model, number, work, options.data)
+        segment(model, work, "expected")
+    add_up_in_float32()
+    for _, model in wanted:
+        segment(model, work, "exact")
+        if options.freeze is not None and not model.data:
+            freeze(model, work, options.freeze.resolve())
 
 
 if __name__ == "__main__":
