@@ -7,6 +7,7 @@ each occurs in a run is known. What follows from one case for all of them is an 
 
 from __future__ import annotations
 
+import gc
 import math
 import tempfile
 import time
@@ -134,7 +135,7 @@ def measure_training(
         raise DatasetError("no case can be used", found.faults)
     # In the order of their names, the middle one: any would do, and it is always the same.
     case = found.cases[len(found.cases) // 2]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         one = CaseList((case,))
         preparing = _Clock()
         dataset = open_dataset(one, spec, None, Path(folder))
@@ -146,8 +147,10 @@ def measure_training(
         one_validation = _find_validation_seconds(
             learner, cached, spec, fmean(steps)
         )
-        # Windows keeps a file that is mapped.
+        # Windows keeps a file that is mapped; a trainer and its handlers know each other, so that
+        # counting references does not free them.
         del learner, dataset, cached
+        gc.collect()
     held_out = _count_held_out(found.cases, spec)
     speed = TrainingSpeed(
         step=fmean(steps),

@@ -40,7 +40,7 @@ call("segment", run, data / "imagesTr", folder / "results")
 call("segment", run, data / "imagesTr", folder / "results", "--mirror")
 call("segment", run, folder / "series", folder / "from_dicom", "--format", "dicom-seg")
 call("evaluate", folder / "results", data / "labelsTr", "--out", folder / "scores")
-call("plan", data, "--out", folder / "planned" / "bundle.json")
+call("plan", data, "--budget", "1m", "--out", folder / "planned" / "bundle.json")
 call("export", run, folder / "monai", "--to", "monai")
 """
 )
@@ -79,7 +79,11 @@ def test_a_system_without_posix_checks_trains_segments_evaluates_plans_exports(
     for ds in slices:
         ds.compress(RLELossless)
     made.save(tmp_path / "series", slices)
-    run_child(ON_WINDOWS, tmp_path, PYTHONIOENCODING="ascii")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    settings = {"PYTHONIOENCODING": "ascii", "TMPDIR": str(temporary)}
+    run_child(ON_WINDOWS, tmp_path, **settings)
+    assert not list(temporary.iterdir()), "held open, and so not removed"
     results = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"phantom_000.nii.gz", "report.html", "ledger.jsonl"} <= results
     assert (tmp_path / "monai" / "configs" / "inference.json").is_file()

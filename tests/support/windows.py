@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -24,6 +23,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 _MODULES = """
 crypt fcntl grp nis ossaudiodev posix pty pwd readline resource spwd syslog termios tty
@@ -58,6 +59,7 @@ POSIX_SIGNALS = frozenset(_SIGNALS.split())
 _O_BINARY = 1 << 30
 _SHARING_VIOLATION = 32
 _ACCESS_DENIED = 5
+_NO_PRIVILEGE = 1314
 
 
 def imitate_windows() -> None:
@@ -185,6 +187,8 @@ def _refuse(path: Any, code: int) -> PermissionError:
 
 
 def _refuse_to_sync_readers() -> None:
+    import fcntl
+
     fsync = os.fsync
 
     def windows_fsync(handle: int) -> None:
@@ -194,6 +198,19 @@ def _refuse_to_sync_readers() -> None:
         fsync(handle)
 
     os.fsync = windows_fsync
+
+
+def skip_what_windows_lacks(error: Exception) -> None:
+    """Skip a test on Windows that itself needs POSIX, or the right to make links.
+
+    That medseg needs neither is tested apart.
+    """
+    if os.name != "nt":
+        return
+    if isinstance(error, AttributeError) and error.obj in (os, signal):
+        pytest.skip(f"Windows has no {error.name}")
+    if getattr(error, "winerror", None) == _NO_PRIVILEGE:
+        pytest.skip("this user of Windows may not make links")
 
 
 def call(*arguments: object) -> None:
