@@ -17,7 +17,7 @@ from pathlib import Path
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.named_channels import match_names
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
-from medseg.layouts.bids import group_by_channel
+from medseg.layouts.bids import DESCRIPTION, group_by_channel, is_derived
 from medseg.layouts.bids_names import BidsFile, parse_bids_file
 from medseg.layouts.channel_names import is_same_channel
 from medseg.layouts.label_names import normalize_label
@@ -110,11 +110,11 @@ def take_named_channels(
     wanted = search.channel_names
     if len(wanted) < 2:
         return list(files)
-    groups = _group_files(root, files, wanted)
+    spare = _list_derived(root, files)
+    groups = _group_files(root, files, spare, wanted)
     assigned = {base: group.assign(wanted) for base, group in groups.items()}
     whole = _find_whole(assigned, len(wanted))
     taken: set[Path] = set()
-    spare: set[Path] = set()
     cases = set(whole)
     for base, group in groups.items():
         assignment = assigned[base]
@@ -122,13 +122,20 @@ def take_named_channels(
             _add_scan(root, group, assignment, search)
             taken.update(assignment.found.values())
             spare.update(group.files)
-        elif _continues(base, whole) or (whole and assignment.is_empty):
+        elif _is_more_of(base, whole) or (whole and assignment.is_empty):
             spare.update(group.files)
         elif whole or _looks_like_scan(group, assignment):
             _leave_out(root, group, assignment, search)
             taken.update(group.files)
             cases.add(base)
     return _leave_neighbours(cases, files, taken, spare, search)
+
+
+def _list_derived(root: Path, files: Iterable[Path]) -> set[Path]:
+    """Return what was derived from the scans of a BIDS data set, which training leaves out."""
+    if not (root / DESCRIPTION).is_file():
+        return set()
+    return {file for file in files if is_derived(file, root)}
 
 
 def _find_whole(
@@ -140,6 +147,16 @@ def _find_whole(
         if len(set(assignment.found.values())) == channels:
             whole.add(base)
     return whole
+
+
+def _is_more_of(base: _Base, whole: Collection[_Base]) -> bool:
+    """Tell whether images are further ones of a scan: ``a_post_T1`` of ``a``, not ``a_2_T1``."""
+    folder, name = base
+    lies_in_case = (folder.parent, fold_name(folder.name)) in whole
+    start = _find_start(base, whole)
+    rest = name[len(start) :]
+    is_numbered = any(sign.isdigit() for sign in rest)
+    return not is_numbered and bool(lies_in_case or start)
 
 
 def _looks_like_scan(group: _Group, assignment: _Assignment) -> bool:
@@ -156,12 +173,17 @@ def _looks_like_scan(group: _Group, assignment: _Assignment) -> bool:
 
 
 def _group_files(
-    root: Path, files: Iterable[Path], wanted: Sequence[str]
+    root: Path,
+    files: Iterable[Path],
+    derived: Collection[Path],
+    wanted: Sequence[str],
 ) -> dict[_Base, _Group]:
     """Return the images that may be channels, by what they share."""
     groups: dict[_Base, _Group] = {}
     subjects: dict[_Base, list[BidsFile]] = defaultdict(list)
     for file in files:
+        if file in derived:
+            continue
         bids = parse_bids_file(file)
         if bids is not None:
             key = (_find_data_set(root, bids), bids.subject)
@@ -350,7 +372,7 @@ def _leave_neighbours(
         stem, _ = split_suffix(file.name)
         base = (file.parent, fold_name(stem))
         lies_in = file.parent.as_posix().casefold() in folders
-        is_beside = file in spare or lies_in or _continues(base, bases)
+        is_beside = file in spare or lies_in or _find_start(base, bases)
         kind = beside if is_beside else others
         kind.append(file)
     if beside:
@@ -362,10 +384,11 @@ def _leave_neighbours(
     return others
 
 
-def _continues(base: _Base, bases: Collection[_Base]) -> bool:
-    """Tell whether a name goes on where that of a scan in the same folder ends."""
+def _find_start(base: _Base, bases: Collection[_Base]) -> str:
+    """Return the longest name of a scan in the same folder that a name goes on from, if any."""
     folder, name = base
+    start = ""
     for end, sign in enumerate(name):
         if sign in _SEPARATORS and (folder, name[:end]) in bases:
-            return True
-    return False
+            start = name[:end]
+    return start

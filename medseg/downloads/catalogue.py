@@ -1,13 +1,15 @@
 """The open data sets that ``medseg download`` knows.
 
 ``catalogue.json`` beside this file holds the facts: where each lies, its size, its licence, and the
-checksum of its archive. The checksums of the Decathlon are those that MONAI has.
+checksum of its archive. The checksums of the Decathlon are those that MONAI has. A file of the same
+form, named by ``MEDSEG_CATALOGUE``, adds data sets of one's own, or other places of those.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import DownloadError
+
+OWN = "MEDSEG_CATALOGUE"
+"""Environment variable: a catalogue of one's own."""
 
 _FACTS = Path(__file__).with_name("catalogue.json")
 
@@ -50,22 +55,51 @@ class OpenDataset:
     citation: str
 
 
-@cache
 def list_open_datasets() -> Mapping[str, OpenDataset]:
     """Return every known data set by its name, the smallest first.
+
+    Raises:
+        DownloadError: If the catalogue that ``MEDSEG_CATALOGUE`` names is none.
 
     Examples:
         >>> next(iter(list_open_datasets()))
         'hippocampus'
     """
-    facts = json.loads(_FACTS.read_text(encoding="utf-8"))
+    known = dict(_read_catalogue(_FACTS))
+    own = os.environ.get(OWN)
+    if own:
+        known.update(_read_own(Path(own)))
+    by_size = sorted(known.values(), key=lambda dataset: dataset.bytes)
+    return {dataset.name: dataset for dataset in by_size}
+
+
+def _read_own(file: Path) -> Mapping[str, OpenDataset]:
+    try:
+        return _read_catalogue(file)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise DownloadError(
+            f"this file, which {OWN} names, is no catalogue of data sets; it has the form of "
+            "medseg/downloads/catalogue.json",
+            source=file,
+            detail=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+@cache
+def _read_catalogue(file: Path) -> Mapping[str, OpenDataset]:
+    facts = json.loads(file.read_text(encoding="utf-8"))
     collections = facts["collections"]
-    datasets = []
+    datasets = {}
     for name, about in facts["datasets"].items():
         collection = collections[about["collection"]]
-        datasets.append(_make_dataset(name, about, collection))
-    datasets.sort(key=lambda dataset: dataset.bytes)
-    return {dataset.name: dataset for dataset in datasets}
+        datasets[name] = _make_dataset(name, about, collection)
+    return datasets
 
 
 def _make_dataset(
@@ -79,8 +113,8 @@ def _make_dataset(
         folder=about["folder"],
         archive=about["archive"],
         url=collection["source"] + about["archive"],
-        bytes=about["bytes"],
-        md5=about["md5"],
+        bytes=int(about["bytes"]),
+        md5=str(about["md5"]).lower(),
         licence=collection["licence"],
         citation=collection["citation"],
     )

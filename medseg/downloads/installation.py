@@ -82,9 +82,7 @@ class Installation:
             OutputError: If it holds something else, or not all of it.
         """
         folder = self.folder
-        if not folder.exists() or (
-            folder.is_dir() and not any(folder.iterdir())
-        ):
+        if _is_free(folder):
             return False
         files = self._read_receipt()
         if files is None:
@@ -275,6 +273,24 @@ def format_size(number: int) -> str:
     if number < 1000 * _MB:
         return f"{number / _MB:.0f} MB"
     return f"{number / (1000 * _MB):.1f} GB"
+
+
+def _is_free(folder: Path) -> bool:
+    """Tell whether nothing is there, or an empty folder.
+
+    Raises:
+        OutputError: If it cannot be looked at.
+    """
+    try:
+        if not folder.exists():
+            return True
+        return folder.is_dir() and not any(folder.iterdir())
+    except OSError as error:
+        raise OutputError(
+            "this folder cannot be read; choose another one with -o",
+            source=folder,
+            detail=error.strerror,
+        ) from error
 
 
 def _get_size(file: Path) -> int:

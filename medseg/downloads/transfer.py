@@ -121,7 +121,10 @@ class Transfer:
         self._state_file.unlink(missing_ok=True)
 
     def _size(self) -> int:
-        return self.file.stat().st_size if self.file.is_file() else 0
+        # Nothing is added to what a link leads to: others may have put it there.
+        if self.file.is_symlink() or not self.file.is_file():
+            return 0
+        return self.file.stat().st_size
 
     def _wait(self, error: _BrokenError, tries: int) -> None:
         """Wait before the next try.

@@ -167,6 +167,7 @@ def make_overrides(steps: int, learning_rate: float | None) -> list[str]:
         "data.format=csv",
         "data.group_by=null",
         "data.group_pattern=null",
+        "data.splits=null",
     ]
     if learning_rate is not None:
         overrides.append(f"training.learning_rate={learning_rate}")

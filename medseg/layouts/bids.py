@@ -174,13 +174,14 @@ def _find_files(
         if file.suffix in _LABEL_SUFFIXES:
             if path.is_relative_to(label_root):
                 labels.append(file)
-        elif file.suffix not in _NO_CHANNELS and not _is_derived(path, whole):
+        elif file.suffix not in _NO_CHANNELS and not is_derived(path, whole):
             images[file.subject].append(file)
     return images, labels
 
 
-def _is_derived(path: Path, whole: Path) -> bool:
-    first_folder = path.relative_to(whole).parts[0]
+def is_derived(path: Path, root: Path) -> bool:
+    """Tell whether a file lies among the derivatives of the BIDS data set in a folder."""
+    first_folder = path.relative_to(root).parts[0]
     return first_folder == DERIVATIVES
 
 

@@ -128,6 +128,25 @@ def test_a_name_that_goes_on_is_no_case_of_its_own(tmp_path: Path) -> None:
     assert found.left_out == ()
 
 
+def test_another_visit_is_a_case_of_its_own(tmp_path: Path) -> None:
+    for name in ("p1_T1", "p1_FLAIR", "p1_2_T1", "q/T1", "q/FLAIR", "q/old_T1"):
+        touch(tmp_path / f"{name}.nii.gz")
+    found = find(tmp_path)
+    assert list(parts(found)) == ["p1", "q"]
+    assert [entry.name for entry in found.left_out] == ["p1_2"]
+    assert found.notes[0].endswith("old_T1.nii.gz")
+
+
+def test_what_was_derived_is_no_scan_beside_its_own(tmp_path: Path) -> None:
+    for folder in ("", "derivatives/prep/"):
+        for end in ("T1w", "FLAIR"):
+            touch(tmp_path / f"{folder}sub-1/anat/sub-1_{end}.nii.gz")
+    touch(tmp_path / "dataset_description.json")
+    assert list(parts(find(tmp_path))) == ["sub-1"]
+    derived = find(tmp_path / "derivatives")
+    assert list(parts(derived)) == ["prep_sub-1"]
+
+
 def test_names_that_are_no_channels_change_nothing(tmp_path: Path) -> None:
     for name in ("a_0000", "a_0001", "b_t1"):
         touch(tmp_path / f"{name}.nii.gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,35 @@ def test_other_names_are_answered_with_those_there_are() -> None:
     with pytest.raises(DownloadError, match=r"Did you mean spleen\?.*colon"):
         get_open_dataset("splen")
     assert find_by_folder("mine") is None
+
+
+def test_a_catalogue_of_ones_own_adds_data_sets_and_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ours.json"
+    monkeypatch.setenv("MEDSEG_CATALOGUE", str(file))
+    with pytest.raises(DownloadError, match="no catalogue of data sets"):
+        list_open_datasets()
+    file.write_text('{"collections": {}, "datasets": {"ours": {}}}')
+    with pytest.raises(DownloadError, match="no catalogue of data sets"):
+        list_open_datasets()
+    facts = {
+        "title": "Ours",
+        "home": "",
+        "source": "http://intranet/",
+        "licence": "internal",
+        "citation": "",
+    }
+    ours = {
+        "collection": "ours",
+        "folder": "Ours",
+        "archive": "ours.zip",
+        "about": "what we have",
+        "bytes": 1000,
+        "md5": "0" * 32,
+    }
+    content = {"collections": {"ours": facts}, "datasets": {"ours": ours}}
+    file.write_text(json.dumps(content))
+    listed = list_open_datasets()
+    assert listed["ours"].url == "http://intranet/ours.zip"
+    assert "hippocampus" in listed

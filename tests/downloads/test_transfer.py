@@ -224,3 +224,15 @@ def test_a_proxy_is_taken_from_the_environment(
     monkeypatch.delenv("NO_PROXY", raising=False)
     Transfer("http://data.invalid/a.tar", tmp_path / "a", 10**6).fetch()
     assert server.requests == [("http://data.invalid/a.tar", "")]
+
+
+def test_nothing_is_written_through_a_link(
+    server: FileServer, tmp_path: Path
+) -> None:
+    make(server, tmp_path).fetch()  # leaves the state that goes with it
+    (tmp_path / "theirs").write_bytes(b"theirs")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path / "theirs")
+    make(server, tmp_path).fetch()
+    assert (tmp_path / "theirs").read_bytes() == b"theirs"
+    assert (tmp_path / "a").read_bytes() == CONTENT

@@ -49,6 +49,14 @@ def test_a_planned_bundles_time_does_not_replace_the_steps_asked_for(
     assert training.validate_every == 10
 
 
+def test_a_split_of_the_bundles_own_data_is_not_that_of_submitted_labels(
+    tmp_path: Path,
+) -> None:
+    file = write_json(tmp_path, content(data={"splits": "splits_final.json"}))
+    assert load_bundle(file).spec.data.splits
+    assert load_bundle(file, make_overrides(1, None)).spec.data.splits is None
+
+
 def test_the_learning_rate_is_the_bundles_unless_given(tmp_path: Path) -> None:
     file = write_json(tmp_path, content(training={"learning_rate": 0.25}))
     assert (
