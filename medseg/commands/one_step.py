@@ -15,7 +15,11 @@ from medseg.commands.plan_summary import describe_plan
 from medseg.errors import CheckpointError, MedsegError
 from medseg.events import Listener, Notice, notify
 from medseg.layouts.missing_data import require_data
-from medseg.planning import parse_minutes, read_description
+from medseg.planning import (
+    is_nnunet_plans,
+    parse_minutes,
+    read_description,
+)
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import RUNS
 
@@ -72,6 +76,12 @@ def plan_first(
         return request
     dataset = Path(request.bundle)
     require_data(dataset)
+    if is_nnunet_plans(dataset):
+        raise MedsegError(
+            "nnU-Net's plans are converted first, by medseg plan with --data for the raw data; "
+            "then train the bundle that it writes",
+            source=dataset,
+        )
     if data is not None:
         raise MedsegError(
             "--data goes with a bundle; here the data set itself is named already"
