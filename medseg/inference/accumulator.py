@@ -43,6 +43,8 @@ class Accumulator:
         first: Index of the first plane held.
         sums: Weighted sums, float32, ``(classes, x, y, planes)``.
         weights: What was added up for each voxel, float32, ``(x, y, planes)``.
+        in_half: Whether sums, scores and what is interpolated between them are rounded to half
+            precision.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class Accumulator:
         self._windows = windows
         self._window_weights = windows.weights(device)
         self._labelled = labelled
+        # nnU-Net adds up in half precision. At a scan's corners, where weights are smallest, its
+        # rounding decides labels.
+        self.in_half = windows.weighting == "nnunet"
         self.first = 0
         self.sums = torch.zeros(classes, x, y, planes, device=device)
         self.weights = torch.zeros(x, y, planes, device=device)
@@ -83,8 +88,29 @@ class Accumulator:
         weights = self._window_weights[in_window]
         inside = scores[(_EVERY, *in_window)]
         inside = inside.to(self.sums.device).float()
-        self.sums[_EVERY, x, y, planes].addcmul_(inside, weights)
-        self.weights[x, y, planes].add_(weights)
+        sums = self.sums[_EVERY, x, y, planes]
+        total = self.weights[x, y, planes]
+        if self.in_half:
+            sums.copy_(torch.addcmul(sums, inside, weights).half())
+            total.copy_((total + weights).half())
+        else:
+            sums.addcmul_(inside, weights)
+            total.add_(weights)
+
+    def settle_before(self, plane: int) -> None:
+        """Divide the sums of final planes by their weights, where the result has half precision.
+
+        Elsewhere whoever needs it divides; a plane that is settled already stays what it is.
+
+        Args:
+            plane: No window that is still to come reaches the planes before it.
+        """
+        if not self.in_half:
+            return
+        final = self.locate_planes(self.first, plane)
+        sums, weights = self.sums[..., final], self.weights[..., final]
+        sums.copy_((sums / weights).half())
+        weights.fill_(1)
 
     def drop_before(self, plane: int) -> None:
         """Forget the planes before ``plane`` and make room for as many new ones."""

@@ -191,6 +191,8 @@ class LabelWriter:
         for voxels in self._split(rim, scores):
             taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
+            if scores.in_half:
+                interpolated = interpolated.half().float()
             winners = self._decoding.find_winners(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 

@@ -391,6 +391,7 @@ class SlidingWindowPass:
 
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
+        self._sums.settle_before(finished)
         needed = self._writer.write_before(finished, self._sums)
         self._own.add_before(finished, self._sums)
         if self._given is not None:

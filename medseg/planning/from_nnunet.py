@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import DatasetError
-from medseg.interop.nnunet.network import describe_network
-from medseg.interop.nnunet.plans import Arguments, Intensities, NnunetPlans
+from medseg.interop.nnunet.network import KINDS
+from medseg.interop.nnunet.plans import Arguments, NnunetPlans
 from medseg.interop.nnunet.preprocessing import (
-    describe_preprocessing,
-    describe_windows,
+    describe_normalisation,
 )
 from medseg.layouts.channel_names import guess_modality
 from medseg.planning.constraints import Constraints, Notes
@@ -52,66 +51,6 @@ class ConvertedPlans:
     omissions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedModel:
-    """A model that nnU-Net trained, as a bundle.
-
-    Attributes:
-        content: Of ``bundle.json``, lists as tuples.
-        remarks: What a person should know.
-    """
-
-    content: dict[str, Any]
-    remarks: tuple[str, ...]
-
-
-def describe_model(
-    plans: NnunetPlans,
-    description: DatasetDescription,
-    mirror_axes: Sequence[int],
-) -> DescribedModel:
-    """Write a bundle that segments as a model of nnU-Net does.
-
-    Args:
-        plans: What it was planned as.
-        description: What its ``dataset.json`` says.
-        mirror_axes: Axes that its predictions flip, in nnU-Net's order.
-
-    Raises:
-        DatasetError: If the labels are not named, or channels and plans differ.
-        MedsegError: If medseg cannot compute such a model; says why.
-    """
-    remarks: list[str] = []
-    name = plans.dataset_name or description.name
-    content: dict[str, Any] = {
-        "name": make_bundle_name(name),
-        **description.list_header_fields(),
-        "channels": tuple(_convert_channels(plans, description)),
-        "labels": tuple(_convert_labels(description)),
-        "preprocessing": describe_preprocessing(plans),
-        "network": describe_network(plans),
-        "training": {
-            "patch": plans.configuration.patch_size,
-            "batch_size": plans.configuration.batch_size,
-            "foreground_share": 0.33,
-        },
-        "inference": describe_windows(),
-    }
-    if description.named_regions:
-        content["regions"] = tuple(description.describe_regions())
-    if description.ignore is not None:
-        content["data"] = {"ignore": description.ignore}
-    if mirror_axes:
-        content["inference"]["mirror"] = True
-        content["inference"]["mirror_axes"] = tuple(sorted(mirror_axes))
-        times = 2 ** len(mirror_axes)
-        remarks.append(
-            f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
-            f"which takes {times} times as long; --no-mirror segments without"
-        )
-    return DescribedModel(content, tuple(remarks))
-
-
 @dataclass(slots=True)
 class _Remarks:
     """What is noted while plans are converted."""
@@ -144,8 +83,8 @@ def convert_plans(
     if plans.dataset_name:
         name = make_bundle_name(plans.dataset_name)
     content: dict[str, Any] = {"name": name, **description.list_header_fields()}
-    content["channels"] = _convert_channels(plans, description)
-    content["labels"] = _convert_labels(description)
+    content["channels"] = convert_channels(plans, description)
+    content["labels"] = convert_labels(description)
     if description.named_regions:
         content["regions"] = description.describe_regions()
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
@@ -166,9 +105,14 @@ def _summarise(plans: NnunetPlans, omissions: Sequence[str]) -> str:
     return note[:_MAX_NOTE]
 
 
-def _convert_channels(
+def convert_channels(
     plans: NnunetPlans, description: DatasetDescription
 ) -> list[Fields]:
+    """Return the channels that plans and data set speak of.
+
+    Raises:
+        DatasetError: If they do not have the same number.
+    """
     schemes = plans.configuration.normalization_schemes
     names = description.channel_names
     if len(names) != len(schemes):
@@ -186,7 +130,12 @@ def _convert_channels(
     return channels
 
 
-def _convert_labels(description: DatasetDescription) -> list[Fields]:
+def convert_labels(description: DatasetDescription) -> list[Fields]:
+    """Return the labels that the data set names.
+
+    Raises:
+        DatasetError: If there are none.
+    """
     if not description.label_names:
         raise DatasetError("dataset.json names no label besides background")
     return description.describe_named_labels()
@@ -256,7 +205,7 @@ def _convert_normalization(
             "CTNormalization: clipped to the 0.5 % and 99.5 % quantiles inside the labels, then "
             "shifted and scaled by the mean and standard deviation there"
         )
-        return _convert_ct_normalization(plans, channel)
+        return describe_normalisation(plans, channel)
     if scheme == _RESCALE:
         return {"kind": "minmax"}
     if scheme == _RGB:
@@ -277,36 +226,6 @@ def _convert_normalization(
     return {"kind": "zscore", "nonzero": True}
 
 
-def _convert_ct_normalization(plans: NnunetPlans, channel: int) -> Fields:
-    """Return the window that is exactly nnU-Net's CTNormalization."""
-    intensities = plans.intensities.get(channel)
-    if intensities is None:
-        raise DatasetError(
-            f"channel {channel} has CTNormalization, but "
-            "foreground_intensity_properties_per_channel says nothing about it",
-            source=plans.file,
-        )
-    if _is_constant(intensities):
-        raise DatasetError(
-            f"channel {channel} has the same intensity everywhere inside the labels "
-            f"({intensities.mean:g}), which cannot be CT; correct the data, and plan again",
-            source=plans.file,
-        )
-    return {
-        "kind": "window",
-        "low": intensities.percentile_00_5,
-        "high": intensities.percentile_99_5,
-        "mean": intensities.mean,
-        "std": intensities.std,
-    }
-
-
-def _is_constant(intensities: Intensities) -> bool:
-    if intensities.std == 0:
-        return True
-    return intensities.percentile_00_5 >= intensities.percentile_99_5
-
-
 def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     arguments = plans.arguments
     kind = _get_class_name(plans.configuration.architecture.network_class_name)
@@ -314,23 +233,43 @@ def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
     remarks.notes["network.strides"] = f"The strides of {plans.name}"
     section: Fields = {
-        "kind": "unet",
+        **_convert_kind(kind, arguments),
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
         "strides": plans.convert_level_sizes(arguments.strides),
     }
+    is_unet = section["kind"] == "unet"
     kernels = plans.convert_level_sizes(arguments.kernel_sizes)
     if any(kernel != 3 for kernel in kernels):
         section["kernel_sizes"] = kernels
-    if any(kernel != kernels[0] for kernel in kernels):
+    if is_unet and any(kernel != kernels[0] for kernel in kernels):
         remarks.omit(
             "kernel sizes of the decoder: the convolutions of a level have the kernel of the level "
             "below, in nnU-Net their own"
         )
-    section["residual"] = kind == _RESIDUAL_NETWORK
     section["norm"] = _convert_norm(arguments, remarks)
     section["deep_supervision"] = True
     return section
+
+
+def _convert_kind(kind: str, arguments: Arguments) -> Fields:
+    """Return which network of medseg's a planned one is, with the numbers of its blocks."""
+    encoder = arguments.n_conv_per_stage
+    if kind == _RESIDUAL_NETWORK:
+        encoder = arguments.n_blocks_per_stage
+    decoder = arguments.n_conv_per_stage_decoder
+    is_double = _all_two(encoder) and _all_two(decoder)
+    if kind not in KINDS or (kind == _PLAIN_NETWORK and is_double):
+        return {"kind": "unet"}
+    return {
+        "kind": KINDS[kind],
+        "blocks": _as_json(encoder or 2),
+        "decoder_convolutions": _as_json(decoder),
+    }
+
+
+def _as_json(counts: int | tuple[int, ...]) -> int | list[int]:
+    return list(counts) if isinstance(counts, tuple) else counts
 
 
 def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
@@ -344,23 +283,9 @@ def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
 
 def _find_network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     """Say how medseg's U-Net differs from the planned one."""
-    encoder = arguments.n_conv_per_stage
-    decoder = arguments.n_conv_per_stage_decoder
-    if kind == _RESIDUAL_NETWORK:
-        yield (
-            "the number of residual blocks per level, "
-            f"{_format_counts(arguments.n_blocks_per_stage)} in the encoder, and "
-            f"{_format_counts(decoder)} convolutions in the decoder; every level has one block of "
-            "two convolutions in both"
-        )
-    elif kind != _PLAIN_NETWORK:
+    if kind not in KINDS:
         yield f"the network {kind}; a plain U-Net of its size takes its place"
-    elif not (_all_two(encoder) and _all_two(decoder)):
-        yield (
-            f"the number of convolutions per level, {_format_counts(encoder)} in the encoder and "
-            f"{_format_counts(decoder)} in the decoder; every level has two"
-        )
-    if arguments.conv_bias:
+    if arguments.conv_bias and _convert_kind(kind, arguments)["kind"] == "unet":
         yield "biases of convolutions, which the normalisation after them cancels"
     if arguments.dropout_op is not None:
         yield f"dropout ({_get_class_name(arguments.dropout_op)}); set network.dropout"
@@ -379,12 +304,6 @@ def _all_two(counts: int | tuple[int, ...] | None) -> bool:
     if isinstance(counts, tuple):
         return all(count == 2 for count in counts)
     return counts in (None, 2)
-
-
-def _format_counts(counts: int | tuple[int, ...] | None) -> str:
-    if isinstance(counts, tuple):
-        return ", ".join(str(count) for count in counts)
-    return str(counts)
 
 
 def _convert_training(

@@ -20,6 +20,7 @@ from support.nnunet_plans import (
 )
 
 from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec import StagedUNetSpec
 from medseg.errors import DatasetError
 from medseg.networks.building import build_network
 from medseg.planning import (
@@ -141,23 +142,36 @@ def test_what_a_bundle_cannot_say_is_listed_and_noted(tmp_path: Path) -> None:
         assert what not in text
 
 
-def test_residual_encoders_are_carried_as_far_as_there_are_such_blocks(
+def test_residual_encoders_are_carried_over_with_all_their_blocks(
     tmp_path: Path,
 ) -> None:
     residual = architecture(
-        3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 1]
+        3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 2]
     )
     residual["network_class_name"] = "x.residual_unet.ResidualEncoderUNet"
     del residual["arch_kwargs"]["n_conv_per_stage"]
     made = convert(written(tmp_path, changed(architecture=residual)))
-    assert made.content["network"]["residual"] is True
-    assert any("1, 3, 4, 6 in the encoder" in what for what in made.omissions)
+    network = parse_spec(made.content, "the bundle").network
+    assert isinstance(network, StagedUNetSpec)
+    assert network.kind == "resenc"
+    assert network.level_blocks == (1, 3, 4, 6)
+    assert network.level_decoder_convolutions == (1, 1, 2)
+    assert not any("blocks" in what for what in made.omissions)
+
+
+def test_other_numbers_of_convolutions_are_carried_over(tmp_path: Path) -> None:
+    planned = architecture(3, n_conv_per_stage=[2, 2, 3, 2])
+    made = convert(written(tmp_path, changed(architecture=planned)))
+    network = parse_spec(made.content, "the bundle").network
+    assert isinstance(network, StagedUNetSpec)
+    assert network.kind == "plainconv"
+    assert network.level_blocks == (2, 2, 3, 2)
+    assert not any("kernel sizes" in what for what in made.omissions)
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"n_conv_per_stage": [2, 2, 3, 2]}, "2, 2, 3, 2 in the encoder"),
         ({"dropout_op": "torch.nn.modules.dropout.Dropout3d"}, "dropout"),
         ({"nonlin": "torch.nn.ReLU"}, "activation ReLU"),
         ({"norm_op": "torch.nn.modules.normalization.LayerNorm"}, "LayerNorm"),

@@ -118,7 +118,10 @@ def slide(
     network: Callable[[Floats], Floats],
     step_size: float = 0.5,
 ) -> Floats:
-    """Return the scores of an image by windows with a Gaussian about voxel ``n // 2``."""
+    """Return the scores of an image by windows with a Gaussian about voxel ``n // 2``.
+
+    Sums have half precision, as nnU-Net's have.
+    """
     margins = [
         max(0, s - n) for s, n in zip(size, image.shape[1:], strict=True)
     ]
@@ -127,26 +130,31 @@ def slide(
     peak = np.zeros(tuple(size))
     peak[tuple(n // 2 for n in size)] = 1
     weights = gaussian_filter(peak, [n / 8 for n in size], mode="constant")
-    weights = np.maximum(weights / weights.max(), 1e-8)
+    weights = (weights / weights.max() * 10).astype(np.float16)
+    weights[weights == 0] = weights[weights > 0].min()
     starts = []
     for n, s in zip(padded.shape[1:], size, strict=True):
         count = int(np.ceil((n - s) / (s * step_size))) + 1
         gap = (n - s) / max(count - 1, 1)
         starts.append([int(np.round(gap * i)) for i in range(count)])
-    total: Any = 0
-    count = np.zeros(padded.shape[1:])
-    for corner in itertools.product(*starts):
+    total: Any = None
+    count = np.zeros(padded.shape[1:], np.float16)
+    # nnU-Net goes along the first axis last; here the last does, as in medseg: in half precision
+    # the order counts.
+    for z, x, y in itertools.product(starts[2], starts[0], starts[1]):
+        corner = (x, y, z)
         at = tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
-        scores = network(padded[(slice(None), *at)]) * weights
-        if isinstance(total, int):
-            total = np.zeros((len(scores), *padded.shape[1:]))
+        scores = network(padded[(slice(None), *at)]) * weights.astype(float)
+        if total is None:
+            total = np.zeros((len(scores), *padded.shape[1:]), np.float16)
         total[(slice(None), *at)] += scores
         count[at] += weights
+    total = (total / count).astype(float)
     inside = tuple(
         slice(before, before + n)
         for (before, _), n in zip(pads, image.shape[1:], strict=True)
     )
-    return (total / count)[(slice(None), *inside)]
+    return total[(slice(None), *inside)]
 
 
 def segment(
@@ -162,6 +170,7 @@ def segment(
     scores = slide(image, size, network)
     shape = [part.stop - part.start for part in box]
     scores = resample(scores, shape, target, spacing, 1)
+    scores = scores.astype(np.float16).astype(float)
     ordered = np.sort(scores, axis=0)
     labels = np.zeros(data.shape[1:], np.int64)
     labels[box] = scores.argmax(axis=0)

@@ -201,7 +201,7 @@ class InferenceSpec(Spec):
         Field(exclude_if=equals("gaussian")),
     ] = "gaussian"
     """What the voxels of a window weigh: a `gaussian` about its centre (MONAI), about the voxel at
-    half its size (`nnunet`), or all the same (`constant`)."""
+    half its size and added up in half precision (`nnunet`), or all the same (`constant`)."""
     batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
     """Windows per forward pass."""
     mirror: bool = False
