@@ -110,6 +110,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
         if path.is_file()
     )
     assert files == [
+        ".lock",
         "bundle.json",
         "checkpoints/last.pt",
         "configs/inference.json",
@@ -119,6 +120,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
         "docs/README.md",
         "metrics.json",
         "models/model.pt",
+        "models/model.safetensors",
         "models/trained.json",
         "previews/validation.png",
         "run.json",
@@ -130,6 +132,20 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
         for path in trained.home.rglob("*")
         if path.name.startswith(".part-")
     ]
+
+
+def test_a_run_records_what_its_cases_were_like_and_that_they_are_made_up(
+    trained: Trained,
+) -> None:
+    bundle = load_bundle(trained.folder)
+    assert bundle.is_made_up
+    validated = bundle.trained.validated
+    assert validated is not None
+    assert validated.cases == 6
+    assert [round(size.low) for size in validated.spacing_mm] == [9, 9, 9]
+    assert validated.labels["liver"].present == 1
+    card = (trained.folder / "docs" / "README.md").read_text()
+    assert "The training data are made up" in card
 
 
 def test_the_resolved_bundle_is_in_the_run(trained: Trained) -> None:
@@ -400,6 +416,8 @@ def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     )
     weights["output_block.conv.conv.bias"][0] += 1000
     torch.save(weights, finds_nothing / "models" / "model.pt")
+    # Beside weights of one's own, those of the training would be others.
+    (finds_nothing / "models" / "model.safetensors").unlink()
     events: list[Event] = []
     folder = train(
         trained.bundle,
