@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.errors import DatasetError
-from medseg.interop.nnunet.network import describe_network
-from medseg.interop.nnunet.plans import Arguments, Intensities, NnunetPlans
+from medseg.errors import DatasetError, MedsegError
+from medseg.interop.nnunet.network import describe_as_unet, describe_network
+from medseg.interop.nnunet.plans import Arguments, NnunetPlans
 from medseg.interop.nnunet.preprocessing import (
+    SCHEMES,
+    describe_geometry,
+    describe_normalisation,
     describe_preprocessing,
     describe_windows,
 )
@@ -30,13 +33,11 @@ _MAX_NOTE = 4000
 """Characters of a note."""
 
 _PICTURE_READER = "NaturalImage2DIO"
-_REORIENTING_READER = "NibabelIOWithReorient"
 _PLAIN_NETWORK, _RESIDUAL_NETWORK = "PlainConvUNet", "ResidualEncoderUNet"
 _NNUNET_STEPS = 250_000
 _VALIDATIONS = 8
 
-_CT, _ZSCORE = "CTNormalization", "ZScoreNormalization"
-_RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
+_CT = "CTNormalization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ def convert_plans(
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
     content["network"] = _convert_network(plans, remarks)
     content["training"] = _convert_training(plans, constraints, remarks)
+    content["inference"] = _convert_inference(plans, remarks)
     for omission in _find_general_omissions(plans):
         remarks.omit(omission)
     remarks.notes[OMISSIONS_NOTE] = _summarise(plans, remarks.omissions)
@@ -194,11 +196,13 @@ def _convert_labels(description: DatasetDescription) -> list[Fields]:
 
 def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     section: Fields = {}
-    pictures = plans.reader == _PICTURE_READER
-    if pictures:
+    if _is_of_pictures(plans):
         section["input"] = "picture"
     else:
-        section["spacing_mm"] = _convert_spacing(plans, remarks)
+        section.update(describe_geometry(plans))
+        remarks.notes["preprocessing.spacing_mm"] = (
+            f"The spacing of {plans.name}, along nnU-Net's axes"
+        )
     count = len(plans.configuration.normalization_schemes)
     schemes = [
         _convert_normalization(plans, channel, remarks)
@@ -206,40 +210,11 @@ def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     ]
     all_alike = all(scheme == schemes[0] for scheme in schemes)
     section["intensity"] = schemes[0] if all_alike else schemes
-    masks = plans.configuration.use_mask_for_norm
-    if masks and all(masks):
-        section["crop_above"] = 0.0
-        remarks.notes["preprocessing.crop_above"] = (
-            "The plans normalise over non-zero voxels alone"
-        )
-    elif not pictures:
-        remarks.omit(
-            "the crop to the bounding box of non-zero voxels; set preprocessing.crop_above to 0 "
-            "where images have black surroundings and are never negative"
-        )
     return section
 
 
-def _convert_spacing(
-    plans: NnunetPlans, remarks: _Remarks
-) -> list[float | None]:
-    spacing: list[float | None] = [
-        *plans.reorder_axes(plans.configuration.spacing)
-    ]
-    if plans.dims == 2:
-        spacing.append(None)
-    remarks.notes["preprocessing.spacing_mm"] = f"The spacing of {plans.name}"
-    remarks.omit(
-        "resampling: images are resampled linearly, not by cubic splines with the coarse axis "
-        "treated on its own"
-    )
-    if plans.reader != _REORIENTING_READER:
-        remarks.omit(
-            "axes: nnU-Net keeps them as the files store them, medseg reorders them to right, "
-            "anterior, superior. This is the same for axial slices; for others reorder the numbers "
-            "of spacing_mm, patch, strides and kernel_sizes"
-        )
-    return spacing
+def _is_of_pictures(plans: NnunetPlans) -> bool:
+    return plans.reader == _PICTURE_READER
 
 
 def _convert_normalization(
@@ -256,77 +231,56 @@ def _convert_normalization(
             "CTNormalization: clipped to the 0.5 % and 99.5 % quantiles inside the labels, then "
             "shifted and scaled by the mean and standard deviation there"
         )
-        return _convert_ct_normalization(plans, channel)
-    if scheme == _RESCALE:
-        return {"kind": "minmax"}
-    if scheme == _RGB:
-        return {"kind": "window", "low": 0, "high": 255, "mean": 0, "std": 255}
-    if scheme != _ZSCORE:
+    if scheme not in SCHEMES:
         remarks.omit(
             f"{scheme} of channel {channel}, which medseg does not have; each image is normalised "
             "by its own mean and standard deviation instead"
         )
         return {"kind": "zscore"}
-    masks = plans.configuration.use_mask_for_norm
-    if channel >= len(masks) or not masks[channel]:
-        return {"kind": "zscore"}
-    remarks.omit(
-        f"the mask of channel {channel}: mean and standard deviation are those of the non-zero "
-        "voxels, without the holes that nnU-Net fills"
+    return describe_normalisation(plans, channel)
+
+
+def _convert_inference(plans: NnunetPlans, remarks: _Remarks) -> Fields:
+    """State nnU-Net's windows; which components are kept, held-out cases decide."""
+    section = describe_windows()
+    del section["keep_largest"]
+    times = 2**plans.dims
+    remarks.notes["inference.mirror"] = (
+        f"As nnU-Net's prediction: scores are averaged over {times} flips of each window. Set it "
+        f"to false to segment {times} times as fast"
     )
-    return {"kind": "zscore", "nonzero": True}
-
-
-def _convert_ct_normalization(plans: NnunetPlans, channel: int) -> Fields:
-    """Return the window that is exactly nnU-Net's CTNormalization."""
-    intensities = plans.intensities.get(channel)
-    if intensities is None:
-        raise DatasetError(
-            f"channel {channel} has CTNormalization, but "
-            "foreground_intensity_properties_per_channel says nothing about it",
-            source=plans.file,
-        )
-    if _is_constant(intensities):
-        raise DatasetError(
-            f"channel {channel} has the same intensity everywhere inside the labels "
-            f"({intensities.mean:g}), which cannot be CT; correct the data, and plan again",
-            source=plans.file,
-        )
-    return {
-        "kind": "window",
-        "low": intensities.percentile_00_5,
-        "high": intensities.percentile_99_5,
-        "mean": intensities.mean,
-        "std": intensities.std,
-    }
-
-
-def _is_constant(intensities: Intensities) -> bool:
-    if intensities.std == 0:
-        return True
-    return intensities.percentile_00_5 >= intensities.percentile_99_5
+    return {**section, "mirror": True}
 
 
 def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
+    remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
+    remarks.notes["network.strides"] = f"The strides of {plans.name}"
+    try:
+        section = describe_network(plans)
+    except MedsegError:
+        return _convert_other_network(plans, remarks)
+    if _is_of_pictures(plans):
+        for sizes in ("strides", "kernel_sizes"):
+            section[sizes] = plans.convert_level_sizes(section[sizes])
+    remarks.omissions.extend(_find_dropout(plans.arguments))
+    # DynUNet's kernels on the way up are those of the level below.
+    if len(set(plans.arguments.kernel_sizes)) > 1:
+        return section
+    return describe_as_unet(section) or section
+
+
+def _convert_other_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
+    """State the U-Net that is nearest to a network with layers that medseg does not have."""
     arguments = plans.arguments
     kind = _get_class_name(plans.configuration.architecture.network_class_name)
     remarks.omissions.extend(_find_network_omissions(kind, arguments))
-    remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
-    remarks.notes["network.strides"] = f"The strides of {plans.name}"
     section: Fields = {
         "kind": "unet",
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
-        "strides": plans.convert_level_sizes(arguments.strides),
+        "strides": arguments.strides,
+        "kernel_sizes": arguments.kernel_sizes,
     }
-    kernels = plans.convert_level_sizes(arguments.kernel_sizes)
-    if any(kernel != 3 for kernel in kernels):
-        section["kernel_sizes"] = kernels
-    if any(kernel != kernels[0] for kernel in kernels):
-        remarks.omit(
-            "kernel sizes of the decoder: the convolutions of a level have the kernel of the level "
-            "below, in nnU-Net their own"
-        )
     section["residual"] = kind == _RESIDUAL_NETWORK
     section["norm"] = _convert_norm(arguments, remarks)
     section["deep_supervision"] = True
@@ -362,11 +316,15 @@ def _find_network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
         )
     if arguments.conv_bias:
         yield "biases of convolutions, which the normalisation after them cancels"
-    if arguments.dropout_op is not None:
-        yield f"dropout ({_get_class_name(arguments.dropout_op)}); set network.dropout"
+    yield from _find_dropout(arguments)
     activation = _get_class_name(arguments.nonlin or "LeakyReLU")
     if activation != "LeakyReLU":
         yield f"the activation {activation}; LeakyReLU is used"
+
+
+def _find_dropout(arguments: Arguments) -> Iterator[str]:
+    if arguments.dropout_op is not None:
+        yield f"dropout ({_get_class_name(arguments.dropout_op)})"
 
 
 def _get_class_name(path: str) -> str:
@@ -400,7 +358,7 @@ def _convert_training(
         "training.optimizer": "As nnU-Net's trainer: SGD with momentum, rate 0.01, poly",
     }
     section: Fields = {
-        "patch": plans.reorder_axes(plans.configuration.patch_size),
+        "patch": _order_patch(plans),
         "batch_size": plans.configuration.batch_size,
         "steps": steps,
         "optimizer": "sgd",
@@ -419,6 +377,11 @@ def _convert_training(
     return section
 
 
+def _order_patch(plans: NnunetPlans) -> list[int]:
+    patch = plans.configuration.patch_size
+    return plans.reorder_axes(patch) if _is_of_pictures(plans) else list(patch)
+
+
 def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
     """Say what no bundle carries: the cascade, and what nnU-Net's code decides by itself."""
     cascade = [
@@ -435,6 +398,5 @@ def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
         "nnU-Net's augmentation: medseg's standard one is used, which mirrors along the same axes, "
         "varies intensities less often, and treats anisotropic patches like any others"
     )
-    yield "mirroring in prediction (test-time augmentation); `medseg segment --mirror` does it"
     if (plans.file.parent / "splits_final.json").is_file():
         yield "splits_final.json: name the raw data with --data to keep the folds"
