@@ -117,6 +117,14 @@ def plan(
             help="Wall-clock time for a training run, such as 20m or 2h.",
         ),
     ] = None,
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|resenc",
+            help="resenc: nnU-Net's residual encoder, for a GPU; --memory 10, 24 or 40 makes its "
+            "presets M, L and XL. auto: by time and memory.",
+        ),
+    ] = "auto",
     class_weights: Annotated[
         str | None,
         typer.Option(
@@ -208,6 +216,7 @@ def plan(
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,
+            network=network,
             label_values=label_values,
             stray_voxels=leave_out_stray,
             device=device,

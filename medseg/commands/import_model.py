@@ -50,7 +50,7 @@ from medseg.networks.building import build_network
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.planning import read_description
-from medseg.planning.from_nnunet import describe_model
+from medseg.planning.nnunet_model import describe_model
 from medseg.training.model_card import imported_model_card
 
 _SOFTWARE = "nnU-Net v2"

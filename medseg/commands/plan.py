@@ -59,6 +59,7 @@ def plan(
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
+    network: str = "auto",
     label_values: Sequence[str] = (),
     stray_voxels: int = 0,
     device: str = "auto",
@@ -89,6 +90,7 @@ def plan(
         budget: Time for a training run, such as ``20m`` or ``2h``.
         class_weights: ``balanced`` lets small labels weigh more in the loss; all weigh alike unless
             given.
+        network: ``auto``: by time and memory; ``resenc``: nnU-Net's residual encoder.
         label_values: What values or colours of label files mean: ``liver=1``, ``1=liver``,
             ``myelin=127,128`` or ``road=128,64,128``. ``background`` and ``ignore`` are names for
             what is nothing, and what nobody annotated.
@@ -131,6 +133,7 @@ def plan(
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
+        network=network,
         label_values=label_values,
         stray_voxels=stray_voxels,
         device=device,
@@ -154,6 +157,7 @@ def plan_bundles(
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
+    network: str = "auto",
     label_values: Sequence[str] = (),
     stray_voxels: int = 0,
     device: str = "auto",
@@ -175,6 +179,7 @@ def plan_bundles(
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
+        network: ``auto``, or ``resenc``.
         label_values: What values or colours mean.
         stray_voxels: What is left out.
         device: What will be used for training.
@@ -199,7 +204,7 @@ def plan_bundles(
         )
     training_device = choose_device(device)
     constraints = make_constraints(
-        training_device, memory_gb, budget, class_weights
+        training_device, memory_gb, budget, class_weights, network
     )
     by_file = {
         file: replace(constraints, dims=dims) for file, dims in files.items()
@@ -207,9 +212,12 @@ def plan_bundles(
     requests = parse_label_requests(label_values)
     wishes = LabelWishes(tuple(requests), stray_voxels)
     if is_nnunet_plans(root):
+        is_other = network != "auto"
         of_data = (channels, images, labels, columns, split_4d, splits, wishes)
         raw = Path(data) if data else None
-        return _convert_all(root, by_file, raw, listeners, any(of_data))
+        return _convert_all(
+            root, by_file, raw, listeners, any((*of_data, is_other))
+        )
     if data is not None:
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"

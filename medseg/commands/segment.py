@@ -14,8 +14,9 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
-from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
+from medseg.inference.batch import ScanBatch
 from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
+from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.report import (
     PREVIEWS,

@@ -8,7 +8,7 @@ ends the batch.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -38,6 +38,7 @@ from medseg.inference.failures import (
 )
 from medseg.inference.hashes import hash_scan, make_result_key
 from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
+from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import Stage
 from medseg.inference.report import get_preview_path
 from medseg.inference.result_files import (
@@ -58,37 +59,6 @@ GONE = "failed before, and is not there any more"
 
 TASK = "segmenting"
 """The task's name in progress events."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenScan:
-    """A scan that was read.
-
-    Attributes:
-        scan: Where it came from.
-        content: Hash of its files.
-        key: Of the result it will have.
-        volume: Its voxels; ``None`` if they are not needed.
-        missing: Formats that it cannot have, and why.
-        kept: The entry of its earlier result, if that is still what it would be.
-        kept_labels: The label indices of that result, if its picture must be drawn.
-    """
-
-    scan: Scan
-    content: str
-    key: str
-    volume: Volume | None
-    missing: Mapping[str, str] = field(default_factory=dict)
-    kept: Entry | None = None
-    kept_labels: Array | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentedScan:
-    """A scan that was read and, unless its earlier result is kept, segmented."""
-
-    opened: OpenScan
-    segmentation: Segmentation | None = None
 
 
 class ScanBatch:

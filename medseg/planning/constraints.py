@@ -10,6 +10,10 @@ from medseg.errors import MedsegError
 Notes = dict[str, str]
 """JSON path of a field of the bundle → why it has its value."""
 
+RESIDUAL = "resenc"
+NETWORKS = ("auto", RESIDUAL)
+"""What ``--network`` takes."""
+
 _MINUTES = {"s": 1 / 60, "m": 1.0, "": 1.0, "h": 60.0, "d": 1440.0}
 _MAX_MINUTES = 1e6
 
@@ -25,6 +29,7 @@ class Constraints:
         budget_minutes: Time for a whole training run, or ``None``.
         voxels_per_second: How fast this machine trains the smallest network, where measured.
         balanced: Whether small labels shall weigh more in the loss.
+        network: ``auto``, or ``resenc`` for nnU-Net's residual encoder.
     """
 
     dims: int | None
@@ -33,6 +38,12 @@ class Constraints:
     budget_minutes: float | None = None
     voxels_per_second: float | None = None
     balanced: bool = False
+    network: str = "auto"
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether nnU-Net's residual encoder was asked for."""
+        return self.network == RESIDUAL
 
 
 def parse_minutes(text: str) -> float:

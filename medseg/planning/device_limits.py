@@ -8,7 +8,11 @@ import torch
 
 from medseg._support.platform.processes import measure_memory
 from medseg.errors import MedsegError
-from medseg.planning.constraints import Constraints, parse_minutes
+from medseg.planning.constraints import (
+    NETWORKS,
+    Constraints,
+    parse_minutes,
+)
 from medseg.planning.inspection import InspectedDataset, make_provisional_spec
 from medseg.training.speed import voxels_per_second
 
@@ -23,6 +27,7 @@ def make_constraints(
     memory_gb: float | None,
     budget: str | None,
     class_weights: str | None,
+    network: str = "auto",
 ) -> Constraints:
     """Return what every bundle has to fit.
 
@@ -34,12 +39,16 @@ def make_constraints(
             f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
             "into training.class_weights of the bundle"
         )
+    if network not in NETWORKS:
+        choices = ", ".join(NETWORKS)
+        raise MedsegError(f"--network takes {choices}; got '{network}'")
     return Constraints(
         dims=None,
         on_gpu=device.type == "cuda",
         memory_gb=memory_gb or _measure_memory_gb(device),
         budget_minutes=parse_minutes(budget) if budget else None,
         balanced=class_weights == "balanced",
+        network=network,
     )
 
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.errors import DatasetError, MedsegError
-from medseg.interop.nnunet.network import describe_as_unet, describe_network
-from medseg.interop.nnunet.plans import Arguments, NnunetPlans
+from medseg.errors import DatasetError
+from medseg.interop.nnunet.network import KINDS
+from medseg.interop.nnunet.plans import Arguments, NnunetPlans, Sizes
 from medseg.interop.nnunet.preprocessing import (
     SCHEMES,
     describe_geometry,
     describe_normalisation,
-    describe_preprocessing,
     describe_windows,
 )
 from medseg.layouts.channel_names import guess_modality
@@ -53,66 +52,6 @@ class ConvertedPlans:
     omissions: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedModel:
-    """A model that nnU-Net trained, as a bundle.
-
-    Attributes:
-        content: Of ``bundle.json``, lists as tuples.
-        remarks: What a person should know.
-    """
-
-    content: dict[str, Any]
-    remarks: tuple[str, ...]
-
-
-def describe_model(
-    plans: NnunetPlans,
-    description: DatasetDescription,
-    mirror_axes: Sequence[int],
-) -> DescribedModel:
-    """Write a bundle that segments as a model of nnU-Net does.
-
-    Args:
-        plans: What it was planned as.
-        description: What its ``dataset.json`` says.
-        mirror_axes: Axes that its predictions flip, in nnU-Net's order.
-
-    Raises:
-        DatasetError: If the labels are not named, or channels and plans differ.
-        MedsegError: If medseg cannot compute such a model; says why.
-    """
-    remarks: list[str] = []
-    name = plans.dataset_name or description.name
-    content: dict[str, Any] = {
-        "name": make_bundle_name(name),
-        **description.list_header_fields(),
-        "channels": tuple(_convert_channels(plans, description)),
-        "labels": tuple(_convert_labels(description)),
-        "preprocessing": describe_preprocessing(plans),
-        "network": describe_network(plans),
-        "training": {
-            "patch": plans.configuration.patch_size,
-            "batch_size": plans.configuration.batch_size,
-            "foreground_share": 0.33,
-        },
-        "inference": describe_windows(),
-    }
-    if description.named_regions:
-        content["regions"] = tuple(description.describe_regions())
-    if description.ignore is not None:
-        content["data"] = {"ignore": description.ignore}
-    if mirror_axes:
-        content["inference"]["mirror"] = True
-        content["inference"]["mirror_axes"] = tuple(sorted(mirror_axes))
-        times = 2 ** len(mirror_axes)
-        remarks.append(
-            f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
-            f"which takes {times} times as long; --no-mirror segments without"
-        )
-    return DescribedModel(content, tuple(remarks))
-
-
 @dataclass(slots=True)
 class _Remarks:
     """What is noted while plans are converted."""
@@ -145,8 +84,8 @@ def convert_plans(
     if plans.dataset_name:
         name = make_bundle_name(plans.dataset_name)
     content: dict[str, Any] = {"name": name, **description.list_header_fields()}
-    content["channels"] = _convert_channels(plans, description)
-    content["labels"] = _convert_labels(description)
+    content["channels"] = convert_channels(plans, description)
+    content["labels"] = convert_labels(description)
     if description.named_regions:
         content["regions"] = description.describe_regions()
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
@@ -168,9 +107,14 @@ def _summarise(plans: NnunetPlans, omissions: Sequence[str]) -> str:
     return note[:_MAX_NOTE]
 
 
-def _convert_channels(
+def convert_channels(
     plans: NnunetPlans, description: DatasetDescription
 ) -> list[Fields]:
+    """Return the channels that plans and data set speak of.
+
+    Raises:
+        DatasetError: If they do not have the same number.
+    """
     schemes = plans.configuration.normalization_schemes
     names = description.channel_names
     if len(names) != len(schemes):
@@ -188,7 +132,12 @@ def _convert_channels(
     return channels
 
 
-def _convert_labels(description: DatasetDescription) -> list[Fields]:
+def convert_labels(description: DatasetDescription) -> list[Fields]:
+    """Return the labels that the data set names.
+
+    Raises:
+        DatasetError: If there are none.
+    """
     if not description.label_names:
         raise DatasetError("dataset.json names no label besides background")
     return description.describe_named_labels()
@@ -253,38 +202,49 @@ def _convert_inference(plans: NnunetPlans, remarks: _Remarks) -> Fields:
 
 
 def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
-    remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
-    remarks.notes["network.strides"] = f"The strides of {plans.name}"
-    try:
-        section = describe_network(plans)
-    except MedsegError:
-        return _convert_other_network(plans, remarks)
-    if _is_of_pictures(plans):
-        for sizes in ("strides", "kernel_sizes"):
-            section[sizes] = plans.convert_level_sizes(section[sizes])
-    remarks.omissions.extend(_find_dropout(plans.arguments))
-    # DynUNet's kernels on the way up are those of the level below.
-    if len(set(plans.arguments.kernel_sizes)) > 1:
-        return section
-    return describe_as_unet(section) or section
-
-
-def _convert_other_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
-    """State the U-Net that is nearest to a network with layers that medseg does not have."""
     arguments = plans.arguments
     kind = _get_class_name(plans.configuration.architecture.network_class_name)
     remarks.omissions.extend(_find_network_omissions(kind, arguments))
+    remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
+    remarks.notes["network.strides"] = f"The strides of {plans.name}"
     section: Fields = {
-        "kind": "unet",
+        **_convert_kind(kind, arguments),
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
-        "strides": arguments.strides,
-        "kernel_sizes": arguments.kernel_sizes,
+        "strides": _order_sizes(plans, arguments.strides),
     }
-    section["residual"] = kind == _RESIDUAL_NETWORK
+    kernels = _order_sizes(plans, arguments.kernel_sizes)
+    if any(kernel != 3 for kernel in kernels):
+        section["kernel_sizes"] = kernels
     section["norm"] = _convert_norm(arguments, remarks)
     section["deep_supervision"] = True
     return section
+
+
+def _convert_kind(kind: str, arguments: Arguments) -> Fields:
+    """Return which network of medseg's a planned one is, with the numbers of its blocks."""
+    encoder = arguments.n_conv_per_stage
+    if kind == _RESIDUAL_NETWORK:
+        encoder = arguments.n_blocks_per_stage
+    decoder = arguments.n_conv_per_stage_decoder
+    # DynUNet has two convolutions at each level, and on the way up the kernel of the level below.
+    is_dynunet = (
+        kind == _PLAIN_NETWORK
+        and _all_two(encoder)
+        and _all_two(decoder)
+        and len(set(arguments.kernel_sizes)) == 1
+    )
+    if kind not in KINDS or is_dynunet:
+        return {"kind": "unet"}
+    return {
+        "kind": KINDS[kind],
+        "blocks": _as_json(encoder or 2),
+        "decoder_convolutions": _as_json(decoder),
+    }
+
+
+def _as_json(counts: int | tuple[int, ...]) -> int | list[int]:
+    return list(counts) if isinstance(counts, tuple) else counts
 
 
 def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
@@ -298,33 +258,15 @@ def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
 
 def _find_network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     """Say how medseg's U-Net differs from the planned one."""
-    encoder = arguments.n_conv_per_stage
-    decoder = arguments.n_conv_per_stage_decoder
-    if kind == _RESIDUAL_NETWORK:
-        yield (
-            "the number of residual blocks per level, "
-            f"{_format_counts(arguments.n_blocks_per_stage)} in the encoder, and "
-            f"{_format_counts(decoder)} convolutions in the decoder; every level has one block of "
-            "two convolutions in both"
-        )
-    elif kind != _PLAIN_NETWORK:
+    if kind not in KINDS:
         yield f"the network {kind}; a plain U-Net of its size takes its place"
-    elif not (_all_two(encoder) and _all_two(decoder)):
-        yield (
-            f"the number of convolutions per level, {_format_counts(encoder)} in the encoder and "
-            f"{_format_counts(decoder)} in the decoder; every level has two"
-        )
-    if arguments.conv_bias:
+    if arguments.conv_bias and _convert_kind(kind, arguments)["kind"] == "unet":
         yield "biases of convolutions, which the normalisation after them cancels"
-    yield from _find_dropout(arguments)
+    if arguments.dropout_op is not None:
+        yield f"dropout ({_get_class_name(arguments.dropout_op)})"
     activation = _get_class_name(arguments.nonlin or "LeakyReLU")
     if activation != "LeakyReLU":
         yield f"the activation {activation}; LeakyReLU is used"
-
-
-def _find_dropout(arguments: Arguments) -> Iterator[str]:
-    if arguments.dropout_op is not None:
-        yield f"dropout ({_get_class_name(arguments.dropout_op)})"
 
 
 def _get_class_name(path: str) -> str:
@@ -337,12 +279,6 @@ def _all_two(counts: int | tuple[int, ...] | None) -> bool:
     if isinstance(counts, tuple):
         return all(count == 2 for count in counts)
     return counts in (None, 2)
-
-
-def _format_counts(counts: int | tuple[int, ...] | None) -> str:
-    if isinstance(counts, tuple):
-        return ", ".join(str(count) for count in counts)
-    return str(counts)
 
 
 def _convert_training(
@@ -378,8 +314,22 @@ def _convert_training(
 
 
 def _order_patch(plans: NnunetPlans) -> list[int]:
+    """Return the patch along the axes of the bundle: nnU-Net's, or those of a picture."""
     patch = plans.configuration.patch_size
     return plans.reorder_axes(patch) if _is_of_pictures(plans) else list(patch)
+
+
+def _order_sizes(
+    plans: NnunetPlans, levels: Sequence[Sizes]
+) -> list[int | list[int]]:
+    """Return sizes of each level along the axes of the bundle; one number where they are alike."""
+    if _is_of_pictures(plans):
+        return plans.convert_level_sizes(levels)
+    ordered: list[int | list[int]] = []
+    for size in levels:
+        sizes = [size] if isinstance(size, int) else list(size)
+        ordered.append(sizes[0] if len(set(sizes)) == 1 else sizes)
+    return ordered
 
 
 def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:

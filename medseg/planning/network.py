@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medseg.planning.constraints import Constraints, Notes
+from medseg.planning.constraints import RESIDUAL, Constraints, Notes
 from medseg.planning.grid import Grid
 
 SLIM_CHANNELS = (16, 32, 64, 128, 256, 256)
@@ -42,6 +42,10 @@ _MIN_SPARE_FOR_WIDE = 2 * WIDE_STEP_FACTOR
 
 _ARRAYS_PER_CHANNEL = 14
 """Arrays of a level's size and channels that a training step holds, on the way down and up."""
+RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
+"""Residual blocks of each level, as in nnU-Net's ResEnc presets."""
+_ARRAYS_PER_BLOCK, _ARRAYS_BESIDE_BLOCKS = 6, 8
+"""Arrays of a level's size that a training step holds for each block, and for the way up."""
 _ARRAYS_PER_CLASS = 9
 """Arrays of the full size and as many channels as classes, in the loss above all."""
 _BYTES_PER_VALUE = 4
@@ -61,6 +65,7 @@ class NetworkPlan:
         patch: Voxels along each axis.
         batch: Patches per step.
         slim: Whether it is the network for little time.
+        residual: Whether it is nnU-Net's residual encoder.
         strides: Of each level; the first level's are 1.
         kernels: Of each level; the slim network has 3 throughout.
     """
@@ -70,6 +75,7 @@ class NetworkPlan:
     slim: bool
     strides: tuple[Sizes, ...]
     kernels: tuple[Sizes, ...]
+    residual: bool = False
 
     @property
     def voxels_per_step(self) -> int:
@@ -82,7 +88,7 @@ class NetworkPlan:
         if self.slim:
             return define_slim_network(dims, self.strides[1:])
         section: dict[str, Any] = {
-            "kind": "unet",
+            "kind": RESIDUAL if self.residual else "unet",
             "dims": dims,
             "channels": _BASE_CHANNELS,
         }
@@ -132,10 +138,13 @@ def _compute_max_step_voxels(
     speed = constraints.voxels_per_second
     if constraints.budget_minutes is not None and speed is not None:
         seconds = 60 * constraints.budget_minutes * STEPS_SHARE
+        if constraints.is_residual and not constraints.on_gpu:
+            seconds /= WIDE_STEP_FACTOR  # the speed is the slim network's
         by_time = seconds * speed / steps
-    slim = not constraints.on_gpu
+    residual = constraints.is_residual
+    slim = not (constraints.on_gpu or residual)
     bytes_per_voxel = _estimate_bytes_per_voxel(
-        dims, _MAX_LEVELS, classes, slim=slim
+        dims, _MAX_LEVELS, classes, slim=slim, residual=residual
     )
     by_memory = constraints.memory_gb * 1e9 / bytes_per_voxel
     return min(by_time, by_memory)
@@ -164,8 +173,11 @@ def choose_network(
     spare = spacious / (batch * patch_voxels)
     has_budget = constraints.budget_minutes is not None
     has_time_for_wide = has_budget and spare >= _MIN_SPARE_FOR_WIDE
-    slim = not (on_gpu or has_time_for_wide)
-    plan = NetworkPlan(patch, batch, slim, topology.strides, topology.kernels)
+    residual = constraints.is_residual
+    slim = not (on_gpu or has_time_for_wide or residual)
+    plan = NetworkPlan(
+        patch, batch, slim, topology.strides, topology.kernels, residual
+    )
     _explain_patch(plan, grid, constraints, holds_whole_image, notes)
     _explain_batch(plan, constraints, classes, notes)
     _explain_levels(plan, grid, notes)
@@ -268,7 +280,12 @@ def multiply_strides(strides: Sequence[Sequence[int]]) -> Sizes:
 
 
 def _estimate_bytes_per_voxel(
-    dims: int, levels: int, classes: int, *, slim: bool
+    dims: int,
+    levels: int,
+    classes: int,
+    *,
+    slim: bool,
+    residual: bool = False,
 ) -> float:
     """Return the memory of a training step for each voxel of its patches."""
     if slim:
@@ -282,8 +299,12 @@ def _estimate_bytes_per_voxel(
     first_halving = 1 if slim else 0
     values = 0.0
     for halvings, count in enumerate(channels, start=first_halving):
-        values += count / 2.0 ** (dims * halvings)
-    arrays = _ARRAYS_PER_CHANNEL * values + _ARRAYS_PER_CLASS * classes
+        per_channel = _ARRAYS_PER_CHANNEL
+        if residual:
+            blocks = RESIDUAL_BLOCKS[halvings]
+            per_channel = _ARRAYS_PER_BLOCK * blocks + _ARRAYS_BESIDE_BLOCKS
+        values += per_channel * count / 2.0 ** (dims * halvings)
+    arrays = values + _ARRAYS_PER_CLASS * classes
     return float(_BYTES_PER_VALUE * arrays)
 
 
@@ -312,7 +333,7 @@ def _explain_batch(
 ) -> None:
     dims, levels = len(plan.patch), len(plan.strides)
     bytes_per_voxel = _estimate_bytes_per_voxel(
-        dims, levels, classes, slim=plan.slim
+        dims, levels, classes, slim=plan.slim, residual=plan.residual
     )
     gigabytes = plan.voxels_per_step * bytes_per_voxel / 1e9
     notes["training.batch_size"] = (
@@ -336,6 +357,11 @@ def _explain_levels(plan: NetworkPlan, grid: Grid, notes: Notes) -> None:
         notes[f"{section}.channels"] = (
             "Halves an image at once, because the full size costs most: takes several times as "
             "many steps in the same time"
+        )
+    elif plan.residual:
+        notes[f"{section}.kind"] = (
+            "As requested: nnU-Net's residual encoder; its presets M, L and XL differ in memory "
+            "alone, 10, 24 and 40 GB"
         )
     else:
         notes[f"{section}.channels"] = (

@@ -81,7 +81,7 @@ def draw_comparison(
     of the two has another label than the other, the place is filled faintly.
 
     Args:
-        volume: Shape ``(channels, i, j, k)``; all alike where there is no image to show.
+        volume: Shape ``(channels, i, j, k)``; all 0 where there is no image to show.
         reference: Label indices on its grid, shape ``(i, j, k)``.
         prediction: The same.
 
@@ -89,7 +89,8 @@ def draw_comparison(
         A WebP file.
     """
     image = select_display_channels(volume.array)
-    window = compute_intensity_window(image)
+    # Where there is nothing to see, lines stand out best on black.
+    window = compute_intensity_window(image) if image.any() else (0.0, 1.0)
     display = DisplayOrientation.from_grid(volume.affine, volume.shape)
     oriented_image = display.orient(image)
     expected = display.orient(reference)

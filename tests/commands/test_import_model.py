@@ -59,9 +59,9 @@ def test_label_maps_are_those_of_nnunet(name: str, tmp_path: Path) -> None:
         differ_from_exact += int((labels != exact[grid]).sum())
         either += int(((labels > 0) | (exact[grid] > 0)).sum())
     assert either > 4000
-    # nnU-Net adds scores up in float16, whose rounding moves a few voxels of its own.
-    assert differ / either <= 0.002
-    assert differ_from_exact / either <= 0.0002
+    # nnU-Net adds scores up in half precision, whose rounding moves a few voxels of its own.
+    assert differ / either <= 0.001
+    assert differ_from_exact / either <= 0.002
 
 
 @pytest.fixture

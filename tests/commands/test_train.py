@@ -132,6 +132,20 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
     ]
 
 
+def test_a_run_records_what_its_cases_were_like_and_that_they_are_made_up(
+    trained: Trained,
+) -> None:
+    bundle = load_bundle(trained.folder)
+    assert bundle.is_made_up
+    validated = bundle.trained.validated
+    assert validated is not None
+    assert validated.cases == 6
+    assert [round(size.low) for size in validated.spacing_mm] == [9, 9, 9]
+    assert validated.labels["liver"].present == 1
+    card = (trained.folder / "docs" / "README.md").read_text()
+    assert "The training data are made up" in card
+
+
 def test_the_resolved_bundle_is_in_the_run(trained: Trained) -> None:
     spec = load_bundle(trained.folder).spec
     assert list_differences(spec, load_bundle(trained.bundle).spec) == []

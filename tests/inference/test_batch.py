@@ -15,8 +15,9 @@ from support.killed_batches import write_scans
 from medseg.datasets.scans import find_scans
 from medseg.errors import MedsegError, OutputError
 from medseg.events import Event, Notice
-from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
+from medseg.inference.batch import ScanBatch
 from medseg.inference.ledger import Entry, open_ledger
+from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.result_files import RESULT_FORMATS
 from medseg.inference.segmentation import Segmentation

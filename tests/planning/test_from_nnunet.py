@@ -136,8 +136,7 @@ def test_the_network_has_as_many_weights_as_the_planned_one(
     with torch.device("meta"):
         network = build_network(spec, supervised=False)
     count = sum(weight.numel() for weight in network.parameters())
-    biases_of_the_way_up = sum(features[:-1])
-    assert count == down + up + biases_of_the_way_up + 3 * features[0] + 3
+    assert count == down + up + 3 * features[0] + 3
 
 
 def test_what_a_bundle_cannot_say_is_listed_and_noted(tmp_path: Path) -> None:
@@ -174,8 +173,20 @@ def test_residual_encoders_keep_their_numbers_of_blocks(tmp_path: Path) -> None:
     made = convert(written(tmp_path, changed(architecture=residual)))
     network = parse_spec(made.content, "the bundle").network
     assert isinstance(network, StagedUNetSpec)
-    assert (network.kind, network.blocks) == ("resenc", (1, 3, 4, 6))
+    assert network.kind == "resenc"
+    assert network.level_blocks == (1, 3, 4, 6)
+    assert network.level_decoder_convolutions == (1, 1, 1)
     assert not any("blocks" in what for what in made.omissions)
+
+
+def test_other_numbers_of_convolutions_are_carried_over(tmp_path: Path) -> None:
+    planned = architecture(3, n_conv_per_stage=[2, 2, 3, 2])
+    made = convert(written(tmp_path, changed(architecture=planned)))
+    network = parse_spec(made.content, "the bundle").network
+    assert isinstance(network, StagedUNetSpec)
+    assert network.kind == "plainconv"
+    assert network.level_blocks == (2, 2, 3, 2)
+    assert not any("kernel sizes" in what for what in made.omissions)
 
 
 @pytest.mark.parametrize(

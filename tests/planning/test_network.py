@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from support.fingerprints import CPU, GPU
 
+from medseg.bundle.spec import StagedUNetSpec
 from medseg.planning import (
     Constraints,
     Grid,
@@ -161,3 +162,23 @@ def test_a_patch_shrinks_along_its_longest_axis_in_mm() -> None:
     assert chosen.patch[2] < 60
     extents = [n * mm for n, mm in zip(chosen.patch, grid.spacing, strict=True)]
     assert max(extents) < 2.2 * min(extents)
+
+
+def test_the_residual_encoder_grows_with_memory_and_is_asked_for() -> None:
+    grid = Grid(3, (1, 1, 1), (300, 300, 300), False)
+    voxels = []
+    for gigabytes in (10, 24, 40):
+        asked = replace(CPU, network="resenc", memory_gb=gigabytes)
+        notes: Notes = {}
+        chosen = choose_network(grid, replace(asked, on_gpu=True), notes)
+        section = chosen.make_section()
+        assert section["kind"] == "resenc"
+        assert "M, L and XL" in notes["network.kind"]
+        assert StagedUNetSpec.model_validate(
+            section | {"strides": tuple(section["strides"])}
+        ).level_blocks[:4] == (1, 3, 4, 6)
+        voxels.append(math.prod(chosen.patch))
+    assert voxels == sorted(set(voxels))
+    unet = choose_network(grid, replace(GPU, memory_gb=10), {})
+    assert unet.make_section()["kind"] == "unet"
+    assert voxels[0] <= math.prod(unet.patch)

@@ -1,0 +1,76 @@
+"""A model that nnU-Net trained, as the bundle that segments as it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medseg.interop.nnunet.network import describe_network
+from medseg.interop.nnunet.plans import NnunetPlans
+from medseg.interop.nnunet.preprocessing import (
+    describe_preprocessing,
+    describe_windows,
+)
+from medseg.planning.description import DatasetDescription, make_bundle_name
+from medseg.planning.from_nnunet import convert_channels, convert_labels
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedModel:
+    """A model that nnU-Net trained, as a bundle.
+
+    Attributes:
+        content: Of ``bundle.json``, lists as tuples.
+        remarks: What a person should know.
+    """
+
+    content: dict[str, Any]
+    remarks: tuple[str, ...]
+
+
+def describe_model(
+    plans: NnunetPlans,
+    description: DatasetDescription,
+    mirror_axes: Sequence[int],
+) -> DescribedModel:
+    """Write a bundle that segments as a model of nnU-Net does.
+
+    Args:
+        plans: What it was planned as.
+        description: What its ``dataset.json`` says.
+        mirror_axes: Axes that its predictions flip, in nnU-Net's order.
+
+    Raises:
+        DatasetError: If the labels are not named, or channels and plans differ.
+        MedsegError: If medseg cannot compute such a model; says why.
+    """
+    remarks: list[str] = []
+    name = plans.dataset_name or description.name
+    content: dict[str, Any] = {
+        "name": make_bundle_name(name),
+        **description.list_header_fields(),
+        "channels": tuple(convert_channels(plans, description)),
+        "labels": tuple(convert_labels(description)),
+        "preprocessing": describe_preprocessing(plans),
+        "network": describe_network(plans),
+        "training": {
+            "patch": plans.configuration.patch_size,
+            "batch_size": plans.configuration.batch_size,
+            "foreground_share": 0.33,
+        },
+        "inference": describe_windows(),
+    }
+    if description.named_regions:
+        content["regions"] = tuple(description.describe_regions())
+    if description.ignore is not None:
+        content["data"] = {"ignore": description.ignore}
+    if mirror_axes:
+        content["inference"]["mirror"] = True
+        content["inference"]["mirror_axes"] = tuple(sorted(mirror_axes))
+        times = 2 ** len(mirror_axes)
+        remarks.append(
+            f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
+            f"which takes {times} times as long; --no-mirror segments without"
+        )
+    return DescribedModel(content, tuple(remarks))

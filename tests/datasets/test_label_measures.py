@@ -1,0 +1,59 @@
+"""Pieces of labels, and labels that the border cuts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medseg.datasets.intensity_measures import measure_intensities
+from medseg.datasets.label_measures import count_pieces, find_cut_labels
+
+
+def count_voxels(labels: np.ndarray) -> np.ndarray:
+    return np.bincount(labels.ravel(), minlength=4)
+
+
+def test_pieces_touch_at_corners_and_specks_do_not_count() -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[2:6, 2:6, 2:6] = 1
+    labels[6:10, 6:10, 6:10] = 1
+    assert count_pieces(labels, 3) == {1: 1}
+    labels[14:18, 14:18, 14:18] = 1
+    labels[0, 19, 0] = 1
+    labels[10, 2, 10] = 3
+    assert count_pieces(labels, 3) == {1: 2, 3: 1}
+
+
+def test_indices_above_the_highest_are_passed_over() -> None:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0], labels[2] = 1, 9
+    assert count_pieces(labels, 3) == {1: 1}
+
+
+def test_a_cut_label_touches_with_more_than_a_speck() -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[:8, 4:12, 4:12] = 1
+    labels[10:18, 4:12, 4:12] = 2
+    labels[19, 4, 4] = 2
+    assert find_cut_labels(labels, count_voxels(labels)) == {1}
+
+
+def test_the_two_faces_of_a_single_slice_are_no_border() -> None:
+    labels = np.zeros((20, 20, 1), np.uint8)
+    labels[5:15, 5:15] = 1
+    assert find_cut_labels(labels, count_voxels(labels)) == frozenset()
+
+
+def test_ct_is_measured_in_hu_and_everything_by_its_form() -> None:
+    channel = np.full((10, 10, 10), -1000.0, np.float32)
+    channel[:, :, :4] = 40
+    found = measure_intensities(channel)
+    assert found["air"] == 0.6
+    assert found["median"] == 40
+    moved = measure_intensities(3 * channel + 700)
+    for name in ("form 5 %", "form 50 %", "form 95 %"):
+        assert moved[name] == found[name]
+
+
+def test_a_channel_that_is_all_alike_or_empty_has_no_form() -> None:
+    assert "form 50 %" not in measure_intensities(np.ones((3, 3, 3)))
+    assert measure_intensities(np.zeros(0, np.float32)) == {}
