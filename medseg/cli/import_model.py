@@ -76,7 +76,7 @@ def import_model(
 
       medseg import MODEL_FOLDER spleen --licence "CC BY 4.0"
 
-      medseg segment spleen scans/ --out label_maps/
+      medseg segment spleen scans/ label_maps/
     """
     with open_terminal("Nothing was imported.") as terminal:
         from medseg.commands.import_model import import_model as run

@@ -65,7 +65,7 @@ def _describe_other(path: Path) -> BundleError:
             "this is an open data set, not a bundle; fetch it and plan a bundle for it, or train "
             "one of those that medseg bundles lists",
             source=path,
-            detail=f"medseg download {dataset.name}",
+            detail=f"medseg download {dataset.name}, then medseg plan {dataset.folder}",
         )
     if path.is_dir():
         return _describe_folder(path)

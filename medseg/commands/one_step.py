@@ -14,8 +14,11 @@ from medseg.commands.plan import plan
 from medseg.commands.plan_summary import describe_plan
 from medseg.errors import CheckpointError, MedsegError
 from medseg.events import Listener, Notice, notify
-from medseg.layouts.missing_data import require_data
-from medseg.planning import parse_minutes, read_description
+from medseg.planning import (
+    is_nnunet_plans,
+    parse_minutes,
+    read_description,
+)
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import RUNS
 
@@ -68,22 +71,14 @@ def plan_first(
         overrides = (f"training.budget_minutes={minutes}", *overrides)
     if may_be_bundle(find_bundle_path(request.bundle)):
         return TrainingRequest(request.bundle, request.out, overrides)
-    if budget is None and not resume:
-        return request
     dataset = Path(request.bundle)
-    require_data(dataset)
-    if data is not None:
-        raise MedsegError(
-            "--data goes with a bundle; here the data set itself is named already"
-        )
+    is_asked = budget is not None or resume
+    if not is_asked or not dataset.exists():
+        return request  # whoever opens it says what it is
+    _check_dataset(dataset, data, resume)
     if resume:
         folder = request.out or _find_run(dataset)
         return TrainingRequest(folder, folder, overrides)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise MedsegError(
-            "several processes do not plan together; plan a bundle with medseg plan, and train "
-            "that"
-        )
     file = _choose_file(dataset, request.out)
     planned = plan(
         dataset, file, budget=budget, device=device, listeners=listeners
@@ -92,6 +87,29 @@ def plan_first(
         notify(listeners, Notice(line))
     notify(listeners, Notice(f"the planned bundle: {file}"))
     return TrainingRequest(file, request.out, request.overrides)
+
+
+def _check_dataset(dataset: Path, data: Path | None, resume: bool) -> None:
+    """Refuse what cannot be planned and trained in one step.
+
+    Raises:
+        MedsegError: If it is nnU-Net's plans, other data are named, or several processes train.
+    """
+    if is_nnunet_plans(dataset):
+        raise MedsegError(
+            "nnU-Net's plans are converted first, by medseg plan with --data for the raw data; "
+            "then train the bundle that it writes",
+            source=dataset,
+        )
+    if data is not None:
+        raise MedsegError(
+            "--data goes with a bundle; here the data set itself is named already"
+        )
+    if not resume and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise MedsegError(
+            "several processes do not plan together; plan a bundle with medseg plan, and train "
+            "that"
+        )
 
 
 def _choose_file(dataset: Path, out: Path | None) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import write_atomically
+from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.schema_file import write_schema_beside
 from medseg.bundle.spec import BundleSpec
@@ -248,6 +249,15 @@ def _add_cost(
         cost = measure_training(root, planned.spec, device)
     except (DatasetError, TrainingError) as error:
         message = f"how long training takes could not be measured: {error}"
+        notify(listeners, Notice(message))
+        return planned
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = (
+            "a step of the planned network does not fit into the memory that is free now; plan "
+            "with less, such as --memory 4, or train where there is more"
+        )
         notify(listeners, Notice(message))
         return planned
     return replace(planned, cost=cost)

@@ -25,10 +25,11 @@ def describe_plan(plan: Plan) -> list[str]:
 def describe_cost(cost: TrainingCost, spec: BundleSpec) -> list[str]:
     """Return how long training takes, and how much memory; what is estimated is called so."""
     timed = cost.step_seconds
-    spread = f"{min(timed):.3g} to {max(timed):.3g} s"
+    spread = f"{min(timed):.3g} to {max(timed):.3g} s in {len(timed)} steps"
+    if len(timed) == 1:
+        spread = "one was timed, so its spread is not known"
     lines = [
-        f"measured on {cost.device}: a step takes {fmean(timed):.3g} s ({spread} in "
-        f"{_count(len(timed), 'step')})"
+        f"measured on {cost.device}: a step takes {fmean(timed):.3g} s ({spread})"
     ]
     if cost.too_short:
         lines.append(f"the time budget is too short: {cost.too_short}")
@@ -38,19 +39,27 @@ def describe_cost(cost: TrainingCost, spec: BundleSpec) -> list[str]:
             f"{_count(cost.validations, 'validation')} and what comes before and after"
         )
     else:
-        low, high = cost.seconds_range
-        lines.append(
-            f"training takes about {format_time(cost.seconds)}, estimated from that "
-            f"({format_time(low)} to {format_time(high)} by the spread of the steps): "
-            f"{cost.steps} steps, {_count(cost.validations, 'validation')} of "
-            f"{format_time(cost.validation_seconds)} each, preprocessing, and scoring at the end"
-        )
+        lines.append(_describe_length(cost))
     size = f"{cost.memory_bytes / 1e9:.2g} GB"
     if cost.device.startswith("cuda"):
         lines.append(f"measured: the steps need {size} of the GPU's memory")
     else:
         lines.append(f"measured: memory grew by {size} during the steps")
     return lines
+
+
+def _describe_length(cost: TrainingCost) -> str:
+    low, high = cost.seconds_range
+    parts = [_count(cost.steps, "step")]
+    if cost.held_out:
+        each = format_time(cost.validation_seconds)
+        parts.append(f"{_count(cost.validations, 'validation')} of {each} each")
+    parts.append("preprocessing, and scoring at the end")
+    return (
+        f"training takes about {format_time(cost.seconds)}, estimated from that "
+        f"({format_time(low)} to {format_time(high)} by the spread of the steps): "
+        f"{', '.join(parts)}"
+    )
 
 
 def format_time(seconds: float) -> str:

@@ -7,21 +7,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
+from medseg.datasets.channel_endings import (
+    SEPARATORS,
+    names_channel,
+    split_channel_name,
+)
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.named_channels import match_names
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
 from medseg.layouts.bids import DESCRIPTION, group_by_channel, is_derived
 from medseg.layouts.bids_names import BidsFile, parse_bids_file
-from medseg.layouts.channel_names import is_same_channel
-from medseg.layouts.label_names import normalize_label
-from medseg.layouts.tree_names import split_stem
 from medseg.names import (
     abbreviate,
     fold_name,
@@ -29,13 +29,6 @@ from medseg.names import (
     make_safe_name,
     split_suffix,
 )
-
-_SEPARATORS = "_-. "
-_CUTS = re.compile(r"[_\-. ]+")
-_SUBJECT = "sub-"
-_MOST_KEPT = 4096
-_MORE_WORDS = 3
-"""Words such as ``weighted`` and ``image`` that a name may have besides."""
 
 _Base = tuple[Path, str]
 """Folder of files and what their names share, in folded form."""
@@ -233,81 +226,15 @@ def _refines(other: BidsFile, image: BidsFile) -> bool:
     return is_longer and other.is_image_of(image)
 
 
-def strip_channel(stem: str, wanted: Sequence[str]) -> str:
-    """Return a name without the channel's name that it ends in.
-
-    Examples:
-        >>> strip_channel("site1_BraTS20_001_t1ce", ["FLAIR", "T1c"])
-        'site1_BraTS20_001'
-    """
-    split = _split_stem(stem, wanted)
-    return stem if split is None else split[0] or stem
-
-
 def _split_name(file: Path, wanted: Sequence[str]) -> tuple[Path, str] | None:
     """Split a file's path into what it shares with others and a channel's name, if it has one."""
     stem, _ = split_suffix(file.name)
-    split = _split_stem(stem, wanted)
+    split = split_channel_name(stem, wanted)
     if split is None:
         return None
     own, role = split
     is_folder = not own or own == file.parent.name
     return (file.parent if is_folder else file.parent / own), role
-
-
-def _split_stem(stem: str, wanted: Sequence[str]) -> tuple[str, str] | None:
-    """Split a name into a case's and a channel's.
-
-    The longest ending that is equal to a channel's name counts, else the longest that is another
-    word for one.
-    """
-    named = []
-    known = set(_split_words(" ".join(wanted)))
-    for start in _list_starts(stem, _count_words(wanted)):
-        role = _strip_words(stem[start:])
-        # The number of a case is no word for a channel; most names are known by that.
-        numbers = {word for word in _split_words(role) if word.isdigit()}
-        if numbers <= known and _names_channel(role, tuple(wanted)):
-            is_equal = _is_one_of(role, wanted)
-            named.append((not is_equal, start, role))
-    if not named:
-        return None
-    _, start, role = min(named)
-    return stem[:start].rstrip(_SEPARATORS), role
-
-
-def _list_starts(stem: str, most_words: int) -> list[int]:
-    """Return where the last words of a name begin, and the last but one, and so on."""
-    starts = [0]
-    for cut in _CUTS.finditer(stem):
-        if cut.end() < len(stem):
-            starts.append(cut.end())
-    return starts[-most_words:]
-
-
-def _split_words(text: str) -> list[str]:
-    return _CUTS.split(fold_name(text))
-
-
-def _count_words(wanted: Iterable[str]) -> int:
-    """Return how many words another name for a channel has at most."""
-    longest = max(len(_CUTS.split(name)) for name in wanted)
-    return longest + _MORE_WORDS
-
-
-def _strip_words(text: str) -> str:
-    """Take words such as ``image`` off a name, as training does."""
-    name, role = split_stem(text)
-    return name if role == "image" and name else text
-
-
-@lru_cache(maxsize=_MOST_KEPT)
-def _names_channel(role: str, wanted: tuple[str, ...]) -> bool:
-    return any(is_same_channel(name, role) for name in wanted)
-
-
-def _is_one_of(role: str, wanted: Iterable[str]) -> bool:
-    return normalize_label(role) in map(normalize_label, wanted)
 
 
 def _split_path(
@@ -317,7 +244,7 @@ def _split_path(
     folders = file.relative_to(root).parts[:-1]
     for number in reversed(range(len(folders))):
         role = folders[number]
-        if _names_channel(role, tuple(wanted)):
+        if names_channel(role, tuple(wanted)):
             stem, _ = split_suffix(file.name)
             rest = (*folders[:number], *folders[number + 1 :], stem)
             return root.joinpath(*rest), role
@@ -389,6 +316,6 @@ def _find_start(base: _Base, bases: Collection[_Base]) -> str:
     folder, name = base
     start = ""
     for end, sign in enumerate(name):
-        if sign in _SEPARATORS and (folder, name[:end]) in bases:
+        if sign in SEPARATORS and (folder, name[:end]) in bases:
             start = name[:end]
     return start

@@ -9,6 +9,7 @@ from pathlib import Path
 from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
 from medseg._support.tables import Table, read_table
+from medseg.datasets.channel_endings import strip_channel
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -17,7 +18,6 @@ from medseg.datasets.scan_candidates import (
     make_single,
     reason_of,
 )
-from medseg.datasets.scan_channels import strip_channel
 from medseg.datasets.scan_folders import search_folder
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.io import find_series

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
 
-from medseg.errors import MedsegError, ScanError
+from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.io.dicom.files import PREFIX_END, starts_like_dicom
 from medseg.io.dicom.in_memory import keep_headers, write_dataset
 from medseg.volume import Volume
@@ -147,16 +147,27 @@ def _copy(head: bytes, stream: BinaryIO, file: Path) -> None:
     """Write what was read and what follows to a file, but no more than the limit."""
     size = 0
     chunk = head
-    with file.open("xb") as target:
-        while chunk:
-            size += len(chunk)
-            if size > MAX_BYTES:
-                raise ScanError(
-                    f"the image has more than {MAX_BYTES:,} bytes, which is all that are taken",
-                    source=file,
-                )
-            target.write(chunk)
-            chunk = _read(stream, _CHUNK)
+    try:
+        with file.open("xb") as target:
+            while chunk:
+                size += len(chunk)
+                _refuse_too_many(size, file)
+                target.write(chunk)
+                chunk = _read(stream, _CHUNK)
+    except OSError as error:
+        raise OutputError(
+            "the folder for temporary files (TMPDIR) takes no more; free some space, or name "
+            "another one",
+            detail=error.strerror,
+        ) from error
+
+
+def _refuse_too_many(size: int, file: Path) -> None:
+    if size > MAX_BYTES:
+        raise ScanError(
+            f"the image has more than {MAX_BYTES:,} bytes, which is all that are taken",
+            source=file,
+        )
 
 
 def _find_suffix(head: bytes) -> str:

@@ -142,7 +142,7 @@ def measure_training(
         preparation = preparing.seconds
         with _watch_device(device) as growth:
             learner = Learner(make_endless(spec), dataset.training, device)
-            steps = time_steps(learner, SECONDS, most=_MOST_STEPS)
+            steps = time_steps(learner, SECONDS, timed=3, most=_MOST_STEPS)
         (cached,) = dataset.training
         one_validation = _find_validation_seconds(
             learner, cached, spec, fmean(steps)

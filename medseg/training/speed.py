@@ -82,16 +82,22 @@ def measure_speed(
 
 
 def time_steps(
-    learner: Learner, seconds: float, *, least: int = 2, most: int = 10**6
+    learner: Learner,
+    seconds: float,
+    *,
+    least: int = 2,
+    timed: int = 2,
+    most: int = 10**6,
 ) -> list[float]:
     """Take steps, and return how long each took, in seconds.
 
-    The first three do not count, as far as more are taken.
+    The first three do not count, as far as others are left.
 
     Args:
         learner: Of a bundle from ``make_endless``.
         seconds: After so many, no further step is begun.
         least: So many steps are taken whatever they cost, 2 or more.
+        timed: Of so few steps, none but the first is left out.
         most: More are not taken.
     """
     ends: list[float] = []
@@ -104,7 +110,7 @@ def time_steps(
         return len(ends) < least or now - ends[0] < seconds
 
     learner.learn(Callbacks(validate=note_step, save=lambda _: None))
-    first = min(WARM_UP, len(ends) - 1)
+    first = max(1, min(WARM_UP, len(ends) - timed))
     counted = ends[first - 1 :]
     return [end - begin for begin, end in pairwise(counted)]
 

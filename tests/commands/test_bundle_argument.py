@@ -100,4 +100,9 @@ def test_a_budget_goes_with_a_bundle_too_and_with_nothing_else(
         medseg.train(data, budget="20m", resume=True, device="cpu")
     with pytest.raises(medseg.DatasetError, match="no list of cases"):
         medseg.train(tmp_path, budget="20m", device="cpu")
+    with pytest.raises(medseg.BundleError, match="an open data set, not a"):
+        medseg.train("hippocampus", budget="20m", device="cpu")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(medseg.MedsegError, match="do not plan together"):
+        medseg.train(data, budget="20m", device="cpu")
     assert not list(tmp_path.iterdir())

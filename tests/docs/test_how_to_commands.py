@@ -1,4 +1,4 @@
-"""Commands that the how-tos show exist, with every option that they are given."""
+"""Commands that pages and helps show exist, with every option that they are given."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ import typer
 from medseg.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PAGES = [
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ROOT / "docs" / "reference" / "cli.md",
+    ROOT / "README.md",
+]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 SHELL = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 INLINE = re.compile(r"`(medseg [a-z]+[^`]*)`")
@@ -69,3 +73,7 @@ def test_notebooks_hold_no_results_and_their_links_lead_somewhere(
             continue
         for link in LINK.findall(text):
             assert (notebook.parent / link).exists(), link
+
+
+def test_calls_are_found_on_pages() -> None:
+    assert sum(len(list(iterate_calls(page))) for page in PAGES) > 100

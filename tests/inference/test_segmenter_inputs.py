@@ -23,7 +23,14 @@ from PIL import Image
 from support import dicom
 from support.bundles import made_spec, trained_bundle
 
-from medseg import GeometryError, MedsegError, ScanError, Segmenter, Volume
+from medseg import (
+    GeometryError,
+    MedsegError,
+    OutputError,
+    ScanError,
+    Segmenter,
+    Volume,
+)
 from medseg.inference import probabilities
 from medseg.io import contents, read_image
 
@@ -395,6 +402,16 @@ def test_no_more_bytes_are_taken_than_allowed(
     monkeypatch.setattr(contents, "MAX_BYTES", 5000)
     with pytest.raises(ScanError, match="more than 5,000 bytes"):
         segmenter.segment((scans[0] / "scan.nii").open("rb"))
+
+
+def test_a_full_disk_for_temporary_files_is_told(
+    segmenter: Segmenter, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    image = nib.Nifti1Image(np.zeros((40, 40, 40), np.float32), np.eye(4))
+    with pytest.raises(OutputError, match="TMPDIR"):
+        segmenter.segment(image.to_bytes())
+    assert list(small_disk.glob("medseg-*")) == []
 
 
 def test_a_place_given_twice_is_refused(

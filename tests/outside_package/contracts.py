@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medseg_outside import NPZ, TverskyLoss
+from medseg_outside import NPZ, TinyNet, TverskyLoss
 
 from medseg.testing.image_formats import ImageFormatContract
 from medseg.testing.losses import LossContract
+from medseg.testing.networks import NetworkContract
 
 
 class TestNumpyArchive(ImageFormatContract):
@@ -28,3 +29,9 @@ class TestTversky(LossContract):
 
     build = TverskyLoss
     takes_regions = False
+
+
+class TestTinyNet(NetworkContract):
+    """The network keeps its contract."""
+
+    network = TinyNet

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from medseg import OutputError, ScanError, Volume
 from medseg.io.formats import MAX_VOXELS, Format
@@ -129,3 +130,32 @@ class TverskyLoss:
             weights = index.new_tensor(self._weights)
         total = ((1 - index) * weights).sum() / weights.sum()
         return LossTerms(total, {"tversky": total.detach()})
+
+
+class TinyNet(nn.Module):
+    """Two convolutions: image → logits, at the size of the patch.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Of the image.
+        out_channels: Of the logits.
+        width: Channels between.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        width: int = 8,
+    ) -> None:
+        super().__init__()
+        convolution = nn.Conv3d if spatial_dims == 3 else nn.Conv2d
+        self.first = convolution(in_channels, width, 3, padding=1)
+        self.last = convolution(width, out_channels, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(batch, out_channels, …)``."""
+        hidden = self.first(image).relu()
+        logits: torch.Tensor = self.last(hidden)
+        return logits

@@ -70,6 +70,7 @@ def test_what_is_measured_and_what_is_estimated_is_called_so(
 ) -> None:
     made = replace(
         cost,
+        held_out=1,
         step_seconds=(1.0, 2.0, 3.0),
         steps=3600,
         validation_seconds=0.0,
@@ -81,6 +82,10 @@ def test_what_is_measured_and_what_is_estimated_is_called_so(
     assert step == "measured on cpu: a step takes 2 s (1 to 3 s in 3 steps)"
     assert "takes about 2.0 h, estimated from that (60 min to 3.0 h" in total
     assert memory == "measured: memory grew by 1.5 GB during the steps"
+    once = replace(made, step_seconds=(4.0,), held_out=0)
+    step, total, _ = describe_cost(once, spec)
+    assert "one was timed, so its spread is not known" in step
+    assert "validation" not in total
     on_gpu = describe_cost(replace(made, device="cuda:0"), spec)
     assert on_gpu[-1] == "measured: the steps need 1.5 GB of the GPU's memory"
 

@@ -1,4 +1,4 @@
-"""A package outside medseg adds an image format and a loss; it has an environment of its own."""
+"""A package outside medseg adds an image format, a network and a loss, from its own environment."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ def test_it_is_listed(python: Path, tmp_path: Path) -> None:
     }
     assert outside == {
         ("medseg.image_formats", "npz"),
+        ("medseg.networks", "tiny"),
         ("medseg.losses", "tversky"),
     }
     assert all(not one["problem"] for one in listed)

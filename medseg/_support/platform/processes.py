@@ -23,10 +23,14 @@ STOP_SIGNALS = tuple(
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _CGROUP_FILES = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+    ),
 )
-"""A container's limit and what it takes of it: version 2, and version 1."""
+"""A container's limit, what it takes of it, and of what that consists: version 2, and version 1."""
 
 
 _LOOKING_EVERY = 0.005
@@ -76,8 +80,11 @@ def lower_priority() -> None:
     """Let other processes come first from now on."""
     import psutil
 
-    lower = psutil.BELOW_NORMAL_PRIORITY_CLASS if IS_WINDOWS else 10
-    psutil.Process().nice(lower)
+    process = psutil.Process()
+    if IS_WINDOWS:
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        process.nice(min(19, process.nice() + 10))
 
 
 def measure_memory() -> Memory:
@@ -87,12 +94,13 @@ def measure_memory() -> Memory:
     machine = psutil.virtual_memory()
     total = machine.total
     available = machine.available
-    for limit_name, used_name in _CGROUP_FILES:
+    for limit_name, used_name, parts_name in _CGROUP_FILES:
         limit = _read_number(_CGROUP_ROOT / limit_name)
         used = _read_number(_CGROUP_ROOT / used_name)
         if limit is not None and used is not None:
             total = min(total, limit)
-            available = min(available, max(0, limit - used))
+            needed = used - _read_cached_bytes(_CGROUP_ROOT / parts_name)
+            available = min(available, max(0, limit - needed))
     return Memory(total, available)
 
 
@@ -146,6 +154,20 @@ def _read_number(file: Path) -> int | None:
         return int(file.read_text(encoding="ascii"))
     except (OSError, ValueError):  # not there, or "max"
         return None
+
+
+def _read_cached_bytes(file: Path) -> int:
+    """Return how much of a container's memory are copies of files, which it gives up when asked."""
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    cached = 0
+    for line in lines:
+        name, _, number = line.partition(" ")
+        if name in ("inactive_file", "total_inactive_file"):
+            cached = max(cached, int(number))
+    return cached
 
 
 def is_running(process: int) -> bool:

@@ -50,6 +50,11 @@ def test_memory_of_a_container_is_what_it_may_take(
     (tmp_path / used_file).write_text("1000000\n", encoding="ascii")
     memory = processes.measure_memory()
     assert memory == processes.Memory(total=3_000_000, available=2_000_000)
+    cached = "anon 600000\ninactive_file 400000\nslab 7\n"
+    parts = (tmp_path / limit_file).with_name("memory.stat")
+    parts.write_text(cached, encoding="ascii")
+    memory = processes.measure_memory()
+    assert memory == processes.Memory(total=3_000_000, available=2_400_000)
 
 
 def test_planning_measures_memory_on_macos_too(
@@ -91,6 +96,19 @@ def test_a_process_within_its_limits_is_left_alone(
             process.wait(0.3)
         process.communicate(b"")
     assert process.returncode == 0
+
+
+def test_a_lower_priority_is_lower_than_before() -> None:
+    code = (
+        "import psutil; from medseg._support.platform import processes\n"
+        "for _ in range(3): processes.lower_priority()\n"
+        "print(psutil.Process().nice())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True
+    )
+    now = int(done.stdout)
+    assert now > psutil.Process().nice() or now == 19
 
 
 def test_ctrl_c_and_kill_ask_to_stop() -> None:
