@@ -8,9 +8,12 @@ from typing import Any
 
 from medseg.errors import DatasetError
 from medseg.interop.nnunet.network import KINDS
-from medseg.interop.nnunet.plans import Arguments, NnunetPlans
+from medseg.interop.nnunet.plans import Arguments, NnunetPlans, Sizes
 from medseg.interop.nnunet.preprocessing import (
+    SCHEMES,
+    describe_geometry,
     describe_normalisation,
+    describe_windows,
 )
 from medseg.layouts.channel_names import guess_modality
 from medseg.planning.constraints import Constraints, Notes
@@ -29,13 +32,11 @@ _MAX_NOTE = 4000
 """Characters of a note."""
 
 _PICTURE_READER = "NaturalImage2DIO"
-_REORIENTING_READER = "NibabelIOWithReorient"
 _PLAIN_NETWORK, _RESIDUAL_NETWORK = "PlainConvUNet", "ResidualEncoderUNet"
 _NNUNET_STEPS = 250_000
 _VALIDATIONS = 8
 
-_CT, _ZSCORE = "CTNormalization", "ZScoreNormalization"
-_RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
+_CT = "CTNormalization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ def convert_plans(
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
     content["network"] = _convert_network(plans, remarks)
     content["training"] = _convert_training(plans, constraints, remarks)
+    content["inference"] = _convert_inference(plans, remarks)
     for omission in _find_general_omissions(plans):
         remarks.omit(omission)
     remarks.notes[OMISSIONS_NOTE] = _summarise(plans, remarks.omissions)
@@ -143,11 +145,13 @@ def convert_labels(description: DatasetDescription) -> list[Fields]:
 
 def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     section: Fields = {}
-    pictures = plans.reader == _PICTURE_READER
-    if pictures:
+    if _is_of_pictures(plans):
         section["input"] = "picture"
     else:
-        section["spacing_mm"] = _convert_spacing(plans, remarks)
+        section.update(describe_geometry(plans))
+        remarks.notes["preprocessing.spacing_mm"] = (
+            f"The spacing of {plans.name}, along nnU-Net's axes"
+        )
     count = len(plans.configuration.normalization_schemes)
     schemes = [
         _convert_normalization(plans, channel, remarks)
@@ -155,40 +159,11 @@ def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     ]
     all_alike = all(scheme == schemes[0] for scheme in schemes)
     section["intensity"] = schemes[0] if all_alike else schemes
-    masks = plans.configuration.use_mask_for_norm
-    if masks and all(masks):
-        section["crop_above"] = 0.0
-        remarks.notes["preprocessing.crop_above"] = (
-            "The plans normalise over non-zero voxels alone"
-        )
-    elif not pictures:
-        remarks.omit(
-            "the crop to the bounding box of non-zero voxels; set preprocessing.crop_above to 0 "
-            "where images have black surroundings and are never negative"
-        )
     return section
 
 
-def _convert_spacing(
-    plans: NnunetPlans, remarks: _Remarks
-) -> list[float | None]:
-    spacing: list[float | None] = [
-        *plans.reorder_axes(plans.configuration.spacing)
-    ]
-    if plans.dims == 2:
-        spacing.append(None)
-    remarks.notes["preprocessing.spacing_mm"] = f"The spacing of {plans.name}"
-    remarks.omit(
-        "resampling: images are resampled linearly, not by cubic splines with the coarse axis "
-        "treated on its own"
-    )
-    if plans.reader != _REORIENTING_READER:
-        remarks.omit(
-            "axes: nnU-Net keeps them as the files store them, medseg reorders them to right, "
-            "anterior, superior. This is the same for axial slices; for others reorder the numbers "
-            "of spacing_mm, patch, strides and kernel_sizes"
-        )
-    return spacing
+def _is_of_pictures(plans: NnunetPlans) -> bool:
+    return plans.reader == _PICTURE_READER
 
 
 def _convert_normalization(
@@ -205,25 +180,25 @@ def _convert_normalization(
             "CTNormalization: clipped to the 0.5 % and 99.5 % quantiles inside the labels, then "
             "shifted and scaled by the mean and standard deviation there"
         )
-        return describe_normalisation(plans, channel)
-    if scheme == _RESCALE:
-        return {"kind": "minmax"}
-    if scheme == _RGB:
-        return {"kind": "window", "low": 0, "high": 255, "mean": 0, "std": 255}
-    if scheme != _ZSCORE:
+    if scheme not in SCHEMES:
         remarks.omit(
             f"{scheme} of channel {channel}, which medseg does not have; each image is normalised "
             "by its own mean and standard deviation instead"
         )
         return {"kind": "zscore"}
-    masks = plans.configuration.use_mask_for_norm
-    if channel >= len(masks) or not masks[channel]:
-        return {"kind": "zscore"}
-    remarks.omit(
-        f"the mask of channel {channel}: mean and standard deviation are those of the non-zero "
-        "voxels, without the holes that nnU-Net fills"
+    return describe_normalisation(plans, channel)
+
+
+def _convert_inference(plans: NnunetPlans, remarks: _Remarks) -> Fields:
+    """State nnU-Net's windows; which components are kept, held-out cases decide."""
+    section = describe_windows()
+    del section["keep_largest"]
+    times = 2**plans.dims
+    remarks.notes["inference.mirror"] = (
+        f"As nnU-Net's prediction: scores are averaged over {times} flips of each window. Set it "
+        f"to false to segment {times} times as fast"
     )
-    return {"kind": "zscore", "nonzero": True}
+    return {**section, "mirror": True}
 
 
 def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
@@ -236,17 +211,11 @@ def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
         **_convert_kind(kind, arguments),
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
-        "strides": plans.convert_level_sizes(arguments.strides),
+        "strides": _order_sizes(plans, arguments.strides),
     }
-    is_unet = section["kind"] == "unet"
-    kernels = plans.convert_level_sizes(arguments.kernel_sizes)
+    kernels = _order_sizes(plans, arguments.kernel_sizes)
     if any(kernel != 3 for kernel in kernels):
         section["kernel_sizes"] = kernels
-    if is_unet and any(kernel != kernels[0] for kernel in kernels):
-        remarks.omit(
-            "kernel sizes of the decoder: the convolutions of a level have the kernel of the level "
-            "below, in nnU-Net their own"
-        )
     section["norm"] = _convert_norm(arguments, remarks)
     section["deep_supervision"] = True
     return section
@@ -258,8 +227,14 @@ def _convert_kind(kind: str, arguments: Arguments) -> Fields:
     if kind == _RESIDUAL_NETWORK:
         encoder = arguments.n_blocks_per_stage
     decoder = arguments.n_conv_per_stage_decoder
-    is_double = _all_two(encoder) and _all_two(decoder)
-    if kind not in KINDS or (kind == _PLAIN_NETWORK and is_double):
+    # DynUNet has two convolutions at each level, and on the way up the kernel of the level below.
+    is_dynunet = (
+        kind == _PLAIN_NETWORK
+        and _all_two(encoder)
+        and _all_two(decoder)
+        and len(set(arguments.kernel_sizes)) == 1
+    )
+    if kind not in KINDS or is_dynunet:
         return {"kind": "unet"}
     return {
         "kind": KINDS[kind],
@@ -288,7 +263,7 @@ def _find_network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     if arguments.conv_bias and _convert_kind(kind, arguments)["kind"] == "unet":
         yield "biases of convolutions, which the normalisation after them cancels"
     if arguments.dropout_op is not None:
-        yield f"dropout ({_get_class_name(arguments.dropout_op)}); set network.dropout"
+        yield f"dropout ({_get_class_name(arguments.dropout_op)})"
     activation = _get_class_name(arguments.nonlin or "LeakyReLU")
     if activation != "LeakyReLU":
         yield f"the activation {activation}; LeakyReLU is used"
@@ -319,7 +294,7 @@ def _convert_training(
         "training.optimizer": "As nnU-Net's trainer: SGD with momentum, rate 0.01, poly",
     }
     section: Fields = {
-        "patch": plans.reorder_axes(plans.configuration.patch_size),
+        "patch": _order_patch(plans),
         "batch_size": plans.configuration.batch_size,
         "steps": steps,
         "optimizer": "sgd",
@@ -338,6 +313,25 @@ def _convert_training(
     return section
 
 
+def _order_patch(plans: NnunetPlans) -> list[int]:
+    """Return the patch along the axes of the bundle: nnU-Net's, or those of a picture."""
+    patch = plans.configuration.patch_size
+    return plans.reorder_axes(patch) if _is_of_pictures(plans) else list(patch)
+
+
+def _order_sizes(
+    plans: NnunetPlans, levels: Sequence[Sizes]
+) -> list[int | list[int]]:
+    """Return sizes of each level along the axes of the bundle; one number where they are alike."""
+    if _is_of_pictures(plans):
+        return plans.convert_level_sizes(levels)
+    ordered: list[int | list[int]] = []
+    for size in levels:
+        sizes = [size] if isinstance(size, int) else list(size)
+        ordered.append(sizes[0] if len(set(sizes)) == 1 else sizes)
+    return ordered
+
+
 def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
     """Say what no bundle carries: the cascade, and what nnU-Net's code decides by itself."""
     cascade = [
@@ -354,6 +348,5 @@ def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
         "nnU-Net's augmentation: medseg's standard one is used, which mirrors along the same axes, "
         "varies intensities less often, and treats anisotropic patches like any others"
     )
-    yield "mirroring in prediction (test-time augmentation); `medseg segment --mirror` does it"
     if (plans.file.parent / "splits_final.json").is_file():
         yield "splits_final.json: name the raw data with --data to keep the folds"

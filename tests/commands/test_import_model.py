@@ -31,15 +31,19 @@ from support.nnunet_models import (
     write_program,
 )
 
-from medseg import Segmenter
+from medseg import Segmenter, segment
 from medseg.bundle.bundle import load_bundle
+from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.commands.import_model import import_model
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.networks.building import try_network
+from medseg.networks.building import build_network, try_network
+from medseg.training.fine_tuning import InitialWeights
 
 NAMES = sorted(path.name for path in MODELS.iterdir())
 KINDS = {"resenc_m": "resenc", "convolutions": "plainconv"}
 """Models whose network MONAI's DynUNet is not."""
+HEADS = ("output_block.conv.conv.weight", "decoder.seg_layers.1.weight")
+"""The weight of the finest level's output, in DynUNet and in nnU-Net's networks."""
 GRIDS = ("coarser", "oblique", "small")
 """Scans to be resampled, turned, and smaller than a window."""
 
@@ -447,3 +451,35 @@ def test_weights_without_biases_are_taken(model: Path, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "bundle" / "models" / "model.safetensors")
     added = [value for name, value in weights.items() if "transp" in name]
     assert any(not bool(np.any(value.numpy())) for value in added)
+
+
+def test_the_ledger_names_the_origin(model: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    imported = import_model(model, bundle, licence="CC BY 4.0")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    make_scans("isotropic", scans, ["small"])
+    segment(
+        bundle, scans, tmp_path / "out", device="cpu", mirror=False,
+        report=False,
+    )  # fmt: skip
+    (line,) = (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(line)["origin"] == imported.spec.origin
+    assert "licence CC BY 4.0" in json.loads(line)["origin"]
+
+
+@pytest.mark.parametrize("name", ["isotropic", "resenc_m"])
+def test_an_imported_model_is_a_parent_to_fine_tune_from(
+    name: str, tmp_path: Path
+) -> None:
+    import_model(MODELS / name, tmp_path / "bundle")
+    parent = load_bundle(tmp_path / "bundle")
+    lesion = parent.spec.labels[1].model_copy(update={"index": 1})
+    spec = parent.spec.model_copy(update={"labels": (lesion,)})
+    network = build_network(spec)
+    InitialWeights(spec, parent).load_into(network)
+    before = load_bundle_weights(parent, parent.weights)
+    after = network.state_dict()
+    head = next(key for key in HEADS if key in after)
+    assert torch.equal(after[head][1], before[head][2])  # the lesion's
+    assert torch.equal(after[head][0], before[head][0])  # background

@@ -406,7 +406,7 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     spec = load_bundle(out).spec
     assert (spec.name, spec.training.patch) == (
         "dataset001_phantom",
-        (20, 16, 12),
+        (12, 16, 20),
     )
     assert spec.data.ignore == 3
     overrides = [

@@ -110,6 +110,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
         if path.is_file()
     )
     assert files == [
+        ".lock",
         "bundle.json",
         "checkpoints/last.pt",
         "configs/inference.json",
@@ -119,6 +120,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
         "docs/README.md",
         "metrics.json",
         "models/model.pt",
+        "models/model.safetensors",
         "models/trained.json",
         "previews/validation.png",
         "run.json",
@@ -414,6 +416,8 @@ def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     )
     weights["output_block.conv.conv.bias"][0] += 1000
     torch.save(weights, finds_nothing / "models" / "model.pt")
+    # Beside weights of one's own, those of the training would be others.
+    (finds_nothing / "models" / "model.safetensors").unlink()
     events: list[Event] = []
     folder = train(
         trained.bundle,

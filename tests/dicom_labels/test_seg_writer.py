@@ -299,3 +299,22 @@ def test_slices_of_few_pixels_are_refused(tmp_path):
     with pytest.raises(OutputError, match="slices of 7 pixels are too small"):
         write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
     assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_where_an_imported_model_comes_from_stands_in_every_segment(tmp_path):
+    like = scan(tmp_path)
+    origin = "nnU-Net v2 nnUNetTrainer__nnUNetPlans__3d_fullres of Dataset009, licence CC BY 4.0"
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, origin=origin
+    )
+    for segment in pydicom.dcmread(path).SegmentSequence:
+        (stated,) = segment.SegmentationAlgorithmIdentificationSequence
+        assert origin in stated.AlgorithmParameters
+        assert stated.AlgorithmSource == origin[:64].strip()
+    plain = write_seg(tmp_path / "plain.dcm", labels_in(like.shape), like)
+    (stated, *_) = (
+        pydicom.dcmread(plain)
+        .SegmentSequence[0]
+        .SegmentationAlgorithmIdentificationSequence
+    )
+    assert "AlgorithmSource" not in stated

@@ -20,7 +20,15 @@ from support.nnunet_plans import (
 )
 
 from medseg.bundle.bundle import parse_spec
-from medseg.bundle.spec import StagedUNetSpec
+from medseg.bundle.spec import (
+    Intensity,
+    MinMax,
+    NoNormalisation,
+    ResamplingSpec,
+    StagedUNetSpec,
+    Window,
+    ZScore,
+)
 from medseg.errors import DatasetError
 from medseg.networks.building import build_network
 from medseg.planning import (
@@ -30,25 +38,36 @@ from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
 
 
-def test_a_full_resolution_plan_is_carried_over_with_its_axes_turned(
+def test_a_full_resolution_plan_is_carried_over_with_its_axes(
     tmp_path: Path,
 ) -> None:
     made = convert(written(tmp_path, a_plan()))
     spec = parse_spec(made.content, "the bundle")
-    assert spec.preprocessing.spacing_mm == (0.8, 0.7, 3.0)
-    assert spec.training.patch == (48, 64, 16)
+    prep = spec.preprocessing
+    assert (prep.axes, prep.spacing_mm) == ("kji", (3.0, 0.7, 0.8))
+    assert prep.resampling == ResamplingSpec(
+        interpolation="cubic", grid="extent", coarse_axis_ratio=3
+    )
+    assert prep.normalise == "before_resampling"
+    assert (prep.crop_nonzero, prep.padding) == (True, "zero")
+    inference = spec.inference
+    assert inference.window_steps == "even"
+    assert inference.window_weights == "nnunet"
+    assert inference.mirror
+    assert inference.keep_largest is None
+    assert spec.training.patch == (16, 64, 48)
     assert spec.training.batch_size == 2
-    assert spec.network.kind == "unet"
+    assert spec.network.kind == "plainconv"
     assert spec.network.dims == 3
     assert spec.network.level_channels == (32, 64, 128, 256)
     assert spec.network.level_strides == (
         (1, 1, 1),
-        (2, 2, 1),
+        (1, 2, 2),
         (2, 2, 2),
         (2, 2, 2),
     )
     assert spec.network.level_kernels == (
-        (3, 3, 1),
+        (1, 3, 3),
         (3, 3, 3),
         (3, 3, 3),
         (3, 3, 3),
@@ -67,8 +86,9 @@ def test_the_flat_configuration_gives_a_bundle_in_two_dimensions(
         convert(written(tmp_path, a_plan()), dims=2).content, "the bundle"
     )
     assert spec.network.dims == 2
-    assert spec.preprocessing.spacing_mm == (0.8, 0.7, None)
-    assert spec.training.patch == (48, 64)
+    assert spec.preprocessing.axes == "jik"
+    assert spec.preprocessing.spacing_mm == (0.7, 0.8, None)
+    assert spec.training.patch == (64, 48)
     assert spec.training.batch_size == 12
 
 
@@ -90,13 +110,14 @@ def test_the_window_normalises_as_ctnormalization_does(tmp_path: Path) -> None:
     )
     wanted = (voxels.clip(-41, 176) - 99.5) / 39.25
     found = Preprocessing(spec)(Volume(voxels, np.eye(4), "x"))["image"]
-    assert np.allclose(np.asarray(found), wanted, atol=1e-5)
+    as_stored = np.asarray(found).transpose(0, 3, 2, 1)
+    assert np.allclose(as_stored, wanted, atol=1e-5)
 
 
 def test_the_network_has_as_many_weights_as_the_planned_one(
     tmp_path: Path,
 ) -> None:
-    # Without biases, which the norms cancel, and with the kernels on the way up all 3, a plain
+    # Without biases before norms, which cancel them, and with all kernels 3, a plain
     # U-Net of these sizes can be counted by hand.
     arguments = architecture(
         3, kernel_sizes=[[3, 3, 3]] * 4, strides=[1, 2, 2, 2]
@@ -123,11 +144,12 @@ def test_what_a_bundle_cannot_say_is_listed_and_noted(tmp_path: Path) -> None:
     text = " ".join(made.omissions)
     for what in (
         "cascade (3d_cascade_fullres, 3d_lowres)",
-        "cubic",
         "batch_dice",
-        "kernel sizes",
+        "augmentation",
     ):
         assert what in text
+    for what in ("cubic", "axes: ", "the crop", "kernel sizes", "mirroring"):
+        assert what not in text
     assert all(
         what in made.content["notes"]["nnU-Net"] for what in made.omissions
     )
@@ -142,11 +164,9 @@ def test_what_a_bundle_cannot_say_is_listed_and_noted(tmp_path: Path) -> None:
         assert what not in text
 
 
-def test_residual_encoders_are_carried_over_with_all_their_blocks(
-    tmp_path: Path,
-) -> None:
+def test_residual_encoders_keep_their_numbers_of_blocks(tmp_path: Path) -> None:
     residual = architecture(
-        3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 2]
+        3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 1]
     )
     residual["network_class_name"] = "x.residual_unet.ResidualEncoderUNet"
     del residual["arch_kwargs"]["n_conv_per_stage"]
@@ -155,7 +175,7 @@ def test_residual_encoders_are_carried_over_with_all_their_blocks(
     assert isinstance(network, StagedUNetSpec)
     assert network.kind == "resenc"
     assert network.level_blocks == (1, 3, 4, 6)
-    assert network.level_decoder_convolutions == (1, 1, 2)
+    assert network.level_decoder_convolutions == (1, 1, 1)
     assert not any("blocks" in what for what in made.omissions)
 
 
@@ -190,29 +210,27 @@ def test_other_layers_than_ours_are_named(
 @pytest.mark.parametrize(
     ("scheme", "masked", "wanted"),
     [
-        ("ZScoreNormalization", False, {"kind": "zscore"}),
-        ("ZScoreNormalization", True, {"kind": "zscore", "nonzero": True}),
-        ("RescaleTo01Normalization", False, {"kind": "minmax"}),
+        ("ZScoreNormalization", False, ZScore()),
+        ("ZScoreNormalization", True, ZScore(nonzero="filled")),
+        ("RescaleTo01Normalization", False, MinMax()),
         (
             "RGBTo01Normalization",
             False,
-            {"kind": "window", "low": 0, "high": 255, "mean": 0, "std": 255},
+            Window(low=0, high=255, mean=0, std=255, clip=False),
         ),
-        ("NoNormalization", False, {"kind": "zscore"}),
+        ("NoNormalization", False, NoNormalisation()),
+        ("OwnNormalization", False, ZScore()),
     ],
 )
 def test_every_normalisation_is_carried_or_named(
-    tmp_path: Path, scheme: str, masked: bool, wanted: dict[str, Any]
+    tmp_path: Path, scheme: str, masked: bool, wanted: Intensity
 ) -> None:
     plans = changed(normalization_schemes=[scheme], use_mask_for_norm=[masked])
     made = convert(written(tmp_path, plans))
-    assert made.content["preprocessing"]["intensity"] == wanted
-    assert made.content["preprocessing"].get("crop_above") == (
-        0 if masked else None
-    )
-    assert any("NoNormalization" in what for what in made.omissions) == (
-        scheme[:2] == "No"
-    )
+    spec = parse_spec(made.content, "the bundle")
+    assert spec.intensities == (wanted,)
+    is_named = any(scheme in what for what in made.omissions)
+    assert is_named == (scheme == "OwnNormalization")
 
 
 def test_several_channels_keep_their_own_normalisations(tmp_path: Path) -> None:

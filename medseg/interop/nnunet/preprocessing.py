@@ -25,7 +25,8 @@ _CT, _ZSCORE, _NONE = (
     "NoNormalization",
 )
 _RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
-_SCHEMES = (_CT, _ZSCORE, _NONE, _RESCALE, _RGB)
+SCHEMES = (_CT, _ZSCORE, _NONE, _RESCALE, _RGB)
+"""nnU-Net's normalisations that a bundle can state."""
 _ANISOTROPY = 3.0
 """From which ratio on nnU-Net resamples the coarse axis by itself (ANISO_THRESHOLD)."""
 _ANY_ANISOTROPY = 1.000001
@@ -45,14 +46,19 @@ def describe_preprocessing(plans: NnunetPlans) -> Fields:
             source=plans.file,
             detail="; ".join(unknown),
         )
+    count = len(plans.configuration.normalization_schemes)
+    intensity = [
+        describe_normalisation(plans, channel) for channel in range(count)
+    ]
+    return {**describe_geometry(plans), "intensity": tuple(intensity)}
+
+
+def describe_geometry(plans: NnunetPlans) -> Fields:
+    """Return what the section ``preprocessing`` says besides intensities."""
     configuration = plans.configuration
     spacing: list[float | None] = [*configuration.spacing]
     if plans.dims == 2:
         spacing.append(None)
-    count = len(configuration.normalization_schemes)
-    intensity = [
-        describe_normalisation(plans, channel) for channel in range(count)
-    ]
     data = configuration.resampling_fn_data_kwargs
     return {
         "axes": plans.network_axes,
@@ -62,7 +68,6 @@ def describe_preprocessing(plans: NnunetPlans) -> Fields:
             "grid": "extent",
             "coarse_axis_ratio": _get_ratio(data),
         },
-        "intensity": tuple(intensity),
         "normalise": "before_resampling",
         "crop_nonzero": True,
         "padding": "zero",
@@ -140,8 +145,8 @@ def _find_unknown(plans: NnunetPlans) -> Iterator[str]:
     if plans.label_manager != "LabelManager":
         yield f"the label manager {plans.label_manager}"
     for scheme in configuration.normalization_schemes:
-        if scheme not in _SCHEMES:
-            yield f"the normalisation {scheme}; known: {', '.join(_SCHEMES)}"
+        if scheme not in SCHEMES:
+            yield f"the normalisation {scheme}; known: {', '.join(SCHEMES)}"
     data = configuration.resampling_fn_data_kwargs
     scores = configuration.resampling_fn_probabilities_kwargs
     yield from _find_unknown_resampling(

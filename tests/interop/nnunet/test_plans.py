@@ -33,15 +33,18 @@ def test_both_forms_of_plans_say_the_same(tmp_path: Path) -> None:
         assert convert(new, dims) == convert(old, dims)
 
 
-def test_transposed_axes_are_turned_back(tmp_path: Path) -> None:
+def test_transposed_axes_are_named_as_the_network_sees_them(
+    tmp_path: Path,
+) -> None:
     # Stored (z, y, x); y was the coarse axis, so nnU-Net put it first.
     plans = a_plan(transpose_forward=[1, 0, 2], transpose_backward=[1, 0, 2])
     file = written(tmp_path, plans)
     spec = parse_spec(convert(file).content, "the bundle")
-    assert spec.preprocessing.spacing_mm == (0.8, 3.0, 0.7)
-    assert spec.training.patch == (48, 16, 64)
-    with pytest.raises(DatasetError, match="--dims 3"):
-        convert(file, dims=2)
+    assert spec.preprocessing.axes == "jki"
+    assert spec.preprocessing.spacing_mm == (3.0, 0.7, 0.8)
+    assert spec.training.patch == (16, 64, 48)
+    flat = parse_spec(convert(file, dims=2).content, "the bundle")
+    assert flat.preprocessing.axes == "kij"  # slices across the last
 
 
 def test_plans_are_known_by_their_content(tmp_path: Path) -> None:
