@@ -61,12 +61,13 @@ def run_child(code: str, folder: Path, **environment: str) -> str:
         check=False,
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=280,
+        timeout=850,
     )
     assert child.returncode == 0, child.stderr[-4000:]
     return child.stdout
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow  # trains, and loads every library once
 @pytest.mark.skipif(
     not Path("/proc/self/maps").is_file(),

@@ -132,6 +132,7 @@ def test_every_case_is_scored_by_the_fold_that_did_not_see_it(
     assert "by the one network that did not see it" in card
 
 
+@pytest.mark.slow
 def test_cases_of_all_folds_together_make_corrupted_copies_worth_it(
     tmp_path: Path,
 ) -> None:
