@@ -14,6 +14,7 @@ from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import make_selection
 from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
+from medseg.datasets.label_values import LabelValues
 from medseg.datasets.measures import CaseMeasures, measure_grid
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, MedsegError, ScanError
@@ -161,12 +162,22 @@ def evaluate(
         lesions=scored.lesions,
         differences=differences,
         flags=_read_flags(pairing, predictions),
+        titles=rules.titles,
     )
     notify_outcomes(listeners, evaluation.cases, evaluation.faults)
     if out is not None:
         pictures = _draw_worst_cases(scored.cases, pairing, rules)
         write_evaluation(evaluation, out, pictures)
     return evaluation
+
+
+def _name_values(stated: LabelValues) -> dict[str, str]:
+    """Return what scores call a value → its name, of names that have one value alone."""
+    titles = {}
+    for value, name in stated.list_foreground().items():
+        if len(stated.labels[name]) == 1:
+            titles[name_value(value)] = name
+    return titles
 
 
 def _read_flags(
@@ -239,6 +250,7 @@ class _Rules:
         count_lesions: Whether to count connected components.
         readers: Of predictions and of references.
         names: Value → name of labels that files name, where there is no bundle.
+        titles: What scores call a value → its name in a ``dataset.json``.
     """
 
     label_set: LabelSet | None
@@ -248,6 +260,7 @@ class _Rules:
     count_lesions: bool
     readers: tuple[LabelReader, LabelReader]
     names: Mapping[int, str]
+    titles: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +292,7 @@ class _Scoring:
             DatasetError: If two sides give a name different values.
         """
         values: Mapping[str, int] = {}
+        stated = LabelValues()
         if not self.trust_values:
             stated = compare_sides(predictions, references, self.label_set)
             if self.label_set is None:
@@ -298,6 +312,7 @@ class _Scoring:
             self.count_lesions,
             readers,
             names,
+            _name_values(stated),
         )
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,16 @@ def _render(
     pictures: Sequence[CasePicture],
 ) -> str:
     """Return the page ``evaluation.html``."""
+    titles = evaluation.titles
+    evaluation = _use_titles(evaluation)
+    summary = [
+        row | {"label": titles.get(row["label"], row["label"])}
+        for row in summary
+    ]
+    pictures = [
+        replace(each, scores=_rename_labels(each.scores, titles))
+        for each in pictures
+    ]
     cases = evaluation.cases
     tolerance = evaluation.tolerance_mm
     files = ["evaluation.csv", "summary.csv", "summary.json"]
@@ -172,6 +182,32 @@ def _render(
         files=files,
     )
     return render_evaluation(page)
+
+
+def _use_titles(evaluation: Evaluation) -> Evaluation:
+    """Return the evaluation with labels called what people call them."""
+    titles = evaluation.titles
+    lesions = {}
+    for case, by_label in evaluation.lesions.items():
+        lesions[case] = {
+            titles.get(name, name): counts for name, counts in by_label.items()
+        }
+    return replace(
+        evaluation,
+        cases=tuple(_rename_labels(case, titles) for case in evaluation.cases),
+        lesions=lesions,
+        differences=tuple(
+            replace(each, label=titles.get(each.label, each.label))
+            for each in evaluation.differences
+        ),
+    )
+
+
+def _rename_labels(case: CaseScores, titles: Mapping[str, str]) -> CaseScores:
+    labels = {
+        titles.get(name, name): scores for name, scores in case.labels.items()
+    }
+    return replace(case, labels=labels)
 
 
 def _explain(evaluation: Evaluation) -> list[str]:

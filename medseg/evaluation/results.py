@@ -45,6 +45,7 @@ class Evaluation:
         tolerance_mm: Tolerance of the NSD.
         lesions: Case → label → lesions, if they were asked for.
         differences: To another method's predictions, if these were given.
+        titles: Label → what pages call it, where that is more than its value.
         flags: Case → why its prediction was flagged for review when medseg made it; those flagged.
 
     Examples:
@@ -71,6 +72,7 @@ class Evaluation:
     )
     differences: tuple[Difference, ...] = ()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:

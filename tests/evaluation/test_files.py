@@ -241,3 +241,18 @@ def test_what_was_flagged_when_it_was_segmented_is_told_with_the_scores(
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "liver has 2 ml" in page
     assert page.count("<td>review</td>") == 2
+
+
+def test_the_page_calls_labels_what_the_data_set_calls_them(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    predictions, references = folders
+    listing = {"labels": {"0": "background", "1": "liver", "2": "tumour"}}
+    (references / "dataset.json").write_text(json.dumps(listing))
+    evaluate(predictions, references, tmp_path / "out", lesions=True)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "tumour" in page
+    assert "label 2" not in page.replace("<wbr>", "")
+    # Programs find what they found before.
+    table = (tmp_path / "out" / "evaluation.csv").read_text()
+    assert "label 2" in table

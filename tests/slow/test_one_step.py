@@ -21,9 +21,10 @@ def test_a_data_set_is_planned_and_trained_in_one_step_and_resumed(
     data = write_dataset(tmp_path / "liver", 4, shape=(24, 20, 16), spacing=9.0)
     events: list[Event] = []
 
-    def stop_after_ten_steps(event: Event) -> None:
+    def stop_after_seven_steps(event: Event) -> None:
         events.append(event)
-        if isinstance(event, StepDone) and event.step == 10:
+        # Before a slow machine would shorten the run.
+        if isinstance(event, StepDone) and event.step == 7:
             raise KeyboardInterrupt
 
     settings = ["training.checkpoint_every=5", "quality.corrupted_copies=0"]
@@ -33,7 +34,7 @@ def test_a_data_set_is_planned_and_trained_in_one_step_and_resumed(
             budget="24s",
             device="cpu",
             overrides=settings,
-            listeners=[stop_after_ten_steps],
+            listeners=[stop_after_seven_steps],
         )
     (planned,) = (tmp_path / "runs").glob("*/*-bundle.json")
     content = json.loads(planned.read_text())
@@ -52,5 +53,5 @@ def test_a_data_set_is_planned_and_trained_in_one_step_and_resumed(
     )
     assert (run / "models" / "model.pt").is_file()
     (started,) = (e for e in resumed if isinstance(e, RunStarted))
-    assert started.resumed_at in (5, 10)
+    assert started.resumed_at == 5
     assert len(list((tmp_path / "runs").glob("*/*-bundle.json"))) == 1
