@@ -163,7 +163,7 @@ def _is_list(image: object) -> TypeGuard[Sequence[Any]]:
 def _list_channels(image: VolumeLike) -> list[Any] | None:
     """Return the images of the channels where each has its own, or ``None``."""
     if isinstance(image, Mapping):
-        return list(image.values())
+        return _require_some(list(image.values()))
     if not _is_list(image) or _is_one_scan(image):
         return None
     return list(image)
@@ -171,11 +171,16 @@ def _list_channels(image: VolumeLike) -> list[Any] | None:
 
 def _is_one_scan(images: Sequence[Any]) -> bool:
     """Tell whether a list may hold the files or data sets of one DICOM series, not channels."""
-    if not images:
-        raise ScanError("there are no files to read")
+    _require_some(images)
     if all(_is_path(image) for image in images):
         return _are_dicom([Path(image) for image in images])
     return all(is_content(image) for image in images)
+
+
+def _require_some(images: Sequence[Any]) -> list[Any]:
+    if not images:
+        raise ScanError("there are no files to read")
+    return list(images)
 
 
 def _are_dicom(paths: Sequence[Path]) -> bool:

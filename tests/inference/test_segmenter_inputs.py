@@ -361,6 +361,7 @@ def nrrd_of(field: bytes) -> bytes:
         (torch.zeros(3, 3, 3), "either its affine or its spacing"),
         (np.zeros((2, 2, 2, 2, 2)), "either its affine or its spacing"),
         ([], "no files"),
+        ([{}], "no files"),
     ],
 )
 def test_what_is_no_scan_is_refused_with_what_is_allowed(

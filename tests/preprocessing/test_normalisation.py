@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_fill_holes
 from support import dicom as made
 from support.bundles import made_spec
 
@@ -17,6 +18,7 @@ from medseg.padding import Padding
 from medseg.preprocessing.case_input import Preprocessing
 from medseg.preprocessing.grid import compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
+from medseg.preprocessing.normalisation import Normalisation, fill_holes
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.volume import Volume
 
@@ -200,3 +202,49 @@ def test_an_image_that_resampling_leaves_no_whole_voxel_of_is_normalised_as_a_wh
     )
     for image in both_doors(scan, spec):
         assert torch.isfinite(image).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_holes_are_those_of_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.uniform(size=(9, 8, 7)) < 0.6
+    assert np.array_equal(fill_holes(mask), binary_fill_holes(mask))
+    assert fill_holes(np.ones((3, 3, 3), bool)).all()
+
+
+def test_a_mask_with_filled_holes_is_that_of_all_channels() -> None:
+    spec = made_spec(
+        channels=[{"name": "a"}, {"name": "b"}],
+        preprocessing={"intensity": {"kind": "zscore", "nonzero": "filled"}},
+    )
+    image = torch.zeros(2, 7, 7, 7)
+    image[0, 1:6, 1:6, 1:6] = torch.arange(125.0).reshape(5, 5, 5) + 1
+    image[0, 3, 3, 3] = 0  # a hole
+    image[1, 1:6, 1:6, 1:4] = 5
+    inside = torch.zeros(7, 7, 7, dtype=torch.bool)
+    inside[1:6, 1:6, 1:6] = True
+    normalised = Normalisation(spec)(image.clone())
+    for channel, raw in zip(normalised, image, strict=True):
+        within = raw[inside]
+        wanted = (within - within.mean()) / within.std(unbiased=False)
+        torch.testing.assert_close(channel[inside], wanted)
+        assert not channel[~inside].any()
+
+
+def test_steps_follow_each_other() -> None:
+    steps = [
+        {"kind": "window", "low": 0, "high": 10, "clip": False},
+        {"kind": "squash", "curve": "tanh", "scale": 3},
+        {"kind": "minmax", "to": [-1, 1]},
+    ]
+    intensity = {"kind": "sequence", "steps": steps}
+    spec = made_spec(preprocessing={"intensity": intensity})
+    image = torch.linspace(-50, 90, 60).view(1, 3, 4, 5)
+    bent = 3 * torch.tanh((image - 5) / 5 / 3)
+    low, high = bent.min(), bent.max()
+    wanted = (bent - low) / (high - low) * 2 - 1
+    got = Normalisation(spec)(image.clone())
+    torch.testing.assert_close(got, wanted)
+    # Padding changes nothing where there is none.
+    none = torch.zeros_like(image)
+    torch.testing.assert_close(Normalisation(spec)(image.clone(), none), wanted)
