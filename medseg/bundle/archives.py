@@ -71,7 +71,7 @@ def read_record(file: Path, name: str, most_bytes: int) -> bytes:
         found = [
             record
             for record in archive.infolist()
-            if record.filename.rpartition("/")[2] == name
+            if record.filename.rpartition("/")[2].lower() == name
         ]
         if len(found) != 1:
             raise CheckpointError(
@@ -106,7 +106,8 @@ def _check_records(archive: zipfile.ZipFile, file: Path) -> None:
     records = sorted(archive.infolist(), key=lambda item: item.header_offset)
     if not 0 < len(records) <= _MOST_RECORDS:
         raise ValueError(f"it has {len(records)} records")
-    if len({record.filename for record in records}) < len(records):
+    # Torch looks records up whatever the case of their names.
+    if len({record.filename.lower() for record in records}) < len(records):
         raise ValueError("two records have one name")
     end = 0
     for record in records:

@@ -23,7 +23,7 @@ from medseg.bundle.archives import check_archive, read_record
 from medseg.errors import CheckpointError
 
 _PROGRAM = "data.pkl"
-_MOST_PROGRAM_BYTES = 64 << 20
+_MOST_PROGRAM_BYTES = 16 << 20
 
 _INSTRUCTIONS = frozenset(
     (

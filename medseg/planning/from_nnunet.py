@@ -8,7 +8,8 @@ from typing import Any
 
 from medseg.errors import DatasetError
 from medseg.interop.nnunet.network import KINDS
-from medseg.interop.nnunet.plans import Arguments, NnunetPlans, Sizes
+from medseg.interop.nnunet.plans import NnunetPlans
+from medseg.interop.nnunet.plans_file import Arguments, Sizes
 from medseg.interop.nnunet.preprocessing import (
     SCHEMES,
     describe_geometry,

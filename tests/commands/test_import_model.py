@@ -278,6 +278,13 @@ def pack(model: Path) -> None:
                 record.write(bytes(1 << 20))
 
 
+def add_a_second_program(model: Path) -> None:
+    """Add a program under a name that torch takes for the same, which differs in case."""
+    with zipfile.ZipFile(model / CHECKPOINT, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{folder}/DATA.PKL", b"\x80\x02}.")
+
+
 def flip_bit(content: bytes) -> bytes:
     """Change a bit within the largest record."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -353,6 +360,7 @@ FORGED: dict[str, Callable[[Path], None]] = {
     ),
     "records over each other": change_bytes(overlap_records),
     "packed records": pack,
+    "a second program": add_a_second_program,
     "an archive in an archive": nest,
     "half a file": change_bytes(lambda content: content[: len(content) // 2]),
     "a changed byte": change_bytes(flip_bit),

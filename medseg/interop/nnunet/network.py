@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medseg.errors import MedsegError
-from medseg.interop.nnunet.plans import Arguments, Counts, NnunetPlans
+from medseg.interop.nnunet.plans import NnunetPlans
+from medseg.interop.nnunet.plans_file import Arguments, Counts
 
 Fields = dict[str, Any]
 """A section of ``bundle.json``."""

@@ -10,137 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
 )
 
 from medseg.errors import DatasetError, Fault
+from medseg.interop.nnunet.plans_file import (
+    Arguments,
+    Configuration,
+    Intensities,
+    PlansFile,
+    PlansModel,
+    Sizes,
+)
 from medseg.layouts.dataset_json import read_json_object
 
 FULL_3D, FULL_2D = "3d_fullres", "2d"
 _CONFIGURATION_BY_DIMS = {2: FULL_2D, 3: FULL_3D}
 _MIN_LEVELS = 3
-_MOST_LEVELS = 32
 REORIENTING_READERS = ("NibabelIOWithReorient", "SimpleITKIOWithReorient")
 """nnU-Net's readers that turn scans to right, anterior, superior."""
-DEFAULT_RESAMPLING = "resample_data_or_seg_to_shape"
-"""The function that resamples in plans that name none."""
 
 Number = TypeVar("Number", int, float)
-Axes = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
-Sizes = PositiveInt | Axes
-"""A size for every axis, or one per axis."""
-Counts = Annotated[tuple[PositiveInt, ...], Field(max_length=_MOST_LEVELS)]
-"""One number per level."""
-
-
-class _PlansModel(BaseModel):
-    """Base of what is read; fields that nnU-Net adds to it are no fault."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-class Intensities(_PlansModel):
-    """Intensities of one channel inside the labels, over all training cases."""
-
-    mean: float
-    std: Annotated[float, Field(ge=0)]
-    percentile_00_5: float
-    percentile_99_5: float
-
-
-class Arguments(_PlansModel):
-    """Arguments of the network's class; those of other classes stay in ``model_extra``."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-    features_per_stage: Counts
-    kernel_sizes: Annotated[tuple[Sizes, ...], Field(max_length=_MOST_LEVELS)]
-    strides: Annotated[tuple[Sizes, ...], Field(max_length=_MOST_LEVELS)]
-    n_stages: PositiveInt | None = None
-    n_conv_per_stage: PositiveInt | Counts | None = None
-    n_blocks_per_stage: PositiveInt | Counts | None = None
-    n_conv_per_stage_decoder: PositiveInt | Counts = 2
-    conv_op: str | None = None
-    conv_bias: bool = False
-    norm_op: str | None = None
-    norm_op_kwargs: Mapping[str, Any] | None = None
-    nonlin: str | None = None
-    nonlin_kwargs: Mapping[str, Any] | None = None
-    dropout_op: str | None = None
-    dropout_op_kwargs: Mapping[str, Any] | None = None
-    deep_supervision: bool = True
-
-
-class Resampling(_PlansModel):
-    """Arguments of a function that resamples."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-    is_seg: bool = False
-    order: int = 3
-    order_z: int = 0
-    force_separate_z: bool | None = None
-
-
-class Architecture(_PlansModel):
-    """A network's class and its arguments."""
-
-    network_class_name: str
-    arch_kwargs: Arguments
-
-
-class Configuration(_PlansModel):
-    """One of ``configurations``, with what it inherits; axes in nnU-Net's order."""
-
-    batch_size: PositiveInt
-    patch_size: Axes
-    spacing: Annotated[
-        tuple[PositiveFloat, ...], Field(min_length=2, max_length=3)
-    ]
-    normalization_schemes: Annotated[tuple[str, ...], Field(min_length=1)]
-    use_mask_for_norm: tuple[bool, ...] = ()
-    batch_dice: bool = False
-    architecture: Architecture
-    preprocessor_name: str = "DefaultPreprocessor"
-    resampling_fn_data: str = DEFAULT_RESAMPLING
-    resampling_fn_data_kwargs: Resampling = Resampling(order=3)
-    resampling_fn_probabilities: str = DEFAULT_RESAMPLING
-    resampling_fn_probabilities_kwargs: Resampling = Resampling(order=1)
-    previous_stage: str | None = None
-
-
-class _PlansFile(_PlansModel):
-    """A whole plans file; its configurations are checked when one is chosen."""
-
-    dataset_name: str = ""
-    image_reader_writer: str = ""
-    transpose_forward: tuple[int, ...] = (0, 1, 2)
-    label_manager: str = "LabelManager"
-    configurations: dict[str, dict[str, Any]]
-    foreground_intensity_properties_per_channel: dict[str, Intensities] = Field(
-        default={}
-    )
-    foreground_intensity_properties_by_modality: dict[str, Intensities] = Field(
-        default={}
-    )
-
-    def intensities(self) -> dict[int, Intensities]:
-        """Return the intensities of each channel, by its number; of the older name, too."""
-        by_key = (
-            self.foreground_intensity_properties_per_channel
-            or self.foreground_intensity_properties_by_modality
-        )
-        return {
-            int(key): values for key, values in by_key.items() if key.isdigit()
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +137,7 @@ def read_nnunet_plans(
     Raises:
         DatasetError: If it lacks that configuration, or contradicts itself.
     """
-    plans = _validate(_PlansFile, read_json_object(path), path, "")
+    plans = _validate(PlansFile, read_json_object(path), path, "")
     is_named = bool(name)
     name = name or _choose_configuration(plans, dims)
     content = _resolve_inheritance(plans.configurations, name, path)
@@ -283,7 +176,7 @@ def read_nnunet_plans(
     )
 
 
-def _choose_configuration(plans: _PlansFile, dims: int | None) -> str:
+def _choose_configuration(plans: PlansFile, dims: int | None) -> str:
     if dims:
         return _CONFIGURATION_BY_DIMS[dims]
     return FULL_3D if FULL_3D in plans.configurations else FULL_2D
@@ -398,7 +291,7 @@ def _fit_dims(sizes: Sequence[Sizes], dims: int) -> bool:
     return all(isinstance(size, int) or len(size) == dims for size in sizes)
 
 
-Model = TypeVar("Model", bound=_PlansModel)
+Model = TypeVar("Model", bound=PlansModel)
 
 
 def _validate(

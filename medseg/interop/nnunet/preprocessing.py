@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from medseg.errors import DatasetError, MedsegError
-from medseg.interop.nnunet.plans import (
+from medseg.interop.nnunet.plans import REORIENTING_READERS, NnunetPlans
+from medseg.interop.nnunet.plans_file import (
     DEFAULT_RESAMPLING,
-    REORIENTING_READERS,
     Intensities,
-    NnunetPlans,
     Resampling,
 )
 

@@ -139,9 +139,17 @@ def _find_models(folder: Path, level: int = 0) -> Iterator[TrainedModel]:
         return
     if level == _MOST_LEVELS:
         return
-    for inner in sorted(itertools.islice(folder.iterdir(), _MOST_FOLDERS)):
+    for inner in _list_folder(folder):
         if inner.is_dir() and not inner.is_symlink():
             yield from _find_models(inner, level + 1)
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing of one that may not be read."""
+    try:
+        return sorted(itertools.islice(folder.iterdir(), _MOST_FOLDERS))
+    except PermissionError:
+        return []
 
 
 def _as_model(folder: Path) -> TrainedModel | None:
