@@ -11,7 +11,7 @@ from medseg.errors import OutputError
 from medseg.events import Listener, Notice, notify
 from medseg.inference.ledger import Entry, Ledger
 
-_READABLE = (".nii.gz", ".png")
+_READABLE = (".nii.gz", ".nrrd", ".mha", ".png")
 
 
 class EarlierResults:

@@ -95,6 +95,7 @@ def test_a_batch_leaves_label_maps_a_ledger_a_table_and_a_report(
     assert files(out) == {
         *(f"{name}.nii.gz" for name in names),
         *(f"previews/{name}.webp" for name in names),
+        ".lock",
         "ledger.jsonl",
         "volumes.csv",
         "report.html",
@@ -677,7 +678,7 @@ def test_wrong_calls_leave_no_folder(
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(
-        MedsegError, match=r"no --format dcm; choose from nifti, png"
+        MedsegError, match=r"no --format dcm; choose from nifti, nrrd"
     ):
         segment(bundle, scans, out, formats=["dcm"])
     with pytest.raises(MedsegError, match="a PNG holds one slice"):
@@ -866,7 +867,7 @@ def test_a_series_that_dicom_results_cannot_refer_to_keeps_its_other_formats(
     assert list(entry.files) == [label_map]
     assert list(entry.missing) == ["dicom-seg", "rtstruct"]
     assert "Frame of Reference UID" in entry.missing["dicom-seg"]
-    assert files(out) == {label_map, "ledger.jsonl", "volumes.csv"}
+    assert files(out) == {label_map, ".lock", "ledger.jsonl", "volumes.csv"}
     # It cannot come out differently, so nothing is done again, and it is said again.
     again = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
     assert set(states(again).values()) == {"skipped"}

@@ -104,3 +104,10 @@ def test_the_picture_is_drawn_from_a_label_map(ledger: Ledger) -> None:
         scan="a", state="done", files={"a.seg.dcm": "0", "a.stl": "1"}
     )
     assert find_label_map(only_seg) is None
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".png"])
+def test_a_label_map_of_each_format_is_one_to_draw(ending: str) -> None:
+    files = {"a.seg.dcm": "0", f"a{ending}": "1"}
+    entry = Entry.model_construct(files=files)
+    assert find_label_map(entry) == f"a{ending}"

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 from support import dicom
 from support.bundles import made_spec
@@ -38,6 +39,17 @@ class TestNifti(ResultFormatContract):
 
     def read_labels(self, path: Path) -> Array:
         return np.asarray(nib.load(path).dataobj)
+
+
+class TestNrrd(ResultFormatContract):
+    result_format = RESULT_FORMATS.get("nrrd")
+
+    def read_labels(self, path: Path) -> Array:
+        return sitk.GetArrayFromImage(sitk.ReadImage(path)).T
+
+
+class TestMha(TestNrrd):
+    result_format = RESULT_FORMATS.get("mha")
 
 
 class TestPng(ResultFormatContract):

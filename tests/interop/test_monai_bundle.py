@@ -67,17 +67,12 @@ BUNDLES: dict[str, dict[str, Any]] = {
             "padding": "zero",
         },
         "training": {"patch": [8, 16, 24]},
-        "inference": {
-            "window_weights": "nnunet",
-            "mirror": True,
-            "mirror_axes": [0],
-        },
+        "inference": {"mirror": True, "mirror_axes": [0]},
     },
     "stored_slices": {
         "preprocessing": {"axes": "jki", "spacing_mm": [3, 3, None]},
         "network": {"dims": 2},
         "training": {"patch": [16, 16]},
-        "inference": {"window_weights": "nnunet"},
     },
     "two_steps": {
         "channels": [{"name": "CT"}, {"name": "PT"}],
@@ -183,7 +178,8 @@ def test_what_stock_monai_does_otherwise_is_said(tmp_path: Path) -> None:
         },
     }
     spec = made_spec(
-        preprocessing=as_nnunet, inference={"window_steps": "even"}
+        preprocessing=as_nnunet,
+        inference={"window_steps": "even", "window_weights": "nnunet"},
     )
     notices: list[str] = []
 
@@ -197,8 +193,8 @@ def test_what_stock_monai_does_otherwise_is_said(tmp_path: Path) -> None:
     metadata = json.loads((out / "configs" / "metadata.json").read_text())
     said = [notice.split(": ")[1] for notice in notices]
     subjects = ["grid", "interpolation", "coarse axis", "normalisation"]
-    assert said == [*subjects, "windows"]
-    assert len(metadata["departures"]) == 5
+    assert said == [*subjects, "windows", "scores"]
+    assert len(metadata["departures"]) == 6
     write_volumes(tmp_path / "scans", 1)
     run_stock(
         out,

@@ -129,7 +129,8 @@ def test_a_case_gets_the_label_map_that_medseg_segment_gives_it(
     assert np.array_equal(ours.array, theirs.array)
     assert ours.on_same_grid(theirs, 1e-4)
     assert about["label_names"] == {"liver": 1, "kidney": 2}
-    assert 0 <= about["quality"]["expected"] <= 1
+    assert 0 <= about["quality"]["rank"] <= 1
+    assert about["quality"]["shown"]
     assert about["version"] == "0001"
 
 

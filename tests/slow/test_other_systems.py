@@ -84,7 +84,9 @@ def test_a_system_without_posix_checks_trains_segments_evaluates_plans_exports(
     temporary.mkdir()
     settings = {"PYTHONIOENCODING": "ascii", "TMPDIR": str(temporary)}
     run_child(ON_WINDOWS, tmp_path, **settings)
-    assert not list(temporary.iterdir()), "held open, and so not removed"
+    # PyTorch keeps its own there.
+    kept = {path.name.partition("_")[0] for path in temporary.iterdir()}
+    assert kept <= {"torchinductor"}, "held open, and so not removed"
     results = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"phantom_000.nii.gz", "report.html", "ledger.jsonl"} <= results
     assert (tmp_path / "monai" / "configs" / "inference.json").is_file()

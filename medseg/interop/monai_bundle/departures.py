@@ -17,4 +17,8 @@ def list_departures(spec: BundleSpec) -> list[str]:
         found.append(
             "windows: they lie at equal distances; MONAI moves the last one to fit"
         )
+    if spec.inference.window_weights == "nnunet":
+        found.append(
+            "scores: windows are added up in half precision; MONAI does in single precision"
+        )
     return found
