@@ -30,7 +30,7 @@ _MOST_FILES = 1_000_000
 _MOST_FOLDERS = 32
 """Folders within each other."""
 _CHUNK = 1 << 20
-_BAD_SIGN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_BAD_SIGN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f\ud800-\udfff]')
 _ENCRYPTED = 0x1
 
 
@@ -85,9 +85,11 @@ def unpack(
         EOFError,
         NotImplementedError,
     ) as error:
-        raise DownloadError(
-            "the archive is damaged or of an unknown kind", source=archive
-        ) from error
+        raise _make_damage_error(archive) from error
+    except OSError as error:
+        if error.errno is None:  # so bz2 tells of damage
+            raise _make_damage_error(archive) from error
+        raise
 
 
 @contextmanager
@@ -102,7 +104,10 @@ def _open(archive: Path) -> Iterator[list[_Member]]:
 
 
 def _list_tar(tape: tarfile.TarFile) -> Iterator[_Member]:
-    for info in tape:
+    for number, info in enumerate(tape):
+        # A size below zero leads back to where the tape was already, again and again.
+        if info.size < 0 or number > _MOST_FILES:
+            raise _refuse("too many files, or sizes that make no sense")
         parts = _split(info.name)
         if info.isdir() or _is_left_behind(parts):
             continue
@@ -243,4 +248,10 @@ def _copy(member: _Member, path: Path, most_bytes: int) -> int:
 def _refuse(what: str) -> DownloadError:
     return DownloadError(
         f"the archive holds {what}, so it is not unpacked; fetch it from its own source"
+    )
+
+
+def _make_damage_error(archive: Path) -> DownloadError:
+    return DownloadError(
+        "the archive is damaged or of an unknown kind", source=archive
     )

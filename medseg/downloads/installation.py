@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.files import PART, atomic_folder
+from medseg._support.folders import resolve_path
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.downloads.archives import unpack
 from medseg.downloads.catalogue import OpenDataset
@@ -62,6 +64,7 @@ class Installation:
         """
         if self._is_complete():
             return False
+        self._refuse_fixed_folder()
         local = self._find_local_archive()
         with self._hold_lock():
             # Another call may have finished while this one waited.
@@ -102,6 +105,21 @@ class Installation:
             )
         return True
 
+    def _refuse_fixed_folder(self) -> None:
+        """Refuse an empty folder that no other can take the place of.
+
+        Raises:
+            OutputError: If the command runs in it, or a disk is mounted there.
+        """
+        folder = self._target
+        if folder == resolve_path(Path()) or os.path.ismount(folder):
+            raise OutputError(
+                "the data set's folder appears whole, and none can take the place of the folder "
+                "that a command runs in, nor of a mounted disk; name a new folder in it, such as "
+                f"{self.dataset.folder}, with -o",
+                source=self.folder,
+            )
+
     def _read_receipt(self) -> dict[str, int] | None:
         """Return path and size of each file that a download put there; ``None`` if none did."""
         try:
@@ -135,9 +153,15 @@ class Installation:
         )
 
     @property
+    def _target(self) -> Path:
+        """The folder itself, where a link to one was given."""
+        return resolve_path(self.folder)
+
+    @property
     def _work(self) -> Path:
         """The hidden folder beside, which holds the archive until it is unpacked."""
-        return self.folder.parent / f"{PART}{self.folder.name}"
+        target = self._target
+        return target.with_name(f"{PART}{target.name}")
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
@@ -217,7 +241,7 @@ class Installation:
             missing: Bytes of the archive that are still to come.
         """
         needed = max(missing, 0) + self.dataset.bytes
-        free = shutil.disk_usage(self.folder.parent).free
+        free = shutil.disk_usage(self._work).free
         if free < needed:
             raise OutputError(
                 f"about {format_size(needed)} are needed for the archive and its files, and "
@@ -250,8 +274,9 @@ class Installation:
 
     def _unpack(self, archive: Path) -> None:
         most_bytes = int(self.dataset.bytes * _UNPACKED)
-        with atomic_folder(self.folder) as temporary:
+        with atomic_folder(self._target) as temporary:
             files = unpack(archive, temporary, most_bytes, self.listeners)
+            files.pop(RECEIPT, None)
             receipt = {
                 "name": self.dataset.name,
                 "md5": self.dataset.md5,
