@@ -85,11 +85,9 @@ def unpack(
         EOFError,
         NotImplementedError,
     ) as error:
-        raise _make_damage_error(archive) from error
-    except OSError as error:
-        if error.errno is None:  # so bz2 tells of damage
-            raise _make_damage_error(archive) from error
-        raise
+        raise DownloadError(
+            "the archive is damaged or of an unknown kind", source=archive
+        ) from error
 
 
 @contextmanager
@@ -248,10 +246,4 @@ def _copy(member: _Member, path: Path, most_bytes: int) -> int:
 def _refuse(what: str) -> DownloadError:
     return DownloadError(
         f"the archive holds {what}, so it is not unpacked; fetch it from its own source"
-    )
-
-
-def _make_damage_error(archive: Path) -> DownloadError:
-    return DownloadError(
-        "the archive is damaged or of an unknown kind", source=archive
     )

@@ -180,20 +180,3 @@ def test_a_name_that_is_no_text_is_refused(
         tape.addfile(tarfile.TarInfo("Task/\udcff"))
     with pytest.raises(DownloadError, match="leads elsewhere"):
         unpack(archive, folder, MOST)
-
-
-def test_damage_within_bzip2_is_told_as_damage(
-    tmp_path: Path, folder: Path
-) -> None:
-    archive = tmp_path / "archive"
-    noise = random.Random(0).randbytes(10**6)
-    with tarfile.open(archive, "w:bz2") as tape:
-        for name in "ab":
-            info = tarfile.TarInfo(name)
-            info.size = len(noise)
-            tape.addfile(info, io.BytesIO(noise))
-    content = bytearray(archive.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    archive.write_bytes(content)
-    with pytest.raises(DownloadError, match="damaged"):
-        unpack(archive, folder, 3 * MOST)
