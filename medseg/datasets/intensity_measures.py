@@ -26,21 +26,22 @@ OF_OTHERS = tuple(_FORM_QUANTILES)
 """Measures of any other channel, 0 for its darkest voxels and 1 for its brightest."""
 
 
-def measure_intensities(channel: Array) -> dict[str, float]:
+def measure_intensities(shown: Array, voxels: Array) -> dict[str, float]:
     """Measure a channel, as if it were CT and as if it were not.
 
     Args:
-        channel: Intensities as read, of the voxels that show something; any shape.
+        shown: Intensities as read, of the voxels that show something; any shape.
+        voxels: Of all voxels. Padding of CT is air, as it is in copies that know of no padding.
 
     Returns:
         Measure → value; a measure that cannot be taken is left out.
     """
-    sample = sample_voxels(channel).astype(np.float32, copy=False)
+    sample = sample_voxels(shown).astype(np.float32, copy=False)
     measures: dict[str, float] = {}
     if not sample.size:
         return measures
+    measures[AIR] = _measure_air(voxels)
     tissue = sample[sample > _TISSUE_HU]
-    measures[AIR] = 1 - tissue.size / sample.size
     if tissue.size:
         values = np.quantile(tissue, list(_TISSUE_QUANTILES.values()))
         measures |= dict(zip(_TISSUE_QUANTILES, values.tolist(), strict=True))
@@ -50,3 +51,9 @@ def measure_intensities(channel: Array) -> dict[str, float]:
         for name, value in zip(_FORM_QUANTILES, inner, strict=True):
             measures[name] = (value - low) / (high - low)
     return measures
+
+
+def _measure_air(voxels: Array) -> float:
+    sample = sample_voxels(voxels)
+    denser = np.count_nonzero(sample > _TISSUE_HU)
+    return 1 - denser / sample.size

@@ -125,7 +125,8 @@ def measure_scan(image: Volume) -> CaseMeasures:
     intensities = []
     for channel in range(len(image.array)):
         shown = image.get_shown(channel)
-        intensities.append(measure_intensities(shown))
+        voxels = image.array[channel]
+        intensities.append(measure_intensities(shown, voxels))
     return CaseMeasures(
         spacing,
         extent,

@@ -183,9 +183,16 @@ def _spacing_steps(prep: PreprocessingSpec, keys: list[str]) -> list[Step]:
     }
     tolerance = prep.resampling.tolerance
     if tolerance:
-        step["min_pixdim"] = [mm * (1 - tolerance) for mm in wanted]
-        step["max_pixdim"] = [mm * (1 + tolerance) for mm in wanted]
+        step["min_pixdim"] = _scale_spacing(along, 1 - tolerance)
+        step["max_pixdim"] = _scale_spacing(along, 1 + tolerance)
     return [step]
+
+
+def _scale_spacing(
+    spacing: Sequence[float | None], factor: float
+) -> list[float | None]:
+    """Return the limits of a voxel size; MONAI sets none where there is none."""
+    return [None if mm is None else factor * mm for mm in spacing]
 
 
 def normalisation_steps(spec: BundleSpec) -> list[Step]:

@@ -46,14 +46,25 @@ def test_the_two_faces_of_a_single_slice_are_no_border() -> None:
 def test_ct_is_measured_in_hu_and_everything_by_its_form() -> None:
     channel = np.full((10, 10, 10), -1000.0, np.float32)
     channel[:, :, :4] = 40
-    found = measure_intensities(channel)
+    found = measure_intensities(channel, channel)
     assert found["air"] == 0.6
     assert found["median"] == 40
-    moved = measure_intensities(3 * channel + 700)
+    other = 3 * channel + 700
+    moved = measure_intensities(other, other)
     for name in ("form 5 %", "form 50 %", "form 95 %"):
         assert moved[name] == found[name]
 
 
 def test_a_channel_that_is_all_alike_or_empty_has_no_form() -> None:
-    assert "form 50 %" not in measure_intensities(np.ones((3, 3, 3)))
-    assert measure_intensities(np.zeros(0, np.float32)) == {}
+    ones = np.ones((3, 3, 3))
+    assert "form 50 %" not in measure_intensities(ones, ones)
+    assert measure_intensities(np.zeros(0, np.float32), ones) == {}
+
+
+def test_padding_of_ct_is_air_as_in_a_copy_that_knows_of_none() -> None:
+    voxels = np.full((10, 10, 10), -1024.0, np.float32)
+    voxels[:, :, :4] = 40
+    voxels[:, :, 4] = -900
+    shown = voxels[:, :, :5]
+    found = measure_intensities(shown, voxels)
+    assert found["air"] == measure_intensities(voxels, voxels)["air"] == 0.6

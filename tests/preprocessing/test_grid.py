@@ -44,12 +44,14 @@ def volume(
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
 @pytest.mark.parametrize("crop_above", [None, 150.0])
+@pytest.mark.parametrize("tolerance", [0.0, 0.25])
 @pytest.mark.parametrize("spacing_mm", [None, [1, 1, None], [1.5, 2, 0.8]])
 def test_geometry_is_that_of_the_chain(
-    name: str, crop_above: Any, spacing_mm: Any
+    name: str, crop_above: Any, spacing_mm: Any, tolerance: float
 ) -> None:
     prep = {
         "spacing_mm": spacing_mm,
+        "resampling": {"tolerance": tolerance},
         "crop_above": crop_above,
         "intensity": "minmax",
     }

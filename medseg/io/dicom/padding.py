@@ -1,7 +1,9 @@
 """What pixels become that lie outside the image: a scanner pads its round image to a square.
 
-In CT they become air, in other images the lowest value that a pixel of the image has. Padding
-that looks like that already stays as it is, bit for bit. All of it is left out of statistics.
+In CT they become air, in other images the lowest value that a pixel of the image has, and they are
+left out of statistics. Padding that is background already, air in CT or 0 below a signal, stays as
+it is, bit for bit, and counts: a NIfTI copy of the series, from which a bundle may have learned,
+holds the same values and knows of no padding.
 
 Source: DICOM PS3.3 C.7.5.1.1.2. By it, no pixel of the image has the padding value, which lies
 outside the range of the image; a value inside that range is no padding, whatever the header says.
@@ -75,8 +77,8 @@ def fill_padding(
         is_ct: Whether intensities are HU, if the header is right.
 
     Returns:
-        What is padding indeed, ``None`` if nothing is; and a warning if a CT's header calls values
-        padding that lie among those of tissue.
+        What shows nothing, ``None`` if all does: padding whose value was replaced; and a warning
+        if a CT's header calls values padding that lie among those of tissue.
     """
     if not padding:
         return None, ()
@@ -88,10 +90,9 @@ def fill_padding(
         return _fill_hu(image, padding, inside, outside)
     # In a signal 0 is nothing: background that nobody has to replace.
     is_background = outside.lowest >= 0 and outside.highest <= inside.lowest
-    if not is_background:
-        if inside.is_around(outside):
-            return None, ()
-        _fill(image, padding, inside.lowest)
+    if is_background or inside.is_around(outside):
+        return None, ()
+    _fill(image, padding, inside.lowest)
     return padding, ()
 
 
@@ -101,7 +102,7 @@ def _fill_hu(
     lowest_air, highest_air = _AIR_RANGE_HU
     is_below_tissue = outside.highest <= highest_air
     if is_below_tissue and outside.lowest >= lowest_air:
-        return padding, ()
+        return None, ()
     if not is_below_tissue and inside.is_around(outside):
         warning = (
             f"the header calls {outside.count} voxels padding, but their value lies among those "

@@ -210,15 +210,30 @@ def marked(volume: Volume) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("modality", "padding"),
-    [("CT", -2000), ("CT", -1024), ("MR", -2000), ("MR", 0)],
+    [("CT", -2000), ("CT", -3024), ("MR", -2000), ("MR", 63536)],
 )
 def test_padding_is_known_to_all_that_comes_after_the_reader(
     tmp_path, modality, padding
 ):
     values = np.maximum(ct(), -1000) if modality == "CT" else abs(ct()) + 1
+    stored = np.where(corners(), padding, values).astype(np.int32)
+    stored = stored.astype(np.uint16 if padding > 0 else np.int16)
+    vr = "US" if padding > 0 else "SS"
+    volume = read(tmp_path, stored, padding, vr, Modality=modality)
+    assert np.array_equal(marked(volume), corners())
+
+
+@pytest.mark.parametrize(
+    ("modality", "padding"), [("CT", -1024), ("CT", -1000), ("MR", 0)]
+)
+def test_background_that_a_header_calls_padding_counts_as_in_a_nifti_copy(
+    tmp_path, modality, padding
+):
+    values = np.maximum(ct(), -1000) if modality == "CT" else abs(ct()) + 1
     stored = np.where(corners(), padding, values).astype(np.int16)
     volume = read(tmp_path, stored, padding, Modality=modality)
-    assert np.array_equal(marked(volume), corners())
+    assert volume.padding is None
+    assert np.array_equal(volume.array[0], stored)
 
 
 def test_values_that_a_header_calls_padding_wrongly_count(tmp_path):
