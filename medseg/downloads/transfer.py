@@ -51,9 +51,7 @@ _REASONS = {
 }
 _NUMBER = re.compile(r"[0-9]{1,15}")
 """A number that a server may state; Python refuses to read very long ones."""
-_CONTENT_RANGE = re.compile(
-    r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)"
-)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,15})")
 
 

@@ -13,6 +13,7 @@ from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
 from medseg.errors import CheckpointError
 from medseg.interop.nnunet.checkpoint import read_checkpoint
 
+
 def save(content: object) -> bytes:
     """Return what ``torch.save`` writes."""
     stream = io.BytesIO()
