@@ -150,17 +150,26 @@ def _match(listing: CaseListing, folds: Mapping[str, int]) -> list[int | None]:
     for case, name in zip(listing.cases, names, strict=True):
         texts = _list_names(case, name)
         keys.append([key for text in texts for key in _list_keys(text)])
-    whole = {_list_keys(text)[0]: text for text in folds}
+    return [
+        None if text is None else folds[text]
+        for text in _find_texts(keys, folds)
+    ]
+
+
+def _find_texts(
+    keys: Sequence[Sequence[str]], written: Iterable[str]
+) -> list[str | None]:
+    """Return the text that means each case, as a path first and then as a mere name."""
+    texts = list(written)
+    whole = {_list_keys(text)[0]: text for text in texts}
     found = [_find_first(each, whole) for each in keys]
-    # What lies in a folder elsewhere is known by its file; not site2/a, where site1/a is named.
-    used = set(found)
-    unused = [text for text in folds if text not in used]
-    short = {_list_keys(text)[-1]: text for text in reversed(unused)}
-    numbers: list[int | None] = []
-    for each, text in zip(keys, found, strict=True):
-        text = text or _find_first(each, short)
-        numbers.append(None if text is None else folds[text])
-    return numbers
+    # A file that lies elsewhere is known by its name; not site2/a, where site1/a is named.
+    unused = set(texts) - set(found)
+    short = {_list_keys(text)[-1]: text for text in sorted(unused)}
+    return [
+        text or _find_first(each, short)
+        for text, each in zip(found, keys, strict=True)
+    ]
 
 
 def _list_names(case: ListedCase, name: str) -> list[str]:
