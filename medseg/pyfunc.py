@@ -7,6 +7,7 @@ no module of medseg imports it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
@@ -135,8 +136,10 @@ def _make_quality_columns(quality: Quality) -> dict[str, Any]:
 
 
 def _list_channel_files(scan: str) -> list[Path]:
-    if Path(scan).exists():
-        return [Path(scan)]
+    # Many joined ones are too long for the name of any file.
+    with contextlib.suppress(OSError):
+        if Path(scan).exists():
+            return [Path(scan)]
     return [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
 
 

@@ -104,7 +104,7 @@ class Volume:
 
         Args:
             array: Real numbers, shape ``(i, j)``, ``(i, j, k)`` or ``(channels, i, j, k)``;
-                becomes float32. CT in HU.
+                becomes float32. CT in HU. What a masked array masks counts as NaN.
             affine: 4×4, voxel index → patient position in mm, RAS+: nibabel's, not ITK's.
             spacing: Instead of an affine: mm along i, j and k (1 for one slice). The axes then
                 run to the patient's right, front and head.
@@ -130,6 +130,8 @@ class Volume:
             )
         with np.errstate(over="ignore"):
             voxels = voxels.astype(np.float32)
+        if isinstance(array, np.ma.MaskedArray):
+            voxels[np.ma.getmaskarray(array)] = np.nan
         if voxels.ndim == 2:
             voxels = voxels[..., None]
         if voxels.ndim == 3:
@@ -140,7 +142,7 @@ class Volume:
             )
         if spacing is not None:
             affine = _affine_from_spacing(spacing, name)
-        volume = cls(voxels, np.array(affine, dtype=np.float64), source)
+        volume = cls(voxels, _parse_numbers(affine, name), source)
         channels_last = np.moveaxis(volume.array, 0, 3)
         padding, warnings = replace_nonfinite(channels_last, name)
         return replace(volume, warnings=warnings, padding=padding)
@@ -357,17 +359,27 @@ def _get_directions(affine: Affine) -> Affine:
 
 
 def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:
-    given = list(spacing)
-    if len(given) == 2:
-        given = [*given, 1.0]
-    sizes = np.array(given, dtype=np.float64)
+    sizes = _parse_numbers(spacing, name)
+    if sizes.shape == (2,):
+        sizes = np.append(sizes, 1.0)
     if (
         sizes.shape != (3,)
         or not np.isfinite(sizes).all()
         or not (sizes > 0).all()
     ):
         raise GeometryError(
-            f"a spacing is three lengths in mm above 0, got {list(spacing)}",
+            f"a spacing is three lengths in mm above 0, got {sizes.tolist()}",
             source=name,
         )
     return np.diag([*sizes, 1.0])
+
+
+def _parse_numbers(given: npt.ArrayLike | None, name: str) -> Affine:
+    try:
+        return np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise GeometryError(
+            "an affine is 4×4 numbers and a spacing three, got a "
+            f"{type(given).__name__} that is neither",
+            source=name,
+        ) from error

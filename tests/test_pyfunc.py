@@ -131,7 +131,9 @@ def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
     (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
     scans = [
         str(tmp_path / "cut.nii.gz"),
-        str(tmp_path / "none.nii.gz"),
+        str(
+            tmp_path / ";".join(f"{number}_none.nii.gz" for number in range(99))
+        ),
         str(good),
     ]
     rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})

@@ -173,3 +173,19 @@ def _apply_umask(path: Path, mode: int) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(mode & ~umask)
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is such a file or folder; also of names that are too long for any."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is such a folder; also of names that are too long for any."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

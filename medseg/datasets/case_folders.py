@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from medseg._support.files import is_folder
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
@@ -18,7 +19,7 @@ def find_case_folder(image: object) -> Path | None:
     if not isinstance(image, str | os.PathLike):
         return None
     path = Path(os.fspath(image))
-    return path if path.is_dir() else None
+    return path if is_folder(path) else None
 
 
 def read_case(folder: Path, channels: Sequence[ChannelSpec]) -> Volume:

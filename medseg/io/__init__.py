@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg._support.files import atomic_file, refuse_special
+from medseg._support.files import atomic_file, is_there, refuse_special
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io.dicom.series import (
     Series,
@@ -216,7 +216,7 @@ def _require_paths(files: Files) -> Sequence[Path]:
     if not paths:
         raise ScanError("there are no files to read")
     for path in paths:
-        if not path.exists():
+        if not is_there(path):
             raise ScanError("no such file or folder", source=path)
         refuse_special(path)
     return paths

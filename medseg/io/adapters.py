@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from medseg._support.files import is_folder
 from medseg._support.gzip import BROKEN_STREAM
 from medseg.errors import GeometryError, ScanError
 from medseg.io import list_readable_suffixes, stack_channels
@@ -117,6 +118,11 @@ def as_volume(
             for channel in channels
         ]
         return stack_channels(volumes)
+    files = _list_files(image)
+    if series is not None and not files:
+        raise ScanError(
+            f"series chooses among DICOM series; a {type(image).__name__} holds one image"
+        )
     if is_array(image):
         return from_array(image, affine, spacing)
     if spacing is not None or affine is not None:
@@ -124,14 +130,8 @@ def as_volume(
             f"spacing and affine are for arrays and tensors; a {type(image).__name__} says itself "
             "where its voxels lie"
         )
-    if _is_list(image):
-        return _read_files(image, series)
-    if _is_path(image) or is_content(image):
-        return _read_files([image], series)
-    if series is not None:
-        raise ScanError(
-            f"series chooses among DICOM series; a {type(image).__name__} holds one image"
-        )
+    if files:
+        return _read_files(files, series)
     return _convert(image)
 
 
@@ -158,6 +158,13 @@ def _is_path(image: object) -> TypeGuard[str | os.PathLike[str]]:
 def _is_list(image: object) -> TypeGuard[Sequence[Any]]:
     is_sequence = isinstance(image, Sequence) and not isinstance(image, str)
     return is_sequence and not is_content(image)
+
+
+def _list_files(image: VolumeLike) -> Sequence[Any]:
+    """Return the paths, bytes or data sets that an image is stored in; nothing of others."""
+    if _is_path(image) or is_content(image):
+        return [image]
+    return image if _is_list(image) else []
 
 
 def _list_channels(image: VolumeLike) -> list[Any] | None:
@@ -190,7 +197,7 @@ def _are_dicom(paths: Sequence[Path]) -> bool:
         if suffix not in DICOM.suffixes
     )
     are_others = [
-        path.is_dir() or path.name.lower().endswith(others) for path in paths
+        is_folder(path) or path.name.lower().endswith(others) for path in paths
     ]
     return not any(are_others)
 
@@ -290,6 +297,11 @@ def _from_sitk(image: Image) -> Volume:
     if dimensions not in (2, 3):
         raise ScanError(
             f"a SimpleITK image has two or three dimensions to be segmented, got {dimensions}"
+        )
+    # The process would end in the line that asks for its components.
+    if image.GetPixelIDTypeAsString().startswith("label "):
+        raise ScanError(
+            "a SimpleITK label map holds no intensities; a scan is needed"
         )
     array = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:

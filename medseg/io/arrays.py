@@ -66,11 +66,11 @@ def _is_meta_tensor(image: object) -> bool:
 
 
 def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
-    plain = tensor.detach().cpu()
-    # NumPy has no bfloat16.
-    if plain.is_floating_point():
-        plain = plain.float()
     try:
+        plain = tensor.detach().cpu()
+        # NumPy has no bfloat16.
+        if plain.is_floating_point():
+            plain = plain.float()
         voxels: npt.NDArray[Any] = plain.numpy()
     except (RuntimeError, TypeError) as error:
         raise ScanError(

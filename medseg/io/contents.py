@@ -107,7 +107,7 @@ def _store(content: Any, stem: Path) -> Path:
         write_dataset(content, file)
         return file
     stream = _open(content)
-    head = _read(stream, _HEAD)
+    head = _read_head(stream)
     try:
         suffix = _find_suffix(head)
     except ScanError as error:
@@ -123,6 +123,16 @@ def _open(content: Any) -> BinaryIO:
         return BytesIO(content)
     stream: BinaryIO = content
     return stream
+
+
+def _read_head(stream: BinaryIO) -> bytes:
+    """Read the first bytes; sockets and unbuffered files give fewer at a time than asked for."""
+    head = _read(stream, _HEAD)
+    chunk = head
+    while chunk and len(head) < _HEAD:
+        chunk = _read(stream, _HEAD - len(head))
+        head += chunk
+    return head
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:

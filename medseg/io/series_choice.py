@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg._support.files import is_folder
 from medseg.errors import MedsegError, ScanError
 from medseg.io import find_series, group_series, read_image
 from medseg.io.dicom.geometry import measure_distances
@@ -46,10 +47,10 @@ def read_chosen(paths: Sequence[Path], series: SeriesChoice = None) -> Volume:
 
 
 def _find(paths: Sequence[Path]) -> list[Series]:
-    files = [path for path in paths if not path.is_dir()]
+    files = [path for path in paths if not is_folder(path)]
     found, _ = group_series(files)
     for folder in paths:
-        if folder.is_dir():
+        if is_folder(folder):
             below, _ = find_series(folder)
             found.extend(below)
     return found

@@ -30,6 +30,7 @@ from medseg import (
     ScanError,
     Segmenter,
     Volume,
+    as_volume,
 )
 from medseg.inference import probabilities
 from medseg.io import contents, read_image
@@ -330,6 +331,27 @@ def test_pictures_are_read_from_bytes(tmp_path: Path) -> None:
     assert np.array_equal(segmenter.segment(tensor).labels, on_disk.labels)
 
 
+class Unbuffered(io.RawIOBase):
+    """A socket, which gives a few bytes at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self._stream = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._stream.readinto(memoryview(buffer)[:100])
+
+
+def test_streams_may_give_fewer_bytes_than_are_asked_for() -> None:
+    image = nib.Nifti1Image(np.arange(60.0).reshape(3, 4, 5), np.eye(4))
+    for content in (image.to_bytes(), gzip.compress(image.to_bytes())):
+        volume = as_volume(Unbuffered(content))
+        assert np.array_equal(volume.array[0], image.get_fdata())
+
+
 def nifti_pair() -> bytes:
     header = bytearray(
         nib.Nifti1Image(np.zeros((4, 4, 4)), np.eye(4)).to_bytes()
@@ -362,6 +384,10 @@ def nrrd_of(field: bytes) -> bytes:
         (np.zeros((2, 2, 2, 2, 2)), "either its affine or its spacing"),
         ([], "no files"),
         ([{}], "no files"),
+        ("a" * 300, "no such file"),
+        (Path("a" * 300), "no such file"),
+        (torch.empty(3, 3, 3, device="meta"), "a dense one"),
+        (sitk.Cast(sitk.Image([3] * 3, 1), sitk.sitkLabelUInt8), "label map"),
     ],
 )
 def test_what_is_no_scan_is_refused_with_what_is_allowed(

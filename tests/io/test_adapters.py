@@ -144,7 +144,7 @@ def test_arrays_need_a_place():
     for spacing in ((1,), (1, 0, 1), (1, np.nan, 1), (1, 2, 3, 4)):
         with pytest.raises(GeometryError, match="three lengths in mm"):
             Volume.from_numpy(array, spacing=spacing)
-    with pytest.raises(GeometryError, match="4×4"):
+    with pytest.raises(GeometryError, match=r"4×4|three lengths"):
         Volume.from_numpy(array, np.eye(3))
     with pytest.raises(GeometryError, match="shape"):
         Volume.from_numpy(array[0, 0], np.eye(4))
@@ -331,3 +331,27 @@ def test_a_nibabel_image_of_a_forged_size_is_refused_before_it_is_read(
     file.write_bytes(content)
     with pytest.raises(ScanError, match="at most"):
         as_volume(nib.load(file))
+
+
+def test_what_a_masked_array_masks_is_no_intensity() -> None:
+    array = np.ma.masked_less(np.array([[[-9999.0, 3, 5]]]), 0)
+    volume = as_volume(array, spacing=(1, 1, 1))
+    assert volume.array.tolist() == [[[[3, 3, 5]]]]
+    assert volume.get_shown(0).tolist() == [3, 5]
+    assert "1 of 3 voxels" in volume.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"spacing": 1.0}, {"spacing": "two"}, {"affine": "abc"}, {"affine": [1]}],
+)
+def test_a_place_that_is_none_is_refused_with_what_is_needed(
+    place: Any,
+) -> None:
+    with pytest.raises(GeometryError, match=r"4×4|three lengths"):
+        as_volume(np.zeros((2, 2, 2)), **place)
+
+
+def test_an_array_is_no_choice_among_series() -> None:
+    with pytest.raises(ScanError, match="chooses among DICOM series"):
+        as_volume(np.zeros((2, 2, 2)), spacing=(1, 1, 1), series=2)
