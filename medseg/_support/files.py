@@ -90,7 +90,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success make it ``path``.
 
     A folder that is there already is replaced, where a link leads to it as well; between the two
-    steps that this takes there is none. On any error the temporary folder is removed and ``path`` is as it was before.
+    steps that this takes there is none. On any error the temporary folder is removed and ``path``
+    is as it was before.
 
     Args:
         path: The folder to write.
