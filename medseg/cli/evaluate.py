@@ -168,13 +168,15 @@ def print_evaluation(
     """Print the summary table, and name the pairs that could not be scored."""
     terminal.show_table(evaluation.summary_rows())
     for name, counts in evaluation.lesion_sums.items():
+        title = evaluation.get_title(name)
         terminal.say(
-            f"Lesions of {name}: {counts.found} of {counts.there} found, {counts.false} of "
+            f"Lesions of {title}: {counts.found} of {counts.there} found, {counts.false} of "
             f"{counts.predicted} predicted ones false"
         )
     for difference in evaluation.differences:
         if difference.metric == "dice" and difference.n:
-            terminal.say(_describe_difference(difference))
+            title = evaluation.get_title(difference.label)
+            terminal.say(_describe_difference(difference, title))
     for fault in evaluation.faults:
         terminal.say_failure(f"  not scored: {fault}")
     if out is not None:
@@ -182,10 +184,8 @@ def print_evaluation(
         terminal.say(f"  page     {out / 'evaluation.html'}")
 
 
-def _describe_difference(difference: Difference) -> str:
-    text = (
-        f"Dice of {difference.label} minus the others': {difference.mean:+.4f}"
-    )
+def _describe_difference(difference: Difference, title: str) -> str:
+    text = f"Dice of {title} minus the others': {difference.mean:+.4f}"
     if difference.n == 1:
         return f"{text}, in one case"
     interval = difference.interval

@@ -31,7 +31,7 @@ def test_an_evaluation_tells_machines_and_people_of_lesions_and_differences(
     asked = ("evaluate", masks, masks, "--lesions", "--versus", masks)
     assert call(monkeypatch, *asked) == 0
     out = capsys.readouterr().out
-    assert "Lesions of label 1: " in out
+    assert "Lesions of liver: " in out
     assert "minus the others': +0.0000" in out
     assert (
         call(monkeypatch, "evaluate", masks, masks, "--json", *asked[3:]) == 0
