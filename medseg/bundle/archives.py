@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from medseg.errors import CheckpointError
 
@@ -20,10 +21,14 @@ _MOST_DIRECTORY_BYTES = 32 << 20
 _PACKED_OR_LOCKED = "holds packed or encrypted records, which torch does not write; it is forged"
 _FOLDER = 0x10
 _ENCRYPTED = 0x1
-_END = b"PK\x05\x06"
-_END_BYTES = 22
-_LONGEST_COMMENT = 1 << 16
-_UNKNOWN_SIZE = 0xFFFFFFFF
+_END = struct.Struct("<4s4H2LH")
+_END_SIGN = b"PK\x05\x06"
+_LOCATOR = struct.Struct("<4sLQL")
+_LOCATOR_SIGN = b"PK\x06\x07"
+_LARGE_END = struct.Struct("<4sQ2H2L4Q")
+_LARGE_END_SIGN = b"PK\x06\x06"
+_IN_LARGE_END = 0xFFFFFFFF
+"""What stands in the short end for a number that the one of large archives has."""
 
 
 def check_archive(file: Path) -> None:
@@ -87,19 +92,42 @@ def read_record(file: Path, name: str, most_bytes: int) -> bytes:
 
 
 def _check_directory(file: Path) -> None:
-    """Refuse a table of contents too large to be read, before it is read."""
+    """Refuse a table of contents that is too large, or that two programs look for elsewhere.
+
+    Python takes the table that lies right before the archive's end, torch the one at the place that
+    the end states: where these differ, what is checked is not what is opened.
+    """
     size = file.stat().st_size
+    place = size - _END.size
     with file.open("rb") as stream:
-        stream.seek(max(0, size - _END_BYTES - _LONGEST_COMMENT))
-        tail = stream.read()
-    start = tail.rfind(_END)
-    if start < 0 or len(tail) - start < _END_BYTES:
-        raise ValueError("there is no end of an archive")
-    (directory_bytes,) = struct.unpack_from("<L", tail, start + 12)
-    if directory_bytes == _UNKNOWN_SIZE or directory_bytes > min(
-        size, _MOST_DIRECTORY_BYTES
-    ):
+        end = _read_at(stream, _END, place)
+        start, length = end[6], end[5]
+        if end[0] != _END_SIGN or end[7]:
+            raise ValueError("there is no end of an archive")
+        locator = _read_at(stream, _LOCATOR, place - _LOCATOR.size)
+        if locator[0] == _LOCATOR_SIGN:
+            place -= _LOCATOR.size + _LARGE_END.size
+            large = _read_at(stream, _LARGE_END, place)
+            is_large = large[0] == _LARGE_END_SIGN
+            is_same = start in (large[9], _IN_LARGE_END)
+            is_same &= length in (large[8], _IN_LARGE_END)
+            if locator[2] != place or not (is_large and is_same):
+                raise ValueError("its ends contradict each other")
+            start, length = large[9], large[8]
+    if length > _MOST_DIRECTORY_BYTES:
         raise ValueError("the table of contents is too large")
+    if start + length != place:
+        raise ValueError("the table of contents does not lie before the end")
+
+
+def _read_at(
+    stream: BinaryIO, layout: struct.Struct, place: int
+) -> tuple[Any, ...]:
+    """Read numbers of a file; zeros where it does not reach so far."""
+    if place < 0:
+        return layout.unpack(bytes(layout.size))
+    stream.seek(place)
+    return layout.unpack(stream.read(layout.size))
 
 
 def _check_records(archive: zipfile.ZipFile, file: Path) -> None:

@@ -10,9 +10,7 @@ nothing, so no NumPy object is built.
 from __future__ import annotations
 
 import pickle
-import pickletools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +18,15 @@ import torch
 
 from medseg._support.files import SPECIAL, is_special
 from medseg.bundle.archives import check_archive, read_record
+from medseg.bundle.pickled_programs import (
+    NUMPY_NAMES,
+    ProgramError,
+    check_program,
+)
 from medseg.errors import CheckpointError
 
 _PROGRAM = "data.pkl"
 _MOST_PROGRAM_BYTES = 16 << 20
-
-_INSTRUCTIONS = frozenset(
-    (
-        *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID"),
-        *("NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "BINUNICODE"),
-        *("BININT", "BININT1", "BININT2", "LONG1"),
-        *("EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE"),
-        *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-        *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-    )
-)
-"""Instructions of pickle's protocol 2 by which tensors and plain values are written."""
-
-_TORCH_NAMES = frozenset(
-    (
-        "collections OrderedDict",
-        "_codecs encode",
-        "torch device",
-        "torch Size",
-        "torch._utils _rebuild_tensor_v2",
-        "torch._utils _rebuild_parameter",
-    )
-)
-_STORAGE = re.compile(
-    r"torch (Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage"
-)
-_NUMPY_NAMES = (
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.multiarray._reconstruct",
-    "numpy.dtype",
-    "numpy.ndarray",
-)
 
 # What torch raises on programs and tensors that make no sense.
 _NONSENSE = (
@@ -86,7 +54,7 @@ class _Inert:
         pass
 
 
-def read_foreign_checkpoint(file: Path) -> Mapping[Any, Any]:
+def read_foreign_checkpoint(file: Path) -> dict[Any, Any]:
     """Read a checkpoint of other software: tensors, mapped from the file, and plain values.
 
     Args:
@@ -107,7 +75,7 @@ def read_foreign_checkpoint(file: Path) -> Mapping[Any, Any]:
     stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
         _Inert
     ]
-    stand_ins.extend((_Inert, name) for name in _NUMPY_NAMES)
+    stand_ins.extend((_Inert, name) for name in NUMPY_NAMES)
     try:
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(
@@ -124,34 +92,23 @@ def read_foreign_checkpoint(file: Path) -> Mapping[Any, Any]:
         raise CheckpointError(
             "the file holds no dict, so it is no checkpoint", source=file
         )
-    return content
+    # A forged OrderedDict may have attributes that hide its methods.
+    return dict(dict.items(content))
 
 
 def _check_program(program: bytes, file: Path) -> None:
-    """Refuse what does more than write tensors and plain values; nothing is run for that."""
     try:
-        for instruction, argument, _ in pickletools.genops(program):
-            if instruction.name not in _INSTRUCTIONS:
-                raise _refuse(instruction.name, file)
-            if instruction.name == "GLOBAL" and not _is_allowed(str(argument)):
-                raise _refuse(str(argument).replace(" ", "."), file)
-    except (ValueError, IndexError, EOFError, OverflowError) as error:
+        check_program(program)
+    except ProgramError as error:
+        raise CheckpointError(
+            "the file holds more than weights and plain values, which could run code, and was not "
+            "opened",
+            source=file,
+            detail=str(error)[:200],
+        ) from error
+    except (ValueError, LookupError, EOFError, OverflowError) as error:
         raise CheckpointError(
             "its content makes no sense, so it is damaged or forged",
             source=file,
             detail=str(error),
         ) from error
-
-
-def _is_allowed(name: str) -> bool:
-    is_numpy = name.replace(" ", ".") in _NUMPY_NAMES
-    return is_numpy or name in _TORCH_NAMES or bool(_STORAGE.fullmatch(name))
-
-
-def _refuse(what: str, file: Path) -> CheckpointError:
-    return CheckpointError(
-        "the file holds more than weights and plain values, which could run code, and was not "
-        "opened",
-        source=file,
-        detail=what[:200],
-    )

@@ -30,7 +30,7 @@ _MOST_FILES = 1_000_000
 _MOST_FOLDERS = 32
 """Folders within each other."""
 _CHUNK = 1 << 20
-_BAD_SIGN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f]')
+_BAD_SIGN = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f\ud800-\udfff]')
 _ENCRYPTED = 0x1
 
 
@@ -102,7 +102,10 @@ def _open(archive: Path) -> Iterator[list[_Member]]:
 
 
 def _list_tar(tape: tarfile.TarFile) -> Iterator[_Member]:
-    for info in tape:
+    for number, info in enumerate(tape):
+        # A size below zero leads back to where the tape was already, again and again.
+        if info.size < 0 or number > _MOST_FILES:
+            raise _refuse("too many files, or sizes that make no sense")
         parts = _split(info.name)
         if info.isdir() or _is_left_behind(parts):
             continue

@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import PART, atomic_folder
+from medseg._support.files import PART, atomic_folder, refuse_fixed_folder
+from medseg._support.folders import resolve_path
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.downloads.archives import unpack
 from medseg.downloads.catalogue import OpenDataset
@@ -62,6 +63,7 @@ class Installation:
         """
         if self._is_complete():
             return False
+        refuse_fixed_folder(self.folder)
         local = self._find_local_archive()
         with self._hold_lock():
             # Another call may have finished while this one waited.
@@ -135,9 +137,15 @@ class Installation:
         )
 
     @property
+    def _target(self) -> Path:
+        """The folder itself, where a link to one was given."""
+        return resolve_path(self.folder)
+
+    @property
     def _work(self) -> Path:
         """The hidden folder beside, which holds the archive until it is unpacked."""
-        return self.folder.parent / f"{PART}{self.folder.name}"
+        target = self._target
+        return target.with_name(f"{PART}{target.name}")
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
@@ -217,7 +225,7 @@ class Installation:
             missing: Bytes of the archive that are still to come.
         """
         needed = max(missing, 0) + self.dataset.bytes
-        free = shutil.disk_usage(self.folder.parent).free
+        free = shutil.disk_usage(self._work).free
         if free < needed:
             raise OutputError(
                 f"about {format_size(needed)} are needed for the archive and its files, and "
@@ -250,8 +258,9 @@ class Installation:
 
     def _unpack(self, archive: Path) -> None:
         most_bytes = int(self.dataset.bytes * _UNPACKED)
-        with atomic_folder(self.folder) as temporary:
+        with atomic_folder(self._target) as temporary:
             files = unpack(archive, temporary, most_bytes, self.listeners)
+            files.pop(RECEIPT, None)
             receipt = {
                 "name": self.dataset.name,
                 "md5": self.dataset.md5,

@@ -49,8 +49,10 @@ _REASONS = {
     407: "the proxy asks for a login",
     410: "the server does not have it any more",
 }
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+_NUMBER = re.compile(r"[0-9]{1,15}")
+"""A number that a server may state; Python refuses to read very long ones."""
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)")
+_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,15})")
 
 
 class _BrokenError(Exception):
@@ -166,7 +168,7 @@ class Transfer:
             exceptions.ContentDecodingError,
         ) as error:
             raise _BrokenError("the connection broke off") from error
-        except exceptions.RequestException as error:
+        except (exceptions.RequestException, ValueError) as error:
             raise DownloadError(
                 "this address cannot be used; it must be one such as https://host/file.tar",
                 detail=_get_host(self.url),
@@ -205,7 +207,7 @@ class Transfer:
             return
         if status in _PASSING:
             wait = response.headers.get("Retry-After", "")
-            seconds = float(wait) if wait.isdigit() else 0.0
+            seconds = float(wait) if _NUMBER.fullmatch(wait) else 0.0
             raise _BrokenError(f"the server answered {status}", seconds)
         reason = _REASONS.get(status, "the server refused it")
         raise DownloadError(
@@ -308,7 +310,7 @@ def _find_total(response: requests.Response, start: int) -> int | None:
     if response.status_code == 206 and match and match[2] != "*":
         return int(match[2])
     length = headers.get("Content-Length", "")
-    if not length.isdigit() or _is_encoded(response):
+    if not _NUMBER.fullmatch(length) or _is_encoded(response):
         return None
     return start + int(length)
 

@@ -95,7 +95,7 @@ class SourcesTable:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(COLUMNS)
         for key in sorted(rows):
-            table.writerow(_defuse(cell) for cell in (*key, *rows[key]))
+            table.writerow(_write_cell(cell) for cell in (*key, *rows[key]))
         # Names of files may hold bytes that are no text.
         content = text.getvalue().encode(errors="backslashreplace")
         write_atomically(self.path, content, mode=_OWNER_ALONE)
@@ -151,9 +151,11 @@ def _find_path(part: tuple[Path, ...]) -> str:
     return files[0] if len(files) == 1 else os.path.commonpath(files)
 
 
-def _defuse(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell
+def _write_cell(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula, and none for two lines."""
+    # Some versions of Python write this sign without quotes, and then refuse to read it.
+    text = cell.replace("\r", "\\r")
+    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
 
 
 def _restore(cell: str) -> str:

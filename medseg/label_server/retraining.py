@@ -164,7 +164,11 @@ def make_overrides(steps: int, learning_rate: float | None) -> list[str]:
         f"training.validate_every={max(1, steps // 4)}",
         f"training.checkpoint_every={max(1, steps)}",
         "training.warmup_steps=0",
+        # The table has columns of its own, and lists what the bundle's data was searched for.
         "data.format=csv",
+        "data.columns=null",
+        "data.images=[]",
+        "data.labels=null",
         "data.group_by=null",
         "data.group_pattern=null",
         "data.splits=null",

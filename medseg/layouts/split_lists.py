@@ -15,6 +15,9 @@ from medseg.layouts.tree_names import find_part
 VALIDATION_FOLD, TRAINING_FOLD = 0, 1
 """Folds of a single split, as where folders are called val and train."""
 
+_TEST = -1
+"""Stands for the fold of a test set, whose cases are left out."""
+
 NNUNET = "splits_final.json"
 """What nnU-Net calls its split."""
 
@@ -135,7 +138,7 @@ def _read_table(path: Path) -> StatedSplit:
             source=path,
             detail=f"its columns are {', '.join(table.columns)}",
         )
-    folds = {}
+    folds: dict[str, int] = {}
     for line, cells in table.rows:
         fold = _parse_part(cells[part])
         if fold is None and cells[part]:
@@ -144,9 +147,17 @@ def _read_table(path: Path) -> StatedSplit:
                 source=path,
                 detail=cells[part],
             )
-        if fold is not None and fold >= 0:
-            folds[cells[name]] = fold
-    return StatedSplit(folds)
+        if fold is None:
+            continue
+        case = cells[name]
+        if folds.setdefault(case, fold) != fold:
+            raise DatasetError(
+                f"line {line} puts a case into another fold than a line before",
+                source=path,
+                detail=case,
+            )
+    kept = {case: fold for case, fold in folds.items() if fold != _TEST}
+    return StatedSplit(kept)
 
 
 def _find_column(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
@@ -155,16 +166,16 @@ def _find_column(columns: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 
 def _parse_part(text: str) -> int | None:
-    """Return a fold; -1 for a test set, ``None`` for what is neither."""
+    """Return a fold, that of a test set, too; ``None`` for what is neither."""
     if text.isascii() and text.isdigit() and len(text) < 5:
         return int(text)
-    parts = {"train": TRAINING_FOLD, "val": VALIDATION_FOLD, "test": -1}
+    parts = {"train": TRAINING_FOLD, "val": VALIDATION_FOLD, "test": _TEST}
     return parts.get(find_part(text) or "")
 
 
 def _read_lists(path: Path) -> StatedSplit:
     """Read a list of the cases that are held out; beside it, that of the others."""
-    folds = dict.fromkeys(_read_lines(path), VALIDATION_FOLD)
+    held_out = set(_read_lines(path))
     train = find_training_list(path)
     if train is None:
         raise DatasetError(
@@ -172,14 +183,14 @@ def _read_lists(path: Path) -> StatedSplit:
             "beside val.txt",
             source=path,
         )
-    both = 0
-    for name in _read_lines(train):
-        both += name in folds
-        folds.setdefault(name, TRAINING_FOLD)
+    trained_on = set(_read_lines(train))
+    both = len(held_out & trained_on)
     if both:
         raise DatasetError(
             f"{both} cases are in the list for training, too", source=path
         )
+    folds = dict.fromkeys(sorted(held_out), VALIDATION_FOLD)
+    folds |= dict.fromkeys(sorted(trained_on), TRAINING_FOLD)
     return StatedSplit(folds)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from medseg.errors import DatasetError
 from medseg.layouts.case_checks import has_field, name_cases
-from medseg.layouts.contract import CaseListing
+from medseg.layouts.contract import CaseListing, ListedCase
 from medseg.layouts.split_lists import (
     NNUNET,
     TRAINING_FOLD,
@@ -145,27 +145,48 @@ def _names_most(listing: CaseListing, file: Path) -> bool:
 
 def _match(listing: CaseListing, folds: Mapping[str, int]) -> list[int | None]:
     """Return the fold of each case; ``None`` for one that the split does not name."""
-    written: dict[str, int] = {}
-    for text, fold in folds.items():
-        for key in _list_keys(text):
-            written.setdefault(key, fold)
-    found = []
     names = name_cases(listing.cases)
+    keys = []
     for case, name in zip(listing.cases, names, strict=True):
-        image = case.images[0].name
-        stem, _ = split_suffix(image)
-        # nnU-Net's images have a channel's number behind the case's name.
-        base, _ = split_channel(stem)
-        texts = [case.name or name, name, image, case.label.name, base]
-        keys = [key for text in texts for key in _list_keys(text)]
-        hits = [written[key] for key in keys if key in written]
-        found.append(hits[0] if hits else None)
-    return found
+        texts = _list_names(case, name)
+        keys.append([key for text in texts for key in _list_keys(text)])
+    return [
+        None if text is None else folds[text]
+        for text in _find_texts(keys, folds)
+    ]
 
 
-def _list_keys(text: str) -> Iterator[str]:
-    """Yield what a case may be called after: a path or a name, without ending."""
+def _find_texts(
+    keys: Sequence[Sequence[str]], written: Iterable[str]
+) -> list[str | None]:
+    """Return the text that means each case, as a path first and then as a mere name."""
+    texts = list(written)
+    whole = {_list_keys(text)[0]: text for text in texts}
+    found = [_find_first(each, whole) for each in keys]
+    # A file that lies elsewhere is known by its name; not site2/a, where site1/a is named.
+    unused = set(texts) - set(found)
+    short = {_list_keys(text)[-1]: text for text in sorted(unused)}
+    return [
+        text or _find_first(each, short)
+        for text, each in zip(found, keys, strict=True)
+    ]
+
+
+def _list_names(case: ListedCase, name: str) -> list[str]:
+    """Return what a split may call a case."""
+    image = case.images[0].name
+    stem, _ = split_suffix(image)
+    # nnU-Net's images have a channel's number behind the case's name.
+    base, _ = split_channel(stem)
+    return [case.name or name, name, image, case.label.name, base]
+
+
+def _find_first(keys: Iterable[str], written: Mapping[str, str]) -> str | None:
+    return next((written[key] for key in keys if key in written), None)
+
+
+def _list_keys(text: str) -> list[str]:
+    """Return what a case may be called after: a path and a name, without ending."""
     path = PurePosixPath(text.replace("\\", "/"))
-    for each in (str(path), path.name):
-        stem, _ = split_suffix(each)
-        yield fold_name(stem)
+    stems = [split_suffix(each)[0] for each in (str(path), path.name)]
+    return [fold_name(stem) for stem in stems]

@@ -153,3 +153,30 @@ def test_a_damaged_archive_is_said_to_be_one(
     (tmp_path / "cut").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(DownloadError):
         unpack(tmp_path / "cut", folder, MOST)
+
+
+@pytest.mark.parametrize("size", [-512, -1024])
+def test_a_size_below_zero_ends_the_reading(
+    size: int, tmp_path: Path, folder: Path
+) -> None:
+    """Some versions of Python read such a tape for ever."""
+    info = tarfile.TarInfo("Task/a")
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = b"\xff" + size.to_bytes(11, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    first = tarfile.TarInfo("Task/b").tobuf(tarfile.GNU_FORMAT)
+    archive = tmp_path / "archive"
+    archive.write_bytes(first + block + bytes(1024))
+    with pytest.raises(DownloadError):
+        unpack(archive, folder, MOST)
+
+
+def test_a_name_that_is_no_text_is_refused(
+    tmp_path: Path, folder: Path
+) -> None:
+    archive = tmp_path / "archive"
+    with tarfile.open(archive, "w") as tape:
+        tape.addfile(tarfile.TarInfo("Task/\udcff"))
+    with pytest.raises(DownloadError, match="leads elsewhere"):
+        unpack(archive, folder, MOST)

@@ -167,3 +167,46 @@ def test_mirrors_and_archives_on_this_machine_serve_too(
     for source in ("absent.tar", "ftp://host/a.tar", "file:///etc/passwd"):
         with pytest.raises(DownloadError, match="neither"):
             install("six", source=source)
+
+
+def test_a_link_stays_and_its_folder_holds_the_data_set(
+    install: Install, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk" / "large"
+    disk.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(disk)
+    assert install("link")
+    assert not install("link")
+    assert (tmp_path / "link").is_symlink()
+    assert (disk / "dataset.json").is_file()
+    assert [path.name for path in disk.parent.iterdir()] == ["large"]
+
+
+def test_the_folder_that_a_command_runs_in_is_not_replaced(
+    install: Install,
+    server: FileServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(OutputError, match="name a new folder in it"):
+        install("here/.")
+    assert not server.requests
+    assert not [*here.iterdir()]
+
+
+def test_a_receipt_in_the_archive_is_not_believed(
+    dataset: OpenDataset, install: Install, tmp_path: Path
+) -> None:
+    source = tmp_path / "forged"
+    source.mkdir()
+    (source / RECEIPT).write_text("{}")
+    (source / "dataset.json").write_text("{}")
+    archive = tmp_path / "archive.tar"
+    archive.write_bytes(pack_folder(source))
+    digest = hashlib.md5(archive.read_bytes()).hexdigest()
+    forged = replace(dataset, md5=digest)
+    assert install(dataset=forged, source=str(archive))
+    assert not install(dataset=forged, source=str(archive))

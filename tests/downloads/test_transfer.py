@@ -236,3 +236,22 @@ def test_nothing_is_written_through_a_link(
     make(server, tmp_path).fetch()
     assert (tmp_path / "theirs").read_bytes() == b"theirs"
     assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "\u00b2"], ids=["long", "odd"])
+def test_a_length_that_is_no_number_is_not_believed(
+    length: str, server: FileServer, tmp_path: Path
+) -> None:
+    server.states_length = False
+    server.headers = {"Content-Length": length}
+    make(server, tmp_path).fetch()
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_an_end_that_is_no_number_is_another_file(
+    server: FileServer, tmp_path: Path
+) -> None:
+    server.answers = [-131_072]
+    server.headers = {"Content-Range": f"bytes 131072-599999/{'9' * 5000}"}
+    with pytest.raises(DownloadError, match="another part than was asked for"):
+        make(server, tmp_path, waits=(0.0,)).fetch()

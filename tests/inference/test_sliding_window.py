@@ -56,9 +56,7 @@ def hungry_segmenter(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> Segmenter:
     segmenter = Segmenter(bundle, "cpu")
-    monkeypatch.setattr(
-        segmenter, "_ensemble", Hungry(segmenter._ensemble, most)
-    )
+    monkeypatch.setattr(segmenter, "_loaded", Hungry(segmenter._ensemble, most))
     segmenter._sliding_window.batch_size = 8
     return segmenter
 

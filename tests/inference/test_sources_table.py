@@ -55,6 +55,15 @@ def test_calls_at_the_same_time_lose_no_row(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "s.csv")) == 12
 
 
+def test_a_name_with_the_end_of_a_line_does_not_damage_the_table(
+    tmp_path: Path,
+) -> None:
+    table = SourcesTable(tmp_path / "s.csv", tmp_path / "out")
+    for name in ("x", "y"):
+        table.enter([Scan(name, ((tmp_path / "a\rb.nii",),))])
+    assert [row["name"] for row in rows(table.path)] == ["x", "y"]
+
+
 def test_a_damaged_table_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     for content in (b"", b"\xff", ",".join(COLUMNS).encode() + b"\na,b\n"):

@@ -57,6 +57,24 @@ def test_a_split_of_the_bundles_own_data_is_not_that_of_submitted_labels(
     assert load_bundle(file, make_overrides(1, None)).spec.data.splits is None
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"format": "tree", "images": ["scans/*.nii.gz"], "labels": "gt/*.nii"},
+        {"format": "csv", "columns": {"image": ["ct"], "label": ["truth"]}},
+    ],
+    ids=["patterns", "columns"],
+)
+def test_where_the_bundles_own_data_lies_says_nothing_of_submitted_labels(
+    tmp_path: Path, own: dict[str, Any]
+) -> None:
+    file = write_json(tmp_path, content(data=own))
+    assert load_bundle(file).spec.data.format == own["format"]
+    data = load_bundle(file, make_overrides(1, None)).spec.data
+    assert (data.format, data.columns) == ("csv", None)
+    assert (data.images, data.labels) == ((), None)
+
+
 def test_the_learning_rate_is_the_bundles_unless_given(tmp_path: Path) -> None:
     file = write_json(tmp_path, content(training={"learning_rate": 0.25}))
     assert (

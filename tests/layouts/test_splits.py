@@ -208,3 +208,29 @@ def test_a_plan_keeps_the_split_says_so_and_hands_it_on(tmp_path: Path) -> None:
     write(data / "splits_final.json", splits)
     found = medseg.plan(data, tmp_path / "b.json", device="cpu")
     assert found.spec.data.splits == "splits_final.json"
+
+
+def test_a_case_of_another_folder_is_not_the_one_that_is_named(
+    tmp_path: Path,
+) -> None:
+    for site in ("site1", "site2"):
+        for name in ("a", "b"):
+            folder = tmp_path / site / name
+            touch(folder / "image.nii.gz", folder / "label.nii.gz")
+    parts = {"train": ["site1/a", "site2/b"], "val": ["site1/b"]}
+    write(tmp_path / "s.json", parts)
+    folds = folds_of(tmp_path, "s.json")
+    assert folds == {"site1_a": 1, "site1_b": 0, "site2_b": 1}
+
+
+def test_lists_may_name_a_case_twice_and_tables_may_not_in_two_folds(
+    tmp_path: Path,
+) -> None:
+    a_folder(tmp_path)
+    write(tmp_path / "val.txt", "liver_1\nliver_1\n")
+    write(tmp_path / "train.txt", "liver_2\nliver_3\nliver_2\nliver_4\n")
+    folds = folds_of(tmp_path, "val.txt")
+    assert folds == dict(zip(NAMES, (0, 1, 1, 1), strict=True))
+    write(tmp_path / "t.csv", "name,split\nliver_1,train\nliver_1,test\n")
+    with pytest.raises(DatasetError, match="line 3 puts a case into another"):
+        folds_of(tmp_path, "t.csv")

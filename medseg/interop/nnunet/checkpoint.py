@@ -31,7 +31,7 @@ class _Header(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    trainer_name: ShortName
+    trainer_name: Annotated[str, Field(pattern=r"^\w{1,200}$")]
     init_args: _InitArguments
     inference_allowed_mirroring_axes: (
         Annotated[
@@ -66,7 +66,7 @@ def read_checkpoint(file: Path) -> NnunetCheckpoint:
     Raises:
         CheckpointError: If it is absent, damaged, forged, or no checkpoint of nnU-Net v2.
     """
-    content = dict(read_foreign_checkpoint(file))
+    content = read_foreign_checkpoint(file)
     weights = _parse_weights(content.get(_WEIGHTS), file)
     axes = content.get("inference_allowed_mirroring_axes")
     if isinstance(axes, list):
@@ -91,12 +91,13 @@ def read_checkpoint(file: Path) -> NnunetCheckpoint:
 
 
 def _parse_weights(content: Any, file: Path) -> dict[str, torch.Tensor]:
-    if not isinstance(content, Mapping) or not content:
+    if not isinstance(content, dict) or not content:
         raise CheckpointError(
             f"is no checkpoint of nnU-Net v2: it has no {_WEIGHTS}", source=file
         )
     weights: dict[str, torch.Tensor] = {}
-    for key, value in content.items():
+    # A forged OrderedDict may have attributes that hide its methods.
+    for key, value in dict.items(content):
         is_weight = isinstance(value, torch.Tensor)
         if not isinstance(key, str) or not is_weight:
             raise CheckpointError(
