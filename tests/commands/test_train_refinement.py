@@ -100,6 +100,7 @@ def test_a_run_leaves_refiner_critic_snapshots_and_the_verdict(
 ) -> None:
     assert files(unbroken) == {
         "model.pt", "refiner.pt", "critic.pt", "trained.json", "last.pt",
+        "model.safetensors", "refiner.safetensors",
         "snapshot_000000003.pt", "snapshot_000000006.pt", "snapshot_000000012.pt",
     }  # fmt: skip
     finding = load_bundle(unbroken).trained.refinement
