@@ -57,8 +57,8 @@ FLAT = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs are, with their data."""
+def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs of one kind of CPU are, with their data."""
     home = tmp_path_factory.mktemp("refine")
     write_dataset(home / "data", 10, shape=(24, 20, 16), spacing=9.0)
     return home
