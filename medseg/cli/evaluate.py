@@ -175,8 +175,7 @@ def print_evaluation(
     for difference in evaluation.differences:
         if difference.metric == "dice" and difference.n:
             terminal.say(_describe_difference(difference))
-    for fault in evaluation.faults:
-        terminal.say_failure(f"  not scored: {fault}")
+    terminal.say_faults("not scored", evaluation.faults)
     if out is not None:
         terminal.say(f"All cases: {out / 'evaluation.csv'}")
         terminal.say(f"  page     {out / 'evaluation.html'}")
