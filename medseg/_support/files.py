@@ -89,8 +89,9 @@ def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success make it ``path``.
 
-    A folder that is there already is replaced; between the two steps that this takes there is
-    none. On any error the temporary folder is removed and ``path`` is as it was before.
+    A folder that is there already is replaced, where a link leads to it as well; between the two
+    steps that this takes there is none. On any error the temporary folder is removed and ``path``
+    is as it was before.
 
     Args:
         path: The folder to write.
@@ -99,9 +100,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         The folder to write into, empty.
 
     Raises:
-        OutputError: If it cannot be written or the disk is full.
+        OutputError: If it cannot be written or replaced, or the disk is full.
     """
-    path = extend_path(path)
+    refuse_fixed_folder(path)
+    path = extend_path(Path(os.path.realpath(path)))
     with _raising_output_error(path, "folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
@@ -114,6 +116,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_fixed_folder(path: Path) -> None:
+    """Refuse a folder that no other can take the place of.
+
+    Raises:
+        OutputError: If this process runs in it, or a disk is mounted there.
+    """
+    real = os.path.realpath(path)
+    if real == os.path.realpath(os.curdir) or os.path.ismount(real):
+        raise OutputError(
+            "the folder appears whole, and so it can take neither the place of the one that the "
+            "command runs in nor that of a mounted disk; name a new folder in it",
+            source=path,
+        )
 
 
 def write_atomically(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 
 from medseg import events
 from medseg.errors import OutputError
 from medseg.events import Event
+
+_LOOKED_AT = 512
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""Signs that no text has, in whichever encoding; images begin with some."""
 
 
 class LogFile:
@@ -25,7 +30,7 @@ class LogFile:
         command: What writes to it: ``segment``.
 
     Raises:
-        OutputError: If it cannot be written.
+        OutputError: If it cannot be written, or is another file, such as a scan or a ledger.
 
     Examples:
         >>> import tempfile
@@ -42,12 +47,18 @@ class LogFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append("")
+            is_log = _may_be_log(self.path)
         except OSError as error:
             raise OutputError(
                 "the log cannot be written; give a file in a folder that you may write to",
                 source=self.path,
                 detail=error.strerror,
             ) from error
+        if not is_log:
+            raise OutputError(
+                "this file is no log, and nothing is added to it; give another one",
+                source=self.path,
+            )
 
     @property
     def fault(self) -> str:
@@ -76,6 +87,15 @@ class LogFile:
     def _append(self, text: str) -> None:
         with self.path.open("ab", buffering=0) as file:
             file.write(text.encode(errors="replace"))
+
+
+def _may_be_log(file: Path) -> bool:
+    """Tell whether a file is text, other programs' as well; a device takes whatever comes."""
+    if not file.is_file():
+        return True
+    with file.open("rb") as stream:
+        begin = stream.read(_LOOKED_AT)
+    return not begin.startswith(b"{") and not _BINARY.search(begin)
 
 
 def _describe(event: events.ScanDone) -> str:

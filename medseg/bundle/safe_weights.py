@@ -44,6 +44,9 @@ _TYPES = {
 def write_safe_copies(files: Iterable[Path]) -> dict[str, str]:
     """Write each file of weights as safetensors, too; return file name → SHA-256 of both.
 
+    Networks from elsewhere may have weights that this form does not know, such as complex numbers;
+    theirs are read from the file they have.
+
     Args:
         files: Written by ``torch.save``.
 
@@ -54,7 +57,11 @@ def write_safe_copies(files: Iterable[Path]) -> dict[str, str]:
     hashes = {}
     for file in files:
         copy = file.with_suffix(SUFFIX)
-        write_safetensors(copy, load_weights(file))
+        weights = load_weights(file)
+        if not all(map(_is_known, weights.values())):
+            copy.unlink(missing_ok=True)
+            continue
+        write_safetensors(copy, weights)
         for written in (file, copy):
             hashes[written.name] = hash_file(written)
     return hashes
@@ -144,6 +151,10 @@ def read_safetensors(file: Path) -> Weights:
             detail=str(error).splitlines()[0],
         ) from error
     return weights
+
+
+def _is_known(value: torch.Tensor) -> bool:
+    return value.dtype in _TYPES and value.layout == torch.strided
 
 
 def _identify(value: torch.Tensor) -> tuple[Any, ...]:

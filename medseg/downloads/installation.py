@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import PART, atomic_folder
+from medseg._support.files import PART, atomic_folder, refuse_fixed_folder
 from medseg._support.folders import resolve_path
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.downloads.archives import unpack
@@ -64,7 +63,7 @@ class Installation:
         """
         if self._is_complete():
             return False
-        self._refuse_fixed_folder()
+        refuse_fixed_folder(self.folder)
         local = self._find_local_archive()
         with self._hold_lock():
             # Another call may have finished while this one waited.
@@ -104,21 +103,6 @@ class Installation:
                 source=folder,
             )
         return True
-
-    def _refuse_fixed_folder(self) -> None:
-        """Refuse an empty folder that no other can take the place of.
-
-        Raises:
-            OutputError: If the command runs in it, or a disk is mounted there.
-        """
-        folder = self._target
-        if folder == resolve_path(Path()) or os.path.ismount(folder):
-            raise OutputError(
-                "the data set's folder appears whole, and none can take the place of the folder "
-                "that a command runs in, nor of a mounted disk; name a new folder in it, such as "
-                f"{self.dataset.folder}, with -o",
-                source=self.folder,
-            )
 
     def _read_receipt(self) -> dict[str, int] | None:
         """Return path and size of each file that a download put there; ``None`` if none did."""

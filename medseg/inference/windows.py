@@ -62,7 +62,8 @@ class Windows:
     def _space_evenly(self, size: int, length: int) -> list[int]:
         """Return where windows start along an axis, at equal distances, as in nnU-Net."""
         # Rounded, because 1 - 0.7 is not 0.3 and makes a step more.
-        furthest_step = size * round(1 - self.overlap, 9)
+        # Of one slice, half a step would look at each slice twice.
+        furthest_step = max(1.0, size * round(1 - self.overlap, 9))
         steps = math.ceil((length - size) / furthest_step)
         return [
             round((length - size) / steps * step) for step in range(steps + 1)

@@ -241,3 +241,28 @@ def test_a_folder_that_cannot_be_replaced_is_as_it_was(
     with pytest.raises(OutputError), atomic_folder(folder) as temporary:
         (temporary / "new.txt").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "a.txt"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "large"
+    disk.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(disk)
+    with atomic_folder(link) as temporary:
+        (temporary / "a.txt").touch()
+    assert link.is_symlink()
+    assert (disk / "a.txt").is_file()
+    assert only(tmp_path / "disk") == ["large"]
+
+
+def test_the_folder_that_a_process_runs_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(), tmp_path):
+        with (
+            pytest.raises(OutputError, match="name a new folder in it"),
+            atomic_folder(path),
+        ):
+            pass
+    assert only(tmp_path) == []

@@ -131,3 +131,17 @@ def test_attributes_that_hide_methods_change_nothing(
     assert dict.items(read_foreign_checkpoint(file))
     with pytest.raises(CheckpointError, match="something else than tensors"):
         read_checkpoint(file)
+
+
+def test_the_name_of_a_trainer_is_that_of_a_class(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pth"
+    content = {
+        "network_weights": {"w": torch.zeros(1)},
+        "init_args": {"configuration": "2d"},
+    }
+    torch.save(content | {"trainer_name": "nnUNetTrainer_1epoch"}, file)
+    assert read_checkpoint(file).trainer == "nnUNetTrainer_1epoch"
+    for name in ("\x1b[2Jtrainer", "trainer\n", ""):
+        torch.save(content | {"trainer_name": name}, file)
+        with pytest.raises(CheckpointError, match="trainer_name"):
+            read_checkpoint(file)

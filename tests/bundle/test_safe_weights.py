@@ -52,6 +52,17 @@ def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_weights_of_a_kind_it_does_not_know_stay_as_they_are(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "model.pt"
+    save_tensors(file, {"a": torch.ones(2)})
+    assert len(write_safe_copies([file])) == 2
+    save_tensors(file, {"a": torch.ones(2, dtype=torch.complex64)})
+    assert write_safe_copies([file]) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
 @pytest.fixture
 def folder(untrained_bundle: Callable[..., Path]) -> Path:
     """A bundle whose weights stand in both forms."""

@@ -191,7 +191,7 @@ def test_the_folder_that_a_command_runs_in_is_not_replaced(
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with pytest.raises(OutputError, match="such as Task04_Hippocampus"):
+    with pytest.raises(OutputError, match="name a new folder in it"):
         install("here/.")
     assert not server.requests
     assert not [*here.iterdir()]

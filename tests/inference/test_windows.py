@@ -75,3 +75,9 @@ def test_a_small_scan_is_centred_in_its_window() -> None:
     assert first.shape == (2, 8, 8, 8)
     assert (first[:, 2:5] == 1).all()
     assert (first[:, [0, 1, 5, 6, 7]] == OUTSIDE).all()
+
+
+def test_even_steps_look_at_each_slice_once() -> None:
+    windows = Windows((16, 16, 1), (40, 40, 10), 0.5, are_even=True)
+    assert windows.starts(0) == [0, 8, 16, 24]
+    assert windows.starts(2) == list(range(10))

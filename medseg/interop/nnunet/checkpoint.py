@@ -31,7 +31,7 @@ class _Header(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    trainer_name: ShortName
+    trainer_name: Annotated[str, Field(pattern=r"^\w{1,200}$")]
     init_args: _InitArguments
     inference_allowed_mirroring_axes: (
         Annotated[

@@ -215,7 +215,7 @@ def _resolve_inheritance(
                 source=path,
                 detail=", ".join(visited),
             )
-        if parent not in configurations:
+        if not isinstance(parent, str) or parent not in configurations:
             listed = ", ".join(configurations) or "none"
             raise DatasetError(
                 f"a configuration is missing; --dims 2 takes {FULL_2D}, --dims 3 {FULL_3D}",

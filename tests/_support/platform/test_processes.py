@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -138,3 +140,16 @@ def test_memory_that_was_taken_for_a_moment_is_seen() -> None:
         time.sleep(0.05)
         del taken
     assert 150_000_000 < growth.bytes < 400_000_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc keeps it")
+def test_memory_that_was_freed_before_is_counted_again() -> None:
+    grown = []
+    kept = []
+    for _ in range(2):
+        with processes.watch_memory() as growth:
+            taken = [np.ones(8000) for _ in range(1000)]
+        grown.append(growth.bytes)
+        kept.append(taken.pop())  # so that what lies before it is kept
+        del taken
+    assert min(grown) > 50_000_000

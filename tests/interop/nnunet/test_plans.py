@@ -63,6 +63,7 @@ def test_plans_are_known_by_their_content(tmp_path: Path) -> None:
         (changed(patch_size=[16, 64]), "does not fit the configuration"),
         (changed(batch_size="many"), "batch_size"),
         (changed(inherits_from="3d_fullres"), "in a circle"),
+        (changed(inherits_from=["2d"]), "a configuration is missing"),
         (
             changed(architecture=architecture(3, strides=[1, 2, 2])),
             "has 4 levels, the strides 3",
