@@ -38,7 +38,7 @@ def check_archive(file: Path) -> None:
         CheckpointError: If it is not, or cannot be read.
     """
     try:
-        _check_directory(file)
+        check_directory(file)
         with zipfile.ZipFile(file) as archive:
             _check_records(archive, file)
             damaged = archive.testzip()
@@ -91,11 +91,16 @@ def read_record(file: Path, name: str, most_bytes: int) -> bytes:
         return archive.read(found[0])
 
 
-def _check_directory(file: Path) -> None:
+def check_directory(file: Path) -> None:
     """Refuse a table of contents that is too large, or that two programs look for elsewhere.
 
     Python takes the table that lies right before the archive's end, torch the one at the place that
     the end states: where these differ, what is checked is not what is opened.
+
+    Raises:
+        ValueError: If it is so.
+        OSError: If the file cannot be read.
+        struct.error: If it is too short.
     """
     size = file.stat().st_size
     place = size - _END.size

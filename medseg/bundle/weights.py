@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import atomic_file
+from medseg.bundle.archives import check_directory
 from medseg.errors import CheckpointError, OutputError
 
 Weights = dict[str, torch.Tensor]
@@ -112,6 +113,7 @@ def _check_sums(path: Path) -> None:
     # Torch does not compare the checksums it writes, and a flipped bit is a wrong weight.
     if not zipfile.is_zipfile(path):
         return
+    check_directory(path)
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             # Torch reads uninitialised memory where a record is packed or marked as a folder.

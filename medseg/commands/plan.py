@@ -16,10 +16,8 @@ from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.schema_file import write_schema_beside
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import (
-    DatasetError,
     MedsegError,
     OutputError,
-    TrainingError,
 )
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import Selection
@@ -247,7 +245,8 @@ def _add_cost(
     notify(listeners, Notice("timing some steps of the planned network"))
     try:
         cost = measure_training(root, planned.spec, device)
-    except (DatasetError, TrainingError) as error:
+    except (MedsegError, OSError) as error:
+        # An OSError is of the folder for temporary files, which is full or not there.
         message = f"how long training takes could not be measured: {error}"
         notify(listeners, Notice(message))
         return planned

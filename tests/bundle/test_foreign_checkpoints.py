@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
+from medseg.bundle.weights import load_weights
 from medseg.errors import CheckpointError
 from medseg.interop.nnunet.checkpoint import read_checkpoint
 
@@ -43,7 +44,8 @@ def find_directory(archive: bytes) -> tuple[int, int]:
 
 
 def test_what_torch_opens_is_what_was_checked(tmp_path: Path) -> None:
-    checked, opened = save({"is": "checked"}), save({"is": "unknown"})
+    known, unknown = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    checked, opened = save(known), save(unknown)
     checked_start, size = find_directory(checked)
     opened_start, opened_size = find_directory(opened)
     assert (checked_start, size) == (opened_start, opened_size)
@@ -55,9 +57,11 @@ def test_what_torch_opens_is_what_was_checked(tmp_path: Path) -> None:
     # Python reads the table before the end, torch the one at the place that the end states.
     both = opened[: opened_start + size] + checked[: checked_start + size]
     file.write_bytes(both + end)
-    assert torch.load(file, weights_only=True) == {"is": "unknown"}
+    assert torch.load(file, weights_only=True)["w"].tolist() == [1, 1]
     with pytest.raises(CheckpointError, match="no whole archive"):
         read_foreign_checkpoint(file)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_weights(file)
 
 
 def test_the_end_of_a_large_archive_says_what_the_short_one_says(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.plan_summary import describe_cost
 from medseg.errors import DatasetError
+from medseg.events import Event, Notice
 from medseg.planning.training_cost import TrainingCost, measure_training
 from medseg.testing import write_dataset
 
@@ -96,6 +98,28 @@ def test_a_plan_stands_where_nothing_can_be_measured(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"training": []}')
     with pytest.raises(DatasetError):
         measure_training(tmp_path, spec, CPU)
+
+
+def test_a_plan_stands_where_no_temporary_file_can_be_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(nowhere))
+    # Of torch itself, which a network needs before anything is measured.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "torch"))
+    events: list[Event] = []
+    planned = medseg.plan(
+        data,
+        tmp_path / "bundle.json",
+        device="cpu",
+        measure=True,
+        listeners=[events.append],
+    )
+    assert planned.cost is None
+    assert (tmp_path / "bundle.json").is_file()
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert "could not be measured" in notices[-1].message
 
 
 @pytest.mark.gpu
