@@ -166,6 +166,9 @@ def print_evaluation(
     terminal: Terminal, evaluation: Evaluation, out: Path | None
 ) -> None:
     """Print the summary table, and name the pairs that could not be scored."""
+    from medseg.evaluation.files import use_titles
+
+    evaluation = use_titles(evaluation)
     terminal.show_table(evaluation.summary_rows())
     for name, counts in evaluation.lesion_sums.items():
         terminal.say(

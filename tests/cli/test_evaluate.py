@@ -33,7 +33,7 @@ def test_an_evaluation_tells_machines_and_people_of_lesions_and_differences(
     asked = ("evaluate", masks, masks, "--lesions", "--versus", masks)
     assert call(monkeypatch, *asked) == 0
     out = capsys.readouterr().out
-    assert "Lesions of label 1: " in out
+    assert "Lesions of liver: " in out
     assert "minus the others': +0.0000" in out
     assert (
         call(monkeypatch, "evaluate", masks, masks, "--json", *asked[3:]) == 0
@@ -62,6 +62,19 @@ def test_the_former_call_of_evaluate_says_where_it_went(
     assert call(monkeypatch, "evaluate", *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("medseg review MASKS SCANS BUNDLE")
+
+
+def test_labels_are_printed_by_their_names_in_the_dataset_json(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    masks = data / "labelsTr"
+    assert call(monkeypatch, "evaluate", masks, data, "--lesions") == 0
+    printed = capsys.readouterr().out
+    assert " liver " in printed
+    assert "Lesions of kidney: " in printed
+    assert "label 1" not in printed
 
 
 def test_many_pairs_that_cannot_be_scored_are_counted(
