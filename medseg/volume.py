@@ -141,7 +141,7 @@ class Volume:
                 "give either its affine or its spacing", source=name
             )
         if spacing is not None:
-            affine = _affine_from_spacing(spacing, name)
+            affine = _affine_from_spacing(spacing, voxels.shape[-1], name)
         volume = cls(voxels, _parse_numbers(affine, name), source)
         channels_last = np.moveaxis(volume.array, 0, 3)
         padding, warnings = replace_nonfinite(channels_last, name)
@@ -358,9 +358,11 @@ def _get_directions(affine: Affine) -> Affine:
     return directions
 
 
-def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:
+def _affine_from_spacing(
+    spacing: Sequence[float], slices: int, name: str
+) -> Affine:
     sizes = _parse_numbers(spacing, name)
-    if sizes.shape == (2,):
+    if sizes.shape == (2,) and slices == 1:
         sizes = np.append(sizes, 1.0)
     if (
         sizes.shape != (3,)

@@ -129,6 +129,8 @@ def test_arrays_of_two_to_four_axes_become_volumes() -> None:
         5,
         6,
     )
+    with pytest.raises(GeometryError, match="three lengths"):
+        Volume.from_numpy(np.ones((4, 5, 6)), spacing=(1, 2))
     for shape in ((4,), (1, 1, 4, 5, 6)):
         with pytest.raises(GeometryError, match="shape"):
             Volume.from_numpy(np.ones(shape), np.eye(4))

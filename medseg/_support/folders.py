@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 from medseg._support.files import SPECIAL, is_special
 from medseg._support.platform.files import identify_folder
-from medseg.errors import Fault
+from medseg.errors import Fault, OutputError
 
 SkipRule = Callable[[Path], str | None]
 """Says why a folder is not entered, or ``None`` where it is."""
@@ -64,6 +64,20 @@ def resolve_path(path: Path) -> Path:
     ``Path.resolve`` raises for a circle in some versions of Python; this never does.
     """
     return Path(os.path.realpath(path))
+
+
+def refuse_file(folder: Path | None) -> None:
+    """Make sure that what was named as a folder to write to is no file.
+
+    Raises:
+        OutputError: If it is a file.
+    """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise OutputError(
+            "this is a file, and a folder to write to is needed; name one that is empty, or that "
+            "does not exist yet",
+            source=folder,
+        )
 
 
 def find_listed(folder: Path, text: str) -> Path:

@@ -166,26 +166,28 @@ def print_evaluation(
     terminal: Terminal, evaluation: Evaluation, out: Path | None
 ) -> None:
     """Print the summary table, and name the pairs that could not be scored."""
+    from medseg.evaluation.files import use_titles
+
+    evaluation = use_titles(evaluation)
     terminal.show_table(evaluation.summary_rows())
     for name, counts in evaluation.lesion_sums.items():
-        title = evaluation.get_title(name)
         terminal.say(
-            f"Lesions of {title}: {counts.found} of {counts.there} found, {counts.false} of "
+            f"Lesions of {name}: {counts.found} of {counts.there} found, {counts.false} of "
             f"{counts.predicted} predicted ones false"
         )
     for difference in evaluation.differences:
         if difference.metric == "dice" and difference.n:
-            title = evaluation.get_title(difference.label)
-            terminal.say(_describe_difference(difference, title))
-    for fault in evaluation.faults:
-        terminal.say_failure(f"  not scored: {fault}")
+            terminal.say(_describe_difference(difference))
+    terminal.say_faults("not scored", evaluation.faults)
     if out is not None:
         terminal.say(f"All cases: {out / 'evaluation.csv'}")
         terminal.say(f"  page     {out / 'evaluation.html'}")
 
 
-def _describe_difference(difference: Difference, title: str) -> str:
-    text = f"Dice of {title} minus the others': {difference.mean:+.4f}"
+def _describe_difference(difference: Difference) -> str:
+    text = (
+        f"Dice of {difference.label} minus the others': {difference.mean:+.4f}"
+    )
     if difference.n == 1:
         return f"{text}, in one case"
     interval = difference.interval

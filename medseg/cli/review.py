@@ -123,7 +123,6 @@ def _print_review(
     terminal.say(
         f"{len(review.to_review)} of {len(review.cases)} need a closer look"
     )
-    for fault in review.faults:
-        terminal.say_failure(f"  not reviewed: {fault}")
+    terminal.say_faults("not reviewed", review.faults)
     if out is not None:
         terminal.say(f"All masks: {out / 'agreement.csv'}")

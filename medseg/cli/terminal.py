@@ -23,7 +23,11 @@ from rich.table import Table
 
 from medseg import events
 from medseg._support.log_file import LogFile
+from medseg.errors import Fault
 from medseg.events import Listener
+
+_MOST_FAULTS = 20
+"""Faults that are printed one by one."""
 
 _SMOOTHING = 0.95
 """How much of the shown loss is that of earlier steps."""
@@ -110,6 +114,14 @@ class Terminal:
     def say_failure(self, text: str) -> None:
         """Print a line about what failed: among the results, or alone on stderr."""
         self._failures.print(text, markup=False, highlight=False)
+
+    def say_faults(self, what: str, faults: Sequence[Fault]) -> None:
+        """Name the first of the cases that failed, and count the others."""
+        for fault in faults[:_MOST_FAULTS]:
+            self.say_failure(f"  {what}: {fault}")
+        more = len(faults) - _MOST_FAULTS
+        if more > 0:
+            self.say_failure(f"  {what}: {more} more; --json names them all")
 
     def show_table(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import load_bundle
 from medseg.commands.evaluate import evaluate
 from medseg.commands.segment import segment
@@ -97,10 +98,11 @@ def clear_demo(out: Path) -> None:
     """Remove what an earlier demo wrote.
 
     Raises:
-        OutputError: If the folder holds anything else; nothing is removed then.
+        OutputError: If the folder holds anything else, or is a file; nothing is removed then.
     """
     if not out.exists():
         return
+    refuse_file(out)
     others = sorted(
         path.name for path in out.iterdir() if path.name not in _WRITTEN
     )

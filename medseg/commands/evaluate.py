@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg._support.folders import refuse_file
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import make_selection
@@ -122,6 +123,7 @@ def evaluate(
         raise MedsegError(
             f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
         )
+    refuse_file(out)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg._support.files import atomic_folder, write_atomically
+from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -154,8 +155,8 @@ def _say_departures(spec: BundleSpec, listeners: Sequence[Listener]) -> None:
 
 
 def _require_empty(folder: Path) -> None:
-    is_full = folder.is_dir() and any(folder.iterdir())
-    if folder.is_file() or is_full:
+    refuse_file(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise OutputError("is not empty; name a new folder", source=folder)
 
 

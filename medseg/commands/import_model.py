@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import atomic_folder, write_atomically
+from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -110,7 +111,8 @@ def import_model(
         choices = ", ".join(CHECKPOINTS)
         raise MedsegError(f"--checkpoint takes {choices}; got '{checkpoint}'")
     target = Path(out)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+    refuse_file(target)
+    if target.is_dir() and any(target.iterdir()):
         raise OutputError("is not empty; name a new folder", source=target)
     model = find_model(Path(results), configuration)
     names = choose_folds(model, folds, checkpoint)

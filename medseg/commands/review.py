@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.files import write_atomically
+from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Scan
@@ -87,6 +88,8 @@ def review(
         >>> sorted(mask.case for mask in review.cases)
         ['phantom_000', 'phantom_001']
     """
+    target = None if out is None else Path(out)
+    refuse_file(target)
     segmenter = Segmenter(bundle, device)
     label_set = segmenter.spec.label_set
     if not trust_values:
@@ -123,8 +126,8 @@ def review(
         tuple(sorted(judged, key=review_order)), tuple(faults), coverage
     )
     notify_outcomes(listeners, made.cases, made.faults)
-    if out is not None:
-        write_atomically(Path(out) / AGREEMENT, format_agreement_csv(made))
+    if target is not None:
+        write_atomically(target / AGREEMENT, format_agreement_csv(made))
     return made
 
 

@@ -143,7 +143,7 @@ def _render(
 ) -> str:
     """Return the page ``evaluation.html``."""
     titles = evaluation.titles
-    evaluation = _use_titles(evaluation)
+    evaluation = use_titles(evaluation)
     summary = [
         row | {"label": titles.get(row["label"], row["label"])}
         for row in summary
@@ -184,7 +184,7 @@ def _render(
     return render_evaluation(page)
 
 
-def _use_titles(evaluation: Evaluation) -> Evaluation:
+def use_titles(evaluation: Evaluation) -> Evaluation:
     """Return the evaluation with labels called what people call them."""
     titles = evaluation.titles
     lesions = {}

@@ -113,10 +113,6 @@ class Evaluation:
         """``label name → lesions of all cases together``; empty unless they were asked for."""
         return pool_lesions(self.lesions.values())
 
-    def get_title(self, label: str) -> str:
-        """Return what data call a label that scores call by its value."""
-        return self.titles.get(label, label)
-
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per case and label, with the columns of ``evaluation.csv``."""
         rows = []
@@ -135,7 +131,7 @@ class Evaluation:
             ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
         ]
         for name, dice in statistics["dice"].items():
-            cells = [self.get_title(name), str(dice.n), str(dice.missed)]
+            cells = [name, str(dice.n), str(dice.missed)]
             for metric, digits in _DIGITS.items():
                 statistic = statistics[metric][name]
                 cells.append(_format_spread(statistic, digits))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.folders import resolve_path
+from medseg._support.folders import refuse_file, resolve_path
 from medseg._support.registry import Registry
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
@@ -328,6 +328,7 @@ def refuse_overwriting(
         OutputError: If ``out`` holds scans or other files that would be replaced.
         DatasetError: If ``root`` is a folder of results itself.
     """
+    refuse_file(out)
     real_root, real_out = resolve_path(root), resolve_path(out)
     if (root / LEDGER).is_file() and real_root != real_out:
         raise DatasetError(

@@ -58,14 +58,14 @@ def _draw(
     yield from _count_rest(
         indent,
         len(folders) - most,
-        "folders",
+        "folder",
     )
     for name in files[:_MOST_FILES]:
         yield f"{indent}{name}"
     yield from _count_rest(
         indent,
         len(files) - _MOST_FILES,
-        "files",
+        "file",
     )
 
 
@@ -74,8 +74,9 @@ def _count_rest(
     count: int,
     what: str,
 ) -> Iterator[str]:
+    ending = "" if count == 1 else "s"
     if count > 0:
-        yield f"{indent}and {count} more {what}"
+        yield f"{indent}and {count} more {what}{ending}"
 
 
 def _name_missing(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import write_atomically
+from medseg._support.folders import refuse_file
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.bundle.weights import load_tensors, save_tensors
 from medseg.errors import CheckpointError, OutputError
@@ -57,6 +58,7 @@ class RunFolder:
         Raises:
             OutputError: If the folder is not empty, or is a file.
         """
+        refuse_file(self.path)
         is_empty = not self.path.exists()
         if self.path.is_dir():
             is_empty = not any(self.path.iterdir())

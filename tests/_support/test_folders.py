@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.folders import find_listed, list_files, resolve_path
-from medseg.errors import Fault
+from medseg._support.folders import (
+    find_listed,
+    list_files,
+    refuse_file,
+    resolve_path,
+)
+from medseg.errors import Fault, OutputError
 
 
 def touch(*paths: Path) -> None:
@@ -108,3 +113,14 @@ def test_a_list_made_on_windows_is_read_elsewhere(tmp_path: Path) -> None:
 def test_a_backslash_in_a_name_stays(tmp_path: Path) -> None:
     (tmp_path / "a\\b.nii").touch()
     assert find_listed(tmp_path, "a\\b.nii").name == "a\\b.nii"
+
+
+def test_a_file_is_refused_where_a_folder_is_to_be_written(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "notes.txt"
+    file.touch()
+    with pytest.raises(OutputError, match="a folder to write to is needed"):
+        refuse_file(file)
+    for folder in (tmp_path, tmp_path / "new", None):
+        refuse_file(folder)

@@ -47,4 +47,6 @@ def test_demo_refuses_a_folder_with_other_things(
     keep = tmp_path / "thesis.txt"
     keep.write_text("years of work")
     assert call(monkeypatch, "demo", "--out", tmp_path) == 2
+    assert call(monkeypatch, "demo", "--out", keep) == 2
+    assert "this is a file, and a folder" in capsys.readouterr().err
     assert keep.read_text() == "years of work"

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from support.cli import call
 
@@ -60,6 +62,40 @@ def test_the_former_call_of_evaluate_says_where_it_went(
     assert call(monkeypatch, "evaluate", *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("medseg review MASKS SCANS BUNDLE")
+
+
+def test_labels_are_printed_by_their_names_in_the_dataset_json(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    masks = data / "labelsTr"
+    assert call(monkeypatch, "evaluate", masks, data, "--lesions") == 0
+    printed = capsys.readouterr().out
+    assert " liver " in printed
+    assert "Lesions of kidney: " in printed
+    assert "label 1" not in printed
+
+
+def test_many_pairs_that_cannot_be_scored_are_counted(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = np.zeros((2, 2, 2), np.uint8)
+    labels[0] = 1
+    image = nib.Nifti1Image(labels, np.eye(4))
+    for number in range(23):
+        path = tmp_path / "labelsTr" / f"case_{number:02d}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nib.save(image, path)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    nib.save(image, masks / "case_00.nii.gz")
+    assert call(monkeypatch, "evaluate", masks, tmp_path / "labelsTr") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("not scored: case_") == 20
+    assert "not scored: 2 more; --json names them all" in printed
 
 
 def test_pairs_that_cannot_be_scored_are_named_with_exit_code_1(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,13 +36,6 @@ def test_the_mean_over_labels_lies_in_its_interval(tmp_path):
         its = found.intervals[metric]["mean"]
         mean = by_label["mean"].mean
         assert its.low - 1e-9 <= mean <= its.high + 1e-9, metric
-
-
-def test_a_summary_names_labels_as_the_data_do(folders):
-    evaluation = evaluate(*folders)
-    named = replace(evaluation, titles={"label 1": "liver"})
-    names = [row[0] for row in named.summary_rows()]
-    assert names[:2] == ["label", "liver"]
 
 
 def test_summary_rows_are_for_people(folders):

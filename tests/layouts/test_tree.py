@@ -582,6 +582,9 @@ def test_what_is_not_recognised_is_shown_with_what_is_missing(
     text = str(caught.value)
     assert "a/\n    b/\n      000.png" in text
     assert "and 37 more files" in text
+    few = a_tree(tmp_path / "few", *files("{0}.png", many[:4]))
+    with pytest.raises(DatasetError, match="and 1 more file\n"):
+        listed(few)
     assert "none is called a label" in text
     assert "--draft-csv" in text
     others = a_tree(tmp_path / "others", "notes.txt", "more/scan.xyz")

@@ -46,8 +46,8 @@ def test_a_new_run_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".hidden").write_text("x")
     RunFolder(tmp_path / "empty").require_empty()
-    for name in ("file", "full"):
-        with pytest.raises(OutputError, match="not empty"):
+    for name, why in (("file", "is a file"), ("full", "not empty")):
+        with pytest.raises(OutputError, match=why):
             RunFolder(tmp_path / name).require_empty()
 
 

@@ -262,7 +262,10 @@ def _read_image_headers(
         reasons.append(f"{count} file(s) left out: {reason}")
     if not headers:
         summary = "; ".join(reasons) or "no files"
-        raise ScanError(f"there is no DICOM image of a volume ({summary})")
+        raise ScanError(
+            f"there is no DICOM image of a volume ({summary}); of a folder only DICOM is read: "
+            "give an image of another format as a file"
+        )
     return headers, reasons
 
 

@@ -222,5 +222,7 @@ def test_real_series_that_are_no_volume_are_refused(shared_data, name, why):
 
 
 def test_a_folder_without_images_says_so(tmp_path):
-    with pytest.raises(ScanError, match="no DICOM image of a volume"):
+    (tmp_path / "scan.nii").write_bytes(b"no DICOM")
+    with pytest.raises(ScanError, match="no DICOM image of a volume") as caught:
         read_image(tmp_path)
+    assert "give an image of another format as a file" in caught.value.message
