@@ -85,7 +85,7 @@ def trained_weights(run: Path) -> dict[str, Any]:
 
 
 def findings(run: Path) -> dict[str, Any]:
-    """What a run found, and the hashes of its weights: the same weights may be other `.pt` bytes."""
+    """What a run found, and hashes of its weights; `.pt` bytes of equal weights may differ."""
     found = load_bundle(run).trained.model_dump()
     hashes = found.pop("files")
     found["hashes"] = {

@@ -314,7 +314,9 @@ def test_stock_monai_trains_the_bundle_on(
     assert (bundle / "models" / "model.pt").read_bytes() != before
     scan = next((data / "imagesTr").iterdir())
     # Weights that are not those the run found good are taken when their owner says so.
-    with pytest.raises(CheckpointError, match="remove the .safetensors files"):
+    with pytest.raises(
+        CheckpointError, match=r"remove the \.safetensors files"
+    ):
         segment(bundle, scan, tmp_path / "out", device="cpu")
     for copy in (bundle / "models").glob("*.safetensors"):
         copy.unlink()
