@@ -350,8 +350,8 @@ def _describe_range(spec: BundleSpec, report: TrainingReport) -> list[str]:
     sentences = []
     if spec.data.made_up or report.made_up:
         sentences.append(
-            "The training data are made up: results say nothing of patients, and their quality is "
-            "never shown as a number."
+            "The training data are made up: results say nothing of patients, and "
+            "what they are worth is shown in words, not as a number."
         )
     if report.validated is not None:
         sentences.append(
