@@ -55,7 +55,7 @@ def test_steps_validations_and_memory_are_measured(
 def test_with_a_budget_it_says_how_many_steps_fit(
     data: Path, spec: BundleSpec
 ) -> None:
-    for minutes, fits in ((3.0, True), (0.02, False)):
+    for minutes, fits in ((3.0, True), (0.001, False)):
         training = spec.training.model_copy(update={"budget_minutes": minutes})
         budgeted = spec.model_copy(update={"training": training})
         cost = measure_training(data, budgeted, CPU)
