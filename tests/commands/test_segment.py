@@ -650,7 +650,7 @@ def test_a_place_that_is_no_folder_is_refused(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(OutputError, match="this is a file, and a folder|ledger cannot be written"):
+        with pytest.raises(OutputError, match=r"this is a file|ledger cannot"):
             segment(bundle, scans, out)
     assert (tmp_path / "file").read_text() == "mine"
 
