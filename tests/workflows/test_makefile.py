@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,9 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def list_commands(target: str, venv: Path) -> list[str]:
+    # Below another make (`make test`), these would add lines and options.
+    inherited = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in inherited
+    }
     done = subprocess.run(
         ["make", "--dry-run", target, f"VENV={venv}"],
         cwd=ROOT,
+        env=environment,
         capture_output=True,
         encoding="utf-8",
         check=True,
