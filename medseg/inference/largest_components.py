@@ -21,7 +21,7 @@ def find_box_of_labels(labels: Array) -> Box | None:
     sides = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
-        (held,) = labels.any(axis=others).nonzero()
+        held = np.flatnonzero(labels.any(axis=others))
         if not len(held):
             return None
         sides.append(slice(int(held[0]), int(held[-1]) + 1))
