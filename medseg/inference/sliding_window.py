@@ -72,6 +72,10 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = field(default_factory=time.perf_counter)
 
+    def restart(self) -> None:
+        """Let the time since the last lap count for nothing."""
+        self._last = time.perf_counter()
+
     def lap(self, stage: str) -> None:
         """Add the time since the last lap to a stage."""
         now = time.perf_counter()
@@ -177,6 +181,7 @@ class SlidingWindow:
         given: Array | None = None,
         temperatures: Sequence[float] = (),
         probabilities: bool = False,
+        grid: NetworkGrid | None = None,
     ) -> PassPlan:
         """Decide how a scan is passed over.
 
@@ -185,13 +190,15 @@ class SlidingWindow:
             given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
             temperatures: Others to judge confidence at, besides the bundle's, which comes first.
             probabilities: Whether those of every class are wanted on the scan's grid.
+            grid: The grid on which the network sees the scan, if it is known.
 
         Raises:
             MedsegError: If these would take too much memory.
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
-        grid = compute_network_grid(volume, self.spec.preprocessing)
+        if grid is None:
+            grid = compute_network_grid(volume, self.spec.preprocessing)
         inference = self.spec.inference
         windows = Windows(
             self._get_window_size(),
@@ -220,6 +227,23 @@ class SlidingWindow:
             stopwatch,
             given,
             probabilities=scores,
+        )
+
+    def has_windows_of(self, other: SlidingWindow) -> bool:
+        """Tell whether every window of a scan is the same as another bundle's."""
+        return self._describe_windows() == other._describe_windows()
+
+    def _describe_windows(self) -> tuple[object, ...]:
+        """Return what windows and their content follow from."""
+        inference = self.spec.inference
+        return (
+            self.spec.preprocessing,
+            self._get_window_size(),
+            inference.overlap,
+            inference.window_steps,
+            self.batch_size,
+            self.outside,
+            self.device,
         )
 
     def _get_window_size(self) -> tuple[int, int, int]:
@@ -270,18 +294,24 @@ class SlidingWindowPass:
     Args:
         setup: What is the same for all scans.
         plan: What is special about this one.
+        image: What the network sees, if it was made before; it is not changed.
     """
 
-    def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
+    def __init__(
+        self,
+        setup: SlidingWindow,
+        plan: PassPlan,
+        image: torch.Tensor | None = None,
+    ) -> None:
         self._plan = plan
         self._device = setup.device
         self._outside = setup.outside
         self._label_set = setup.spec.label_set
         self._batch_size = setup.batch_size
         self._left = plan.windows.corners()
-        self._image = setup.make_input(
-            plan.volume, plan.grid, plan.storage.image
-        )
+        if image is None:
+            image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
+        self._image = image
         self._stopwatch = plan.stopwatch
         self._stopwatch.lap("input")
         layout, sums_on = setup.layout, plan.storage.sums
