@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -258,40 +258,66 @@ class AssemblyPrediction(Prediction):
         parts: Mapping[str, Segmentation],
     ) -> Segmentation:
         """Put together what is known of the parts."""
-        tables = {each.step.spec.name: each.names for each in self._paintings}
-        chosen = [name for names in tables.values() for name in names.values()]
-        all_ml = measure_volumes_ml(
+        chosen: set[str] = set()
+        for each in self._paintings:
+            chosen.update(each.names.values())
+        volumes = measure_volumes_ml(
             canvas.labels, spec.label_set, self._scan.voxel_ml
         )
-        volumes = {name: ml for name, ml in all_ml.items() if name in chosen}
+        volumes = {name: volumes[name] for name in volumes if name in chosen}
         # What a later part has painted over is not in the result.
         left = {
-            part: {own: name for own, name in names.items() if volumes[name]}
-            for part, names in tables.items()
+            each.step.spec.name: _drop_absent(each.names, volumes)
+            for each in self._paintings
         }
         qualities = {part: found.quality for part, found in parts.items()}
-        warnings = [*self._scan.warnings, *self._warnings]
-        confidence: dict[str, float] = {}
-        seconds: dict[str, float] = defaultdict(float)
-        for part, found in parts.items():
-            warnings += [f"{part}: {text}" for text in found.warnings]
-            for own, value in found.confidence.items():
-                if own in left[part]:
-                    confidence[left[part][own]] = value
-            for stage, took in found.seconds.items():
-                seconds[stage] += took
         return Segmentation(
             canvas.labels,
             spec.label_set,
             volumes,
             quality=join_qualities(qualities, left),
-            confidence=confidence,
+            confidence=_join_confidence(parts, left),
             error_map=canvas.errors,
-            seconds=dict(seconds),
-            warnings=tuple(warnings),
+            seconds=_add_seconds(parts),
+            warnings=(
+                *self._scan.warnings,
+                *self._warnings,
+                *_list_warnings(parts),
+            ),
             grid=self._scan,
             spec=spec,
         )
+
+
+def _drop_absent(
+    names: Mapping[str, str], volumes: Mapping[str, float]
+) -> dict[str, str]:
+    return {own: name for own, name in names.items() if volumes[name]}
+
+
+def _join_confidence(
+    parts: Mapping[str, Segmentation], names: Mapping[str, Mapping[str, str]]
+) -> dict[str, float]:
+    joined = {}
+    for part, found in parts.items():
+        for own, name in names[part].items():
+            if own in found.confidence:
+                joined[name] = found.confidence[own]
+    return joined
+
+
+def _add_seconds(parts: Mapping[str, Segmentation]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for found in parts.values():
+        for stage, took in found.seconds.items():
+            total[stage] += took
+    return {stage: round(took, 4) for stage, took in total.items()}
+
+
+def _list_warnings(parts: Mapping[str, Segmentation]) -> Iterator[str]:
+    for part, found in parts.items():
+        for text in found.warnings:
+            yield f"{part}: {text}"
 
 
 class _Canvas:

@@ -129,9 +129,11 @@ class Segmenter:
         if device == "auto" and backend == "openvino":
             device = "cpu"
         self.device = choose_device(device)
+        self.choices = {"backend": backend, "precision": precision}
         self._parts: dict[str, Segmenter] = {}
         if isinstance(bundle, Assembly):
-            for step in bundle.select(self._chosen):
+            steps = bundle.select(self._chosen)
+            for step in steps:
                 self._parts[step.spec.name] = Segmenter(
                     step.bundle,
                     device,
@@ -141,23 +143,26 @@ class Segmenter:
                     fold_ensemble=fold_ensemble,
                     gpu_memory=gpu_memory,
                 )
-            self._adopt_parts(backend, precision, mirror)
-            self._note_labels(labels)
-            return
+            self._adopt_parts(mirror)
+        else:
+            self._load_networks(mirror, fold_ensemble, gpu_memory)
+        if labels is not None:
+            self.choices["labels"] = ",".join(sorted(self._chosen))
+
+    def _load_networks(
+        self, mirror: bool | None, fold_ensemble: bool, gpu_memory: int | None
+    ) -> None:
+        """Load a bundle's networks, and what is known of them."""
         if mirror is None:
             mirror = self.spec.inference.mirror
         members = self.bundle.members
         files = members if fold_ensemble else members[:1]
-        self.choices = {
-            "backend": backend,
-            "precision": precision,
-            "mirror": str(mirror),
-            "members": str(len(files)),
-        }
-        self._note_labels(labels)
+        self.choices["mirror"] = str(mirror)
+        self.choices["members"] = str(len(files))
+        precision = self.choices["precision"]
         dtype = _choose_inference_precision(precision, self.device)
         self.backend, loaded = load_members(
-            self.bundle, files, backend, self.device, dtype
+            self.bundle, files, self.choices["backend"], self.device, dtype
         )
         axes = self.spec.mirror_axes if mirror else ()
         self._loaded: Ensemble | None = Ensemble(
@@ -176,25 +181,15 @@ class Segmenter:
             self.spec, self.device, gpu_memory, layout, temperature
         )
 
-    def _note_labels(self, labels: Sequence[str] | None) -> None:
-        """Make the labels that were asked for one of the choices; results of all need no word."""
-        if labels is not None:
-            self.choices["labels"] = ",".join(sorted(self._chosen))
-
-    def _adopt_parts(
-        self, backend: str, precision: str, mirror: bool | None
-    ) -> None:
+    def _adopt_parts(self, mirror: bool | None) -> None:
         """Be to others what an assembly's parts are together."""
         parts = self._parts.values()
         self.backend = "/".join(sorted({part.backend for part in parts}))
         self.precision = next(iter(parts)).precision
-        self.choices = {
-            "backend": backend,
-            "precision": precision,
-            "mirror": str(mirror),
-        }
+        self.choices["mirror"] = str(mirror)
         for name, part in self._parts.items():
             self.choices[f"members of {name}"] = part.choices["members"]
+        self._loaded = None
         self._calibration = None
 
     def segment(
@@ -409,25 +404,21 @@ class Segmenter:
             volume = replace(volume, warnings=(*volume.warnings, note))
         return volume
 
-    def _pass_over(
-        self, plan: PassPlan, image: torch.Tensor | None = None
-    ) -> PassResult:
+    def _pass_over(self, plan: PassPlan) -> PassResult:
         """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""
         try:
-            return self._run_windows(plan, image)
+            return self._run_windows(plan)
         except torch.OutOfMemoryError:
             if not plan.storage.uses_gpu:
                 raise
         warning = f"the memory of {self.device} ran out; image and scores were kept in the host's"
         _log.warning(warning)
         torch.cuda.empty_cache()
-        return self._run_windows(plan.on_host(warning), None)
+        return self._run_windows(plan.on_host(warning))
 
-    def _run_windows(
-        self, plan: PassPlan, image: torch.Tensor | None
-    ) -> PassResult:
+    def _run_windows(self, plan: PassPlan) -> PassResult:
         ensemble = self._ensemble
-        scan_pass = SlidingWindowPass(self._sliding_window, plan, image)
+        scan_pass = SlidingWindowPass(self._sliding_window, plan)
         with ensemble.arithmetic():
             while corners := scan_pass.next_corners():
                 try:
@@ -526,26 +517,26 @@ def _pass_group(
     window = first.segmenter._sliding_window
     image = shared.make(window.spec, window.make_input, plan.storage.image)
     plan.stopwatch.lap("input")
-    if len(group) > 1:
+    seeing = [(look, replace(each, image=image)) for look, each in group]
+    if len(seeing) > 1:
         try:
-            return _run_windows_together(group, image)
+            return _run_windows_together(seeing)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    return [look.segmenter._pass_over(each, image) for look, each in group]
+    return [look.segmenter._pass_over(each) for look, each in seeing]
 
 
 def _run_windows_together(
-    group: Sequence[tuple[_Look, PassPlan]], image: torch.Tensor
+    group: Sequence[tuple[_Look, PassPlan]],
 ) -> list[PassResult]:
     with contextlib.ExitStack() as arithmetic:
         passes = []
         for look, plan in group:
-            segmenter = look.segmenter
-            arithmetic.enter_context(segmenter._ensemble.arithmetic())
-            scan_pass = SlidingWindowPass(
-                segmenter._sliding_window, plan, image
-            )
-            passes.append((segmenter._ensemble, scan_pass, plan.stopwatch))
+            ensemble = look.segmenter._ensemble
+            arithmetic.enter_context(ensemble.arithmetic())
+            window = look.segmenter._sliding_window
+            scan_pass = SlidingWindowPass(window, plan)
+            passes.append((ensemble, scan_pass, plan.stopwatch))
         leader = passes[0][1]
         while corners := leader.next_corners():
             windows = leader.cut(corners)

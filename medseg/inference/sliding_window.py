@@ -98,6 +98,7 @@ class PassPlan:
         given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
         warnings: What has to be done differently from what was planned first.
         probabilities: The probabilities to fill, ``(classes, i, j, k)``, if they are wanted.
+        image: What the network sees, if it was made before; it is not changed.
     """
 
     volume: Volume
@@ -110,12 +111,12 @@ class PassPlan:
     given: Array | None = None
     warnings: tuple[str, ...] = ()
     probabilities: Array | None = None
+    image: torch.Tensor | None = None
 
     def on_host(self, warning: str) -> PassPlan:
         """Return the same plan with everything in the host's memory."""
-        return replace(
-            self, storage=HOST_ONLY, warnings=(*self.warnings, warning)
-        )
+        warnings = (*self.warnings, warning)
+        return replace(self, storage=HOST_ONLY, warnings=warnings, image=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -294,21 +295,16 @@ class SlidingWindowPass:
     Args:
         setup: What is the same for all scans.
         plan: What is special about this one.
-        image: What the network sees, if it was made before; it is not changed.
     """
 
-    def __init__(
-        self,
-        setup: SlidingWindow,
-        plan: PassPlan,
-        image: torch.Tensor | None = None,
-    ) -> None:
+    def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
         self._plan = plan
         self._device = setup.device
         self._outside = setup.outside
         self._label_set = setup.spec.label_set
         self._batch_size = setup.batch_size
         self._left = plan.windows.corners()
+        image = plan.image
         if image is None:
             image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
         self._image = image

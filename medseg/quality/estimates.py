@@ -217,35 +217,42 @@ def join_qualities(
     labels: dict[str, LabelQuality] = {}
     found: dict[str, Quality] = {}
     for part, quality in qualities.items():
-        for own, name in names[part].items():
-            if own in quality.labels:
-                labels[name] = quality.labels[own]
-                found[part] = quality
+        own_labels = _rename(quality.labels, names[part])
+        if own_labels:
+            labels |= own_labels
+            found[part] = quality
+    known = found or qualities
+    joined = Quality(
+        is_calibrated=all(each.is_calibrated for each in known.values()),
+        is_made_up=any(each.is_made_up for each in known.values()),
+        is_range_known=all(each.is_range_known for each in known.values()),
+    )
     if not found:
-        return Quality(
-            is_calibrated=all(
-                each.is_calibrated for each in qualities.values()
-            ),
-            review=True,
-            reasons=(NOTHING_FOUND,),
-            is_made_up=any(each.is_made_up for each in qualities.values()),
-        )
-    departures = _say_of_parts(
-        {part: quality.departures for part, quality in found.items()}
-    )
-    reasons = _say_of_parts(
-        {part: quality.reasons for part, quality in found.items()}
-    )
-    return Quality(
+        return replace(joined, review=True, reasons=(NOTHING_FOUND,))
+    return replace(
+        joined,
         expected=_mean(labels),
         labels=labels,
-        is_calibrated=all(each.is_calibrated for each in found.values()),
         review=any(each.review for each in found.values()),
-        reasons=reasons,
-        departures=departures,
-        is_made_up=any(each.is_made_up for each in found.values()),
-        is_range_known=all(each.is_range_known for each in found.values()),
+        reasons=_tell(found, "reasons"),
+        departures=_tell(found, "departures"),
     )
+
+
+def _rename(
+    labels: Mapping[str, LabelQuality], names: Mapping[str, str]
+) -> dict[str, LabelQuality]:
+    return {name: labels[own] for own, name in names.items() if own in labels}
+
+
+def _tell(
+    parts: Mapping[str, Quality], which: Literal["reasons", "departures"]
+) -> tuple[str, ...]:
+    """Return what is said of each part, with its name before it."""
+    texts = []
+    for part, quality in parts.items():
+        texts += [f"{part}: {text}" for text in getattr(quality, which)]
+    return tuple(texts)
 
 
 def select_labels(quality: Quality, names: Collection[str]) -> Quality:
@@ -268,12 +275,6 @@ def select_labels(quality: Quality, names: Collection[str]) -> Quality:
 
 def _mean(labels: Mapping[str, LabelQuality]) -> float:
     return sum(each.expected for each in labels.values()) / len(labels)
-
-
-def _say_of_parts(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    return tuple(
-        f"{part}: {text}" for part, each in texts.items() for text in each
-    )
 
 
 def explain_unjudged(qualities: Iterable[Quality]) -> str:
