@@ -13,6 +13,7 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec, QualityFinding
 from medseg.datasets.validated_range import RangeCheck
+from medseg.inference.chosen_labels import keep_chosen
 from medseg.inference.confidence import (
     PERCENT,
     ConfidenceSums,
@@ -47,6 +48,7 @@ class Prediction:
         spec: The bundle, which result formats name.
         range_check: Compares the result with what the bundle was validated on, if it knows.
         is_made_up: Whether the bundle was trained on made-up data.
+        chosen: Names of the labels that segmentations have; all unless given.
 
     Attributes:
         labels: Label indices ``(i, j, k)`` on the scan's grid, with nothing removed.
@@ -62,6 +64,7 @@ class Prediction:
         spec: BundleSpec | None = None,
         range_check: RangeCheck | None = None,
         is_made_up: bool = False,
+        chosen: Collection[str] | None = None,
     ) -> None:
         self.labels = result.labels
         self._scan = scan
@@ -72,6 +75,7 @@ class Prediction:
         self._spec = spec
         self._range_check = range_check
         self._is_made_up = is_made_up
+        self._chosen = frozenset(label_set.names if chosen is None else chosen)
         self._errors: Array | None = None
 
     @property
@@ -107,10 +111,10 @@ class Prediction:
             stage: round(took, 4)
             for stage, took in self._result.seconds.items()
         }
-        return Segmentation(
+        found = Segmentation(
             labels,
             label_set,
-            _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
+            measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
             quality=self._estimate_quality(labels, confidence),
             confidence=confidence,
             confidence_at=confidence_at,
@@ -121,6 +125,7 @@ class Prediction:
             grid=self._scan,
             spec=self._spec,
         )
+        return keep_chosen(found, self._chosen)
 
     def _estimate_quality(
         self, labels: Array, confidence: Mapping[str, float]
@@ -182,9 +187,10 @@ def _sum_percent_right(mask: Array, errors: Array) -> int:
     return PERCENT * int(mask.sum()) - percent_wrong
 
 
-def _measure_volumes_ml(
+def measure_volumes_ml(
     labels: Array, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
+    """Return the volume of each label or region of a label map, by name."""
     box = find_box_of_labels(labels)
     counts = count_voxels(labels[box or _NOWHERE], label_set.classes)
     volumes = {}
