@@ -117,6 +117,7 @@ def segment(
     precision: str = "auto",
     mirror: bool | None = None,
     fold_ensemble: bool = True,
+    speed: str | None = None,
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
@@ -146,6 +147,7 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
+        speed: ``exact``, ``balanced`` or ``fast``; see ``Segmenter``.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
             scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
@@ -220,6 +222,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            speed=speed,
         )
 
     def segment_scan(opened: OpenScan) -> SegmentedScan:

@@ -72,10 +72,16 @@ def list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
 
 
 def _open_cases(session: TrainingSession) -> Iterator[HeldOutCase]:
+    for number in range(len(session.dataset.held_out)):
+        yield open_held_out(session, number)
+
+
+def open_held_out(session: TrainingSession, number: int) -> HeldOutCase:
+    """Open one of a session's held-out cases, by its place among them."""
     dataset = session.dataset
-    for cached, case in zip(dataset.validation, dataset.held_out, strict=True):
-        volume, reference = open_case(case, session.spec)
-        yield HeldOutCase(cached.case_id, volume, reference)
+    volume, reference = open_case(dataset.held_out[number], session.spec)
+    name = dataset.validation[number].case_id
+    return HeldOutCase(name, volume, reference)
 
 
 @dataclass(frozen=True, slots=True)
