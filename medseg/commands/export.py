@@ -231,7 +231,7 @@ def _read_scores(bundle: Bundle) -> dict[str, dict[str, float]]:
 def _write_onnx(bundle: Bundle, folder: Path) -> None:
     require_onnx()
     spec = bundle.spec
-    window = (len(spec.channels), *spec.training.patch)
+    window = (spec.input_channels, *spec.training.patch)
     metadata = {"medseg.bundle": format_spec(spec)}
     labelled = get_output_layout(bundle).labelled
     for member in bundle.members:

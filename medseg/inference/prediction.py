@@ -99,7 +99,7 @@ class Prediction:
         return Segmentation(
             labels,
             label_set,
-            _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
+            measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
             quality=self._estimate_quality(labels, confidence),
             confidence=confidence,
             confidence_at=confidence_at,
@@ -186,9 +186,10 @@ def _sum_percent_right(mask: Array, errors: Array) -> float:
     return float(percent_right.sum())
 
 
-def _measure_volumes_ml(
+def measure_volumes_ml(
     labels: Array, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
+    """Return the name of each label, or region, and its millilitres."""
     counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:

@@ -63,9 +63,11 @@ from medseg.bundle.spec.trained import (
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
+    CLICK_CHANNELS,
     DEFAULT_LOSS,
     FITTED,
     AugmentationSpec,
+    ClicksSpec,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -74,6 +76,7 @@ from medseg.bundle.spec.training import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "CLICK_CHANNELS",
     "DEFAULT_LOSS",
     "FITTED",
     "FROM_0_TO_1",
@@ -87,6 +90,7 @@ __all__ = [
     "BundleSpec",
     "CalibrationSpec",
     "ChannelSpec",
+    "ClicksSpec",
     "ColumnsSpec",
     "Contradiction",
     "ContradictionError",
