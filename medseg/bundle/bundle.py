@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +91,12 @@ class Bundle:
         if not file.exists():
             return TrainedSpec()
         return parse_trained(_read_json(file), file)
+
+    def with_trained(self, trained: TrainedSpec) -> Bundle:
+        """Return the bundle as it is with other findings, of which nothing is written."""
+        bundle = replace(self)
+        vars(bundle)["trained"] = trained  # where the cached property looks
+        return bundle
 
     @property
     def decided(self) -> BundleSpec:

@@ -50,6 +50,7 @@ from medseg.bundle.spec.refinement import (
     RefinementSpec,
 )
 from medseg.bundle.spec.trained import (
+    CalibratedSpec,
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
@@ -85,6 +86,7 @@ __all__ = [
     "AgreementSpec",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibratedSpec",
     "CalibrationSpec",
     "ChannelSpec",
     "ColumnsSpec",
