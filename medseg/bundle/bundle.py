@@ -92,12 +92,6 @@ class Bundle:
             return TrainedSpec()
         return parse_trained(_read_json(file), file)
 
-    def with_trained(self, trained: TrainedSpec) -> Bundle:
-        """Return the bundle as it is with other findings, of which nothing is written."""
-        bundle = replace(self)
-        vars(bundle)["trained"] = trained  # where the cached property looks
-        return bundle
-
     @property
     def decided(self) -> BundleSpec:
         """The spec, with what its training run decided in place of what was left to it.
@@ -127,6 +121,13 @@ class Bundle:
     def data_root(self) -> Path:
         """The folder of its training data."""
         return (self.folder / self.spec.data.root).resolve()
+
+
+def with_trained(bundle: Bundle, trained: TrainedSpec) -> Bundle:
+    """Return a bundle as it is with other findings, of which nothing is written."""
+    bundle = replace(bundle)
+    vars(bundle)["trained"] = trained  # where the cached property looks
+    return bundle
 
 
 def load_bundle(

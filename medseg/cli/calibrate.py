@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,7 @@ def calibrate(
     trust_values: TrustValues = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn on labelled cases what the results of a trained bundle are worth.
+    """Learn on labelled cases what results are worth.
 
     For a bundle that was imported, or for scans unlike those of its training. The cases are
     segmented and scored as at the end of a training. Then each result has an expected Dice with a
@@ -98,31 +99,22 @@ def calibrate(
 
 
 def _to_json(calibration: Calibration) -> dict[str, Any]:
-    kept = calibration.keep_largest
-    return {
-        "folder": calibration.folder,
-        "cases": calibration.cases,
-        "scores": calibration.scores,
-        "coverage": calibration.quality.coverage,
-        "review_below": calibration.quality.review_below,
-        "keep_largest": None if kept is None else kept.kept,
-    }
+    return asdict(calibration)
 
 
 def _print_calibration(terminal: Terminal, calibration: Calibration) -> None:
     """Print where a calibrated bundle is, and what its numbers mean."""
     folder = calibration.folder
-    quality = calibration.quality
     cases = format_count(calibration.cases, "case")
     dice = calibration.scores["dice"]["mean"]
     terminal.say(f"Calibrated bundle: {folder}")
     terminal.say(f"  Dice      {dice:.3f} on average over {cases}")
+    share = 100 * calibration.coverage
     terminal.say(
-        f"  bound     the true Dice is at or above it in {100 * quality.coverage:.0f} % of scans "
-        "like these"
+        f"  bound     the true Dice is at or above it in {share:.0f} % of scans like these"
     )
     terminal.say(
-        f"  review    results with an expected Dice below {quality.review_below:.3f}"
+        f"  review    results with an expected Dice below {calibration.review_below:.3f}"
     )
     terminal.say(f"  limits    {folder / 'docs' / 'README.md'}")
     terminal.say(f"  use it    medseg segment {folder} SCANS OUT")

@@ -18,14 +18,11 @@ from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     Bundle,
+    with_trained,
     write_bundle,
     write_trained,
 )
-from medseg.bundle.spec import (
-    BundleSpec,
-    KeepLargestFinding,
-    QualityFinding,
-)
+from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.bundle_files import (
     copy_bundle,
@@ -72,24 +69,25 @@ class Calibration:
         folder: The bundle.
         cases: How many cases it was calibrated on.
         scores: ``metric → label → mean`` over these cases, ``mean`` among the labels.
-        quality: What was learned about estimating the quality of results.
-        keep_largest: Of which labels results keep only the largest connected component, where
-            that was to be decided.
+        coverage: Share of scans like these whose true Dice is at or above the stated bound.
+        review_below: Results with a lower expected Dice are flagged for review.
+        keep_largest: Names of the labels of which results keep only the largest connected
+            component; ``None`` where that was not to be decided.
 
     Examples:
-        >>> import medseg
-        >>> medseg.calibrate("runs/liver", data="labelled")
-        Traceback (most recent call last):
-        ...
-        medseg.errors.OutputError: name a new folder for the calibrated copy of the bundle, or \
-say that the bundle itself is meant: --in-place
+        >>> from pathlib import Path
+        >>> from medseg import Calibration
+        >>> scores = {"dice": {"liver": 0.93, "mean": 0.93}}
+        >>> Calibration(Path("liver_here"), 20, scores, 0.9, 0.81).coverage
+        0.9
     """
 
     folder: Path
     cases: int
     scores: Mapping[str, Mapping[str, float]]
-    quality: QualityFinding
-    keep_largest: KeepLargestFinding | None = None
+    coverage: float
+    review_below: float
+    keep_largest: tuple[str, ...] | None = None
 
 
 def calibrate(
@@ -133,6 +131,14 @@ def calibrate(
             there are fewer than ``MIN_CLEAN_RESULTS``, of which nothing can be learned.
         OutputError: If the results cannot be written.
         BusyError: If another process is calibrating the same.
+
+    Examples:
+        >>> import medseg
+        >>> medseg.calibrate("liver", data="labelled", overrides=["training.steps=9"])
+        Traceback (most recent call last):
+        ...
+        medseg.errors.MedsegError: a calibration changes nothing that a network computes: --set \
+takes fields of data and quality; got 'training.steps=9'
     """
     loaded = _load(bundle, overrides)
     target = _choose_target(loaded, out, in_place)
@@ -152,7 +158,7 @@ def calibrate(
     )
     cases, own = _leave_out_learned(loaded, labelled, root, listeners)
     _say_unknown_labels(cases, loaded, listeners)
-    calibrated = Bundle(spec, loaded.folder).with_trained(loaded.trained)
+    calibrated = with_trained(Bundle(spec, loaded.folder), loaded.trained)
     with _hold_journal(target, in_place) as journal:
         state = run_calibration(
             CalibrationState(
@@ -171,12 +177,16 @@ def calibrate(
     trained = state.bundle.trained
     quality = trained.quality
     assert quality is not None
+    kept = None
+    if decides_largest and trained.keep_largest is not None:
+        kept = trained.keep_largest.kept
     return Calibration(
         target,
         len(cases.cases),
         metrics["scores"],
-        quality,
-        trained.keep_largest if decides_largest else None,
+        quality.coverage,
+        quality.review_below,
+        kept,
     )
 
 

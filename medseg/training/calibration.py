@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import Bundle, with_trained
 from medseg.bundle.hashes import hash_bundle, hash_texts
 from medseg.bundle.spec import BundleSpec, CalibratedSpec
 from medseg.datasets.cache import make_entry_key
@@ -71,7 +71,7 @@ class CalibrationState:
     def with_findings(self, **findings: Any) -> CalibrationState:
         """Return the state with other fields of ``trained.json``."""
         trained = self.bundle.trained.model_copy(update=findings)
-        return replace(self, bundle=self.bundle.with_trained(trained))
+        return replace(self, bundle=with_trained(self.bundle, trained))
 
 
 CalibrationStep = Callable[[CalibrationState], CalibrationState]
@@ -173,7 +173,7 @@ def _score(state: CalibrationState) -> HeldOutResults:
     bundle = state.bundle
     if not state.decides_largest:
         as_decided = Bundle(bundle.decided, bundle.folder)
-        bundle = as_decided.with_trained(bundle.trained)
+        bundle = with_trained(as_decided, bundle.trained)
     copies = count_corrupted_copies(bundle.spec, len(cases.cases))
     task = state.journal.resume(_SCORING, _make_key(bundle, cases, copies))
     known = []
