@@ -18,6 +18,7 @@ from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     Bundle,
+    require_single,
     with_trained,
     write_bundle,
     write_trained,
@@ -205,6 +206,7 @@ def _load(bundle: str | Path, overrides: Sequence[str]) -> Bundle:
                 f"data and quality; got '{override}'"
             )
     loaded = open_bundle(bundle, overrides)
+    require_single(loaded, "calibrated")
     if not loaded.is_trained:
         raise CheckpointError(
             "the bundle has no weights; train it first: medseg train BUNDLE",
