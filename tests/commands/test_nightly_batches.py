@@ -18,7 +18,8 @@ from support.killed_batches import write_scans
 
 from medseg.commands.segment import segment
 from medseg.errors import BusyError, DatasetError, OutputError
-from medseg.inference.ledger import Entry, Ledger, open_ledger, read_ledger
+from medseg.inference.ledger import Ledger, open_ledger, read_ledger
+from medseg.inference.ledger_entry import Entry
 
 Run = Callable[..., int]
 CT = {"channels": [{"name": "CT", "modality": "CT"}]}
