@@ -181,6 +181,10 @@ def segment(
         log=log,
         command="segment",
     ) as terminal:
+        from medseg._support.optional_packages import defer_optional_packages
+
+        # Before anything imports MONAI, which would import MLflow and pandas with it.
+        defer_optional_packages()
         from medseg.commands.segment import segment as run
 
         batch = run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
@@ -242,8 +243,8 @@ def segment(
             return SegmentedScan(opened)
         # The volume passed the checks of Segmenter.segment when it was read.
         prediction = segmenter.predict(opened.volume)
-        segmentation = prediction.finish(error_map=error_maps)
-        return SegmentedScan(opened, segmentation)
+        finish = partial(prediction.finish, error_map=error_maps)
+        return SegmentedScan(opened, finish)
 
     searched = hash_text(str(resolve_path(scans)))
     with limit_threads(threads), _open_ledger(out, part) as ledger:

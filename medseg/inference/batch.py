@@ -162,16 +162,17 @@ class ScanBatch:
         Raises:
             OutputError: If no file can be written, or the folder no longer takes any.
         """
-        opened, segmentation = segmented.opened, segmented.segmentation
+        opened = segmented.opened
         scan, volume, kept = opened.scan, opened.volume, opened.kept
         if kept is not None:
             if volume is not None and opened.kept_labels is not None:
                 self._draw(scan, volume, opened.kept_labels)
             return kept.model_copy(update={"state": "skipped"})
-        if volume is None or segmentation is None:
+        if volume is None or segmented.finish is None:
             raise TypeError(
                 "a scan without an earlier result has been read and segmented"
             )
+        segmentation = segmented.finish()
         self._draw(scan, volume, segmentation.labels)
         written = self._write_files(opened, volume, segmentation)
         volumes_ml = {

@@ -69,7 +69,8 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
             )
 
             def segment(opened: OpenScan) -> SegmentedScan:
-                return SegmentedScan(opened, segmenter.segment(opened.volume))
+                segmentation = segmenter.segment(opened.volume)
+                return SegmentedScan(opened, lambda: segmentation)
 
             entries = run_pipeline(
                 scans,
