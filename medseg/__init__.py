@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
     from medseg.commands.plan import plan
+    from medseg.commands.report import BatchReport, report
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from medseg.evaluation.mask_review import JudgedMask, MaskReview
     from medseg.evaluation.results import Evaluation
     from medseg.events import Listener
-    from medseg.inference.ledger import Entry, QualityEntry
+    from medseg.inference.ledger_entry import Entry, QualityEntry
     from medseg.inference.prediction import Prediction
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
@@ -75,6 +76,7 @@ _HOMES = {
     "Agreement": "medseg.quality.estimates",
     "AgreementSpec": "medseg.bundle.spec.exported",
     "Batch": "medseg.commands.segment",
+    "BatchReport": "medseg.commands.report",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
@@ -89,7 +91,7 @@ _HOMES = {
     "DatasetError": "medseg.errors",
     "Difference": "medseg.metrics.comparison",
     "DownloadError": "medseg.errors",
-    "Entry": "medseg.inference.ledger",
+    "Entry": "medseg.inference.ledger_entry",
     "Evaluation": "medseg.evaluation.results",
     "Export": "medseg.commands.export",
     "Fault": "medseg.errors",
@@ -115,7 +117,7 @@ _HOMES = {
     "Plan": "medseg.planning.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
-    "QualityEntry": "medseg.inference.ledger",
+    "QualityEntry": "medseg.inference.ledger_entry",
     "Region": "medseg.labels",
     "ScanError": "medseg.errors",
     "Segmentation": "medseg.inference.segmentation",
@@ -134,6 +136,7 @@ _HOMES = {
     "export": "medseg.commands.export",
     "load_bundle": "medseg.bundle.bundle",
     "plan": "medseg.commands.plan",
+    "report": "medseg.commands.report",
     "review": "medseg.commands.review",
     "segment": "medseg.commands.segment",
     "train": "medseg.commands.train",
@@ -147,6 +150,7 @@ __all__ = [
     "Agreement",
     "AgreementSpec",
     "Batch",
+    "BatchReport",
     "Bundle",
     "BundleError",
     "BundleSpec",
@@ -206,6 +210,7 @@ __all__ = [
     "export",
     "load_bundle",
     "plan",
+    "report",
     "review",
     "segment",
     "train",

@@ -32,6 +32,7 @@ from medseg.cli.output import (
 )
 from medseg.cli.plan import plan
 from medseg.cli.plugins import plugins
+from medseg.cli.report import report
 from medseg.cli.review import review
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
@@ -56,6 +57,7 @@ _COMMANDS = (
     plan,
     train,
     segment,
+    report,
     evaluate,
     review,
     label,
