@@ -57,6 +57,7 @@ from medseg.bundle.spec.refinement import (
     RefinementSpec,
 )
 from medseg.bundle.spec.trained import (
+    CalibratedSpec,
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
@@ -97,6 +98,7 @@ __all__ = [
     "AssemblySpec",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibratedSpec",
     "CalibrationSpec",
     "ChannelSpec",
     "ClicksSpec",
