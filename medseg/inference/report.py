@@ -157,11 +157,16 @@ def _format_number(value: float | None) -> str:
 def _list_label_names(
     entries: Iterable[Entry], label_set: LabelSet
 ) -> Sequence[str]:
-    """Return the bundle's labels or regions, then those that only other bundles' results have."""
-    names = [region.name for region in label_set.regions]
+    """Return the bundle's labels or regions, then those that only other bundles' results have.
+
+    Of labels that no result was asked for, there is nothing to say.
+    """
+    found: dict[str, None] = {}
     for entry in entries:
-        names.extend(entry.volumes_ml)
-    return tuple(dict.fromkeys(names))
+        found |= dict.fromkeys(entry.volumes_ml)
+    names = [region.name for region in label_set.regions]
+    asked = [name for name in names if name in found]
+    return tuple(dict.fromkeys([*(asked or names), *found]))
 
 
 def _list_colours(label_set: LabelSet) -> dict[str, str]:
