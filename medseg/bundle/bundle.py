@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,13 @@ class Bundle:
     def data_root(self) -> Path:
         """The folder of its training data."""
         return (self.folder / self.spec.data.root).resolve()
+
+
+def with_trained(bundle: Bundle, trained: TrainedSpec) -> Bundle:
+    """Return a bundle as it is with other findings, of which nothing is written."""
+    bundle = replace(bundle)
+    vars(bundle)["trained"] = trained  # where the cached property looks
+    return bundle
 
 
 @dataclass(frozen=True)

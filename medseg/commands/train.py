@@ -33,6 +33,7 @@ from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import score_held_out
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
+from medseg.training.leakage import list_learned_cases
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -292,6 +293,7 @@ def _train_session(
         stopped_early=stopped_early,
         validated=measure_range(dataset.measures, session.spec),
         made_up=states_made_up(run.data),
+        learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
 

@@ -36,12 +36,9 @@ def choose_labels(
             "labels cannot be chosen from this bundle: its structures are regions that overlap, "
             "and each result shows all of them"
         )
-    texts = (wanted,) if isinstance(wanted, str) else wanted
-    chosen: set[str] = set()
-    for text in texts:
-        # A comma may belong to a name.
-        parts = (text,) if text in names else text.split(",")
-        chosen.update(part.strip() for part in parts)
+    chosen = _split_names(
+        (wanted,) if isinstance(wanted, str) else wanted, names
+    )
     unknown = sorted(chosen - set(names))
     if unknown or not chosen:
         listed = ", ".join(names[:_MOST_LISTED])
@@ -52,6 +49,16 @@ def choose_labels(
             f"{more}"
         )
     return frozenset(chosen)
+
+
+def _split_names(texts: Sequence[str], known: Sequence[str]) -> set[str]:
+    """Return names that stand one or several, with commas between, in each text."""
+    names: set[str] = set()
+    for text in texts:
+        # A comma may belong to a name.
+        parts = (text,) if text in known else text.split(",")
+        names.update(part.strip() for part in parts)
+    return names
 
 
 def keep_chosen(found: Segmentation, names: frozenset[str]) -> Segmentation:

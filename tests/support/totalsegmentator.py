@@ -43,7 +43,10 @@ def write_weights(results: Path, task: Task, part: TaskPart) -> Path:
             layer = f"decoder.seg_layers.{level}"
             channels = weights[f"{layer}.weight"].shape[1]
             size = (len(names) + 1, channels, 1, 1, 1)
-            weights[f"{layer}.weight"] = torch.randn(size, generator=generator)
+            # Less than background's 0 in many voxels, or later parts would cover earlier ones.
+            scores = torch.randn(size, generator=generator) - 1.2
+            scores[0] = 0
+            weights[f"{layer}.weight"] = scores
             weights[f"{layer}.bias"] = torch.zeros(len(names) + 1)
 
     edit_json(model / "dataset.json", name_labels)
