@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
+    from medseg.commands.calibrate import Calibration, calibrate
     from medseg.commands.check import CheckReport, check
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
@@ -80,6 +81,7 @@ _HOMES = {
     "BundleError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
     "BusyError": "medseg.errors",
+    "Calibration": "medseg.commands.calibrate",
     "CaseFingerprint": "medseg.planning.fingerprint",
     "CaseMeasures": "medseg.datasets.measures",
     "CaseScores": "medseg.metrics.metrics",
@@ -127,6 +129,7 @@ _HOMES = {
     "Volume": "medseg.volume",
     "VolumeLike": "medseg.io.adapters",
     "as_volume": "medseg.io.adapters",
+    "calibrate": "medseg.commands.calibrate",
     "check": "medseg.commands.check",
     "download": "medseg.commands.download",
     "evaluate": "medseg.commands.evaluate",
@@ -152,6 +155,7 @@ __all__ = [
     "BundleError",
     "BundleSpec",
     "BusyError",
+    "Calibration",
     "CaseFingerprint",
     "CaseMeasures",
     "CaseScores",
@@ -199,6 +203,7 @@ __all__ = [
     "Volume",
     "VolumeLike",
     "as_volume",
+    "calibrate",
     "check",
     "download",
     "evaluate",

@@ -15,6 +15,7 @@ import typer
 
 import medseg
 from medseg.cli.bundles import bundles
+from medseg.cli.calibrate import calibrate
 from medseg.cli.check import check
 from medseg.cli.consoles import show_all_signs
 from medseg.cli.demo import demo
@@ -63,6 +64,7 @@ _COMMANDS = (
     user,
     export,
     import_model,
+    calibrate,
     check,
     demo,
     bundles,

@@ -125,6 +125,7 @@ def segment(
     precision: str = "auto",
     mirror: bool | None = None,
     fold_ensemble: bool = True,
+    labels: Sequence[str] | None = None,
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
@@ -146,7 +147,7 @@ def segment(
     results are gone or were changed, or that failed.
 
     Args:
-        bundle: A trained bundle.
+        bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
             a CSV.
         out: The folder for results; made if needed.
@@ -155,6 +156,8 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
+        labels: Names of the labels that results shall have; all unless given. Of an assembly, only
+            the bundles that these need are run.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
             scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
@@ -234,6 +237,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            labels=labels,
         )
 
     def segment_scan(opened: OpenScan) -> SegmentedScan:

@@ -52,11 +52,16 @@ def _name_preview(scan: str) -> str:
 def list_label_names(
     entries: Iterable[Entry], label_set: LabelSet
 ) -> Sequence[str]:
-    """Return the bundle's labels or regions, then those that only other bundles' results have."""
-    names = dict.fromkeys(region.name for region in label_set.regions)
+    """Return the bundle's labels or regions, then those that only other bundles' results have.
+
+    Of labels that no result was asked for, there is nothing to say.
+    """
+    found: dict[str, None] = {}
     for entry in entries:
-        names |= dict.fromkeys(entry.volumes_ml)
-    return tuple(names)
+        found |= dict.fromkeys(entry.volumes_ml)
+    names = [region.name for region in label_set.regions]
+    asked = [name for name in names if name in found]
+    return tuple(dict.fromkeys([*(asked or names), *found]))
 
 
 def list_colours(label_set: LabelSet) -> dict[str, str]:
