@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import load_bundle
+from medseg.bundle.bundle import load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
@@ -146,6 +146,7 @@ def train(
     )
     run_folder = request.out
     requested = open_bundle(request.bundle, request.overrides)
+    require_single(requested, "trained")
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
