@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import Bundle, load_bundle
+from medseg.bundle.bundle import Bundle, load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
@@ -32,9 +32,10 @@ from medseg.training.distributed import (
     select_local_device,
 )
 from medseg.training.fine_tuning import InitialWeights
-from medseg.training.held_out import open_held_out, score_held_out
+from medseg.training.held_out import list_held_out, score_held_out
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
+from medseg.training.leakage import list_learned_cases
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -154,6 +155,7 @@ def train(
     )
     run_folder = request.out
     requested = open_bundle(request.bundle, request.overrides)
+    require_single(requested, "trained")
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
@@ -304,6 +306,7 @@ def _train_session(
         made_up=states_made_up(run.data),
         speed=decision.finding,
         speed_unknown=decision.reason,
+        learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
 
@@ -323,14 +326,10 @@ def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:
     if session.time_budget is not None:
         to_spare = session.time_budget.count_seconds_to_spare(now)
         seconds = min(seconds, to_spare)
-    held_out = [
-        partial(open_held_out, session, number)
-        for number in range(len(dataset.held_out))
-    ]
     windows = partial(draw_windows, dataset.training, session.spec)
     return decide_speed(
         Bundle(session.spec, run.folder.path),
-        SpeedCases(held_out, windows),
+        SpeedCases(list_held_out(session), windows),
         seconds,
         run.folder.speed_trials,
         session.listeners,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from medseg.datasets.cases import Scan
-from medseg.inference.ledger import Entry
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.segmentation import Segmentation
 from medseg.volume import Array, Volume
 

@@ -45,7 +45,7 @@ from medseg.inference.backends.quantised import (
 )
 from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_dice
-from medseg.training.held_out import HeldOutCase
+from medseg.training.held_out import HeldOutCase, HeldOutCases
 from medseg.volume import Array
 
 MIN_CASES = 5
@@ -76,12 +76,12 @@ class SpeedCases:
     """What a decision rests on.
 
     Attributes:
-        held_out: Open one case each, that the networks have not learned from.
+        held_out: Cases that the networks have not learned from.
         draw_windows: Returns windows of scans that they have learned from, as the network sees
             them, float32 ``(1, channels, *size)``.
     """
 
-    held_out: Sequence[Callable[[], HeldOutCase]]
+    held_out: HeldOutCases
     draw_windows: Callable[[], Sequence[Array]]
 
 
@@ -128,7 +128,7 @@ def decide_speed(
     remembered.keep_seconds(seconds)
     began = time.monotonic()
     exact = _ExactResults(bundle)
-    exact.add(cases.held_out[0])
+    exact.add(cases.held_out.open(0))
     affordable = (seconds - _LEAST_SECONDS) / (_CASE_COST * exact.seconds)
     count = min(int(affordable), len(cases.held_out), _MOST_CASES)
     if count < MIN_CASES:
@@ -136,7 +136,7 @@ def decide_speed(
         return SpeedDecision(None, too_short)
     for number in range(1, count):
         notify(listeners, Progress(_TASK, number, count))
-        exact.add(cases.held_out[number])
+        exact.add(cases.held_out.open(number))
     notify(listeners, Progress(_TASK, count, count))
     trials = _Trials(bundle, cases, exact, remembered, began + seconds)
     finding = trials.decide()
@@ -174,9 +174,8 @@ class _ExactResults:
         # Compressed: the label maps of many scans do not fit the memory.
         self._labels: list[bytes] = []
 
-    def add(self, open_case: Callable[[], HeldOutCase]) -> None:
+    def add(self, case: HeldOutCase) -> None:
         """Segment and score one more case."""
-        case = open_case()
         labels, seconds = _segment(self._segmenter, case)
         self.dice.append(_score(labels, case.reference, self._bundle))
         self._labels.append(zlib.compress(labels.tobytes(order="F"), 1))
@@ -314,7 +313,7 @@ class _Trials:
         agreements = []
         total = 0.0
         for number in range(len(self.exact.dice)):
-            case = self.cases.held_out[number]()
+            case = self.cases.held_out.open(number)
             labels, seconds = _segment(segmenter, case)
             dice.append(_score(labels, case.reference, self.bundle))
             agreements.append(self.exact.compare(number, labels))

@@ -29,12 +29,8 @@ from medseg.errors import (
     OutputError,
 )
 from medseg.events import Event, Notice, Progress
-from medseg.inference.ledger import (
-    Entry,
-    QualityEntry,
-    open_ledger,
-    read_ledger,
-)
+from medseg.inference.ledger import open_ledger, read_ledger
+from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.prediction import Prediction
 from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
 from medseg.inference.segmentation import Segmentation

@@ -64,6 +64,7 @@ from medseg.bundle.spec.speed import (
     SpeedTrial,
 )
 from medseg.bundle.spec.trained import (
+    CalibratedSpec,
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
@@ -77,9 +78,11 @@ from medseg.bundle.spec.trained import (
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
+    CLICK_CHANNELS,
     DEFAULT_LOSS,
     FITTED,
     AugmentationSpec,
+    ClicksSpec,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -89,6 +92,7 @@ from medseg.bundle.spec.training import (
 __all__ = [
     "ASSEMBLY_SCHEMA_ID",
     "AUGMENTATIONS",
+    "CLICK_CHANNELS",
     "DEFAULT_LOSS",
     "FITTED",
     "FROM_0_TO_1",
@@ -102,8 +106,10 @@ __all__ = [
     "AssemblySpec",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibratedSpec",
     "CalibrationSpec",
     "ChannelSpec",
+    "ClicksSpec",
     "ColumnsSpec",
     "Contradiction",
     "ContradictionError",
