@@ -388,6 +388,6 @@ def _speed_section(report: TrainingReport) -> list[str]:
         f"Tried on {finding.cases} held-out cases, against `exact` (fp32, as stock MONAI): mean "
         "Dice over cases and labels, its paired change, that of the label that loses most, mean "
         "Dice of the label maps to those of `exact`, and relative time.",
-        _table(rows),
-        _bullets(describe_finding(finding)),
+        table(rows),
+        bullets(describe_finding(finding)),
     ]

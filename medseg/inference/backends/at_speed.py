@@ -27,6 +27,7 @@ from medseg.inference.backends.processor import (
     fit_to_processor,
 )
 from medseg.inference.backends.quantised import (
+    check_quantised,
     get_quantised_file,
     read_quantised,
 )
@@ -129,6 +130,8 @@ def load_at_speed(
 def _load_member(
     bundle: Bundle, file: Path, precision: Arithmetic
 ) -> CompiledMember:
+    if precision.startswith("int8"):
+        check_quantised(bundle, file)
     settings = openvino.get_settings(_HINTS[precision])
     core = openvino.require().Core()
     key = _make_key(bundle, file, precision, settings)

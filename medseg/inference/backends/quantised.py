@@ -66,11 +66,11 @@ def write_quantised(bundle: Bundle, windows: Sequence[Array]) -> dict[str, str]:
     return {file.name: hash_file(file) for file in sorted(folder.iterdir())}
 
 
-def read_quantised(bundle: Bundle, member: Path) -> Any:
-    """Read a member's network in int8, once it is certain to be what the bundle says.
+def check_quantised(bundle: Bundle, member: Path) -> None:
+    """Make sure that a member's network in int8 is what the bundle says.
 
     Raises:
-        CheckpointError: If it is absent, was changed, or is of another shape.
+        CheckpointError: If it is absent or was changed.
     """
     speed = bundle.trained.speed
     stated = {} if speed is None else speed.files
@@ -82,7 +82,16 @@ def read_quantised(bundle: Bundle, member: Path) -> Any:
                 "with --speed exact",
                 source=part,
             )
-    model = openvino.read_model(file)
+
+
+def read_quantised(bundle: Bundle, member: Path) -> Any:
+    """Read a member's network in int8.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+        MedsegError: If it is of another shape than the bundle's.
+    """
+    model = openvino.read_model(get_quantised_file(bundle, member))
     openvino.check_shapes(
         model, bundle.spec, get_output_layout(bundle).channels
     )
