@@ -13,8 +13,6 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import processes
 
 from medseg.inference.segmentation import Segmentation
@@ -23,11 +21,11 @@ from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.dicomweb import DicomWebCases
 from medseg.label_server.model import ServedModel
 from medseg.label_server.state import StateFolder
+from medseg.label_server.strategies import make_strategies
 from medseg.label_server.tasks import (
     QualityScoring,
     RetrainTask,
     SegmentTask,
-    WorstFirst,
     list_unscored,
 )
 from medseg.label_server.versions import Versions
@@ -90,12 +88,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         }
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Offer ways to choose the next case; viewers take the first one unless told."""
-        return {
-            "worst_first": WorstFirst(self.state),
-            "random": Random(),
-            "first": First(),
-        }
+        """Offer ways to choose the next case."""
+        return make_strategies(self.state)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Offer to score the cases."""
@@ -162,6 +156,6 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
 
     def on_init_complete(self) -> None:
         """Start what runs beside the server."""
-        self._datastore.labels.audit_unrecorded()
+        self._datastore.labels.enter_unrecorded()
         super().on_init_complete()
         self.refresh_scores()

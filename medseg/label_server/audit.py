@@ -41,6 +41,18 @@ REQUESTER: contextvars.ContextVar[Requester] = contextvars.ContextVar(
 """Set by the gateway for each request; the threads that work for a request inherit it."""
 
 
+def name_requester(client: object = None) -> str:
+    """Return who makes the request that is being answered.
+
+    Args:
+        client: What the viewer calls its user; counts only where nobody has to log in.
+    """
+    user = REQUESTER.get().user
+    if user != LOCAL.user or not isinstance(client, str):
+        return user
+    return client or user
+
+
 class AuditLog:
     """An audit log.
 

@@ -28,6 +28,8 @@ from medseg.label_server.dicomweb import (
 from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
 from medseg.label_server.state import StateFolder
+from medseg.label_server.store import Store
+from medseg.label_server.worklist import CaseState, Worklist
 from medseg.names import split_suffix
 from medseg.volume import Array, Volume
 
@@ -62,6 +64,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     ) -> None:
         self.cases = cases
         self.labels = Labels(state)
+        self.worklist = Worklist(Store(state))
         self._state = state
         self._spec = spec
         self._audit = AuditLog(state.audit_log)
@@ -177,6 +180,22 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             if label_tag == FINAL:
                 self._publish(image_id, labels, volume)
         return image_id
+
+    def restore_label(self, image_id: str, number: int) -> None:
+        """Make an earlier label of a case the current one again.
+
+        Args:
+            image_id: The case.
+            number: The label's, in ``labels.history``.
+
+        Raises:
+            DatasetError: If the case has no such label.
+        """
+        with self._saving:
+            label = self.labels.restore(image_id, number)
+            if label.tag == FINAL and isinstance(self.cases, DicomWebCases):
+                labels = read_labels(label.file).array[0]
+                self._publish(image_id, labels, self.read_volume(image_id))
 
     def exchange(self) -> None:
         """With a DICOM server: store labels it lacks, and take over corrections made elsewhere."""
@@ -351,9 +370,16 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         return {"image": image, "labels": labels}
 
     def list_labelled_scans(self) -> list[tuple[Scan, Path]]:
-        """Return the scan and label file of each case with a submitted label."""
+        """Return the scan and label file of each case with a submitted label that is not rejected.
+
+        These are trained on.
+        """
         labelled = []
-        for case in self.get_labeled_images():
+        rejected = self.worklist.list_names(CaseState.REJECTED)
+        accepted = [
+            case for case in self.get_labeled_images() if case not in rejected
+        ]
+        for case in accepted:
             scan = self.cases.get_scan(case)
             label = self._get_label(case, FINAL)
             labelled.append((scan, label.file))

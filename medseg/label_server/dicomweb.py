@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import threading
@@ -18,12 +17,12 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.dataset import Dataset
 
-from medseg._support.files import PART, write_atomically
+from medseg._support.files import PART
 from medseg._support.platform.files import rename
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.dicom_labels.seg_writer import write_dicom_seg
-from medseg.errors import DatasetError, MedsegError, OutputError
+from medseg.errors import DatasetError, OutputError
 from medseg.label_server.cases import make_nifti_copy
 from medseg.label_server.environment import (
     DICOMWEB_PASSWORD,
@@ -31,6 +30,7 @@ from medseg.label_server.environment import (
     read_dicomweb_login,
 )
 from medseg.label_server.state import StateFolder, is_plain_name
+from medseg.label_server.store import Store
 from medseg.volume import Array, Volume
 
 KEPT_SECONDS = 5.0
@@ -353,26 +353,17 @@ class KnownSegmentations:
     """
 
     def __init__(self, state: StateFolder) -> None:
-        self._file = state.segmentations
+        self._store = Store(state)
 
     def read(self) -> frozenset[str]:
-        """Return their SOP instance UIDs.
-
-        Raises:
-            MedsegError: If the file was damaged.
-        """
-        try:
-            return frozenset(json.loads(self._file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return frozenset()
-        except (OSError, ValueError, TypeError) as error:
-            raise MedsegError(
-                "the list of known segmentations is damaged; restore or remove it",
-                source=self._file,
-                detail=str(error),
-            ) from error
+        """Return their SOP instance UIDs."""
+        with self._store.read() as connection:
+            rows = connection.execute("SELECT uid FROM segmentations")
+            return frozenset(uid for (uid,) in rows)
 
     def add(self, uid: str) -> None:
         """Add a SOP instance UID."""
-        uids = sorted({*self.read(), uid})
-        write_atomically(self._file, json.dumps(uids, indent=1) + "\n")
+        with self._store.write() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO segmentations VALUES (?)", (uid,)
+            )

@@ -26,6 +26,7 @@ from medseg.label_server.environment import (
 )
 from medseg.label_server.logs import withhold_texts
 from medseg.label_server.state import StateFolder
+from medseg.label_server.store import Store
 from medseg.label_server.users import (
     Role,
     Users,
@@ -91,6 +92,7 @@ def serve(
     with _writing_private_files(), folder.lock():
         versions = Versions(folder)
         versions.adopt(trained)
+        _open_store(folder, listeners)
         _find_cases(studies, folder, trained, modalities, listeners, split_4d)
         set_environment(
             Settings(studies, folder.root, device, tuple(modalities), port)
@@ -106,6 +108,16 @@ def serve(
         )
         notify(listeners, Notice(greeting))
         _run(app, host, port)
+
+
+def _open_store(state: StateFolder, listeners: Sequence[Listener]) -> None:
+    """Restore the store if it is damaged, say so, and keep a copy of it."""
+    store = Store(state)
+    restored = store.restore_if_damaged()
+    if restored:
+        notify(listeners, Notice(restored))
+        AuditLog(state.audit_log).write("store restored", how=restored)
+    store.copy()
 
 
 def promote(

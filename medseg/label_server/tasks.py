@@ -13,7 +13,6 @@ from fastapi import HTTPException
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.interfaces.tasks.scoring import ScoringMethod
-from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from medseg._support.folders import resolve_path
@@ -25,6 +24,7 @@ from medseg.errors import MedsegError, ScanError
 from medseg.events import Event, Progress, ValidationDone
 from medseg.io import list_label_suffixes, write_labels
 from medseg.io.voxels import limit_voxels
+from medseg.label_server.audit import name_requester
 from medseg.label_server.cases import MOST_UPLOADED_VOXELS
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
@@ -39,17 +39,12 @@ from medseg.label_server.retraining import (
     read_progress,
     train_new_version,
 )
-from medseg.label_server.scores import (
-    Scores,
-    order_worst_first,
-    summarise_quality,
-)
+from medseg.label_server.scores import Scores, summarise_quality
 from medseg.label_server.state import StateFolder, is_plain_name
+from medseg.label_server.store import Store
 from medseg.label_server.versions import Version, Versions
+from medseg.label_server.worklist import Worklist
 from medseg.volume import Volume
-
-RESERVED_SECONDS = 1800
-"""How long a case is not offered to others after it was offered to someone."""
 
 _RESULT_SUFFIX = ".nii.gz"
 
@@ -73,6 +68,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
     ) -> None:
         self._state = state
         self._datastore = datastore
+        self._worklist = Worklist(Store(state))
         self._model = model
         self._spec = spec
         indices = {label.name: label.index for label in spec.label_set}
@@ -115,6 +111,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if is_plain_name(image):
             scores = Scores(self._state, result.version)
             scores.add(image, quality)
+            person = name_requester(request.get("client_id"))
+            self._worklist.prolong(image, person)
             if request.get("save_label") is True:
                 tag = _choose_tag(request)
                 info = {"params": about}
@@ -295,44 +293,3 @@ def list_unscored(
     return [
         case for case in datastore.get_unlabeled_images() if case not in scores
     ]
-
-
-class WorstFirst(Strategy):  # type: ignore[misc]
-    """Offers the unlabelled case whose result is probably worst.
-
-    Args:
-        state: The state folder.
-    """
-
-    def __init__(self, state: StateFolder) -> None:
-        super().__init__("The case with the lowest expected Dice first")
-        self._state = state
-
-    def __call__(
-        self, request: Mapping[str, Any], datastore: Datastore
-    ) -> dict[str, Any] | None:
-        """Choose a case; one that somebody else was just offered comes last."""
-        served = Versions(self._state).find_served()
-        scores = Scores(self._state, served).read()
-        ordered = order_worst_first(datastore.get_unlabeled_images(), scores)
-        if not ordered:
-            return None
-        client = request.get("client_id")
-        chosen = ordered[0]
-        for case in ordered:
-            if not _is_reserved(datastore, case, client):
-                chosen = case
-                break
-        return {"id": chosen, "quality": scores.get(chosen)}
-
-
-def _is_reserved(datastore: Datastore, case: str, client: object) -> bool:
-    """Tell whether a case was offered to another client not long ago."""
-    info = datastore.get_image_info(case)
-    for offer in info.get("strategy", {}).values():
-        if offer.get("client_id") == client:
-            continue
-        age = time.time() - offer.get("ts", 0)
-        if age < RESERVED_SECONDS:
-            return True
-    return False

@@ -22,7 +22,9 @@ def load_script(name: str) -> Any:
 
 
 def edit_config(
-    bundle: Path, change: Callable[[dict[str, Any]], Any], name: str = "inference"
+    bundle: Path,
+    change: Callable[[dict[str, Any]], Any],
+    name: str = "inference",
 ) -> None:
     """Change what a config of a bundle says."""
     file = bundle / "configs" / f"{name}.json"

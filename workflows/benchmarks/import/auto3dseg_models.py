@@ -1,7 +1,7 @@
 """Auto3DSeg models in the form that its template saves, and inference as the template does it.
 
-The template's own scripts are generated from a download. What they do to a scan, and how they save a
-model, is written here anew with the same classes of MONAI's.
+The template's own scripts are generated from a download. What they do to a scan, and how they save
+a model, is written here anew with the same classes of MONAI's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ FORMS: Mapping[str, Config] = {
         "output_classes": 3,
     },
 }
-GRIDS: Mapping[str, tuple[tuple[int, int, int], tuple[float, float, float], float]] = {
+GRIDS: Mapping[
+    str, tuple[tuple[int, int, int], tuple[float, float, float], float]
+] = {
     "within_tolerance": ((40, 36, 30), (1.7, 1.4, 2.2), 0.0),
     "finer": ((52, 44, 40), (1.0, 1.0, 1.4), 0.0),
     "oblique": ((40, 44, 36), (2.2, 2.0, 2.9), 17.0),

@@ -330,9 +330,7 @@ def write_bundle(name: str, folder: Path) -> Path:
     write_config(
         folder / "configs" / "metadata.json", describe(channels, classes)
     )
-    weights = make_weights(
-        network, len(channels), form["inferer"]["roi_size"]
-    )
+    weights = make_weights(network, len(channels), form["inferer"]["roi_size"])
     models = folder / "models"
     models.mkdir(parents=True, exist_ok=True)
     torch.save(weights, models / "model.pt")
