@@ -169,13 +169,12 @@ def _find_between(back: GridMap, axis: int, along: slice) -> slice:
     """
     if not back.is_axis_aligned:
         return slice(0, back.target[axis])
-    indices = np.arange(back.target[axis])
-    positions = back.matrix[axis, axis] * indices + back.matrix[axis, 3]
-    is_near = (positions > along.start - 1) & (positions < along.stop)
-    near = indices[is_near]
+    # By the neighbours that MONAI reads, rounding included.
+    taps = back.axis_taps(axis)
+    is_near = (taps.upper >= along.start) & (taps.lower < along.stop)
+    near = is_near.nonzero()[:, 0]
     if not len(near):
-        middle = (along.start + along.stop - 1) / 2
-        near = np.abs(positions - middle).argmin(keepdims=True)
+        near = (taps.lower - along.start).abs().argmin()[None]
     return slice(int(near[0]), int(near[-1]) + 1)
 
 

@@ -250,20 +250,11 @@ class _BundleReader:
         self, scores: DescribedLabels, names: tuple[str, ...]
     ) -> OverlappingChannels:
         """Return which channel covers which in a label map."""
-        painted = scores.painted
-        if painted:
-            channels = sorted(channel for channel, _ in painted)
-            values = {value for _, value in painted}
-            is_whole = channels == list(range(len(names)))
-            if not is_whole or len(values) < len(names) or min(values) < 1:
-                raise self._config.refuse(
-                    self._locate("postprocessing", "postprocessing"),
-                    "each channel needs a value of its own in the label map",
-                )
-            return OverlappingChannels(names, painted, are_nested=True)
-        told = [name.lower().replace("tumour", "tumor") for name in names]
-        if sorted(told) == sorted(name for name, _ in _TUMOUR):
-            nested = [(told.index(name), value) for name, value in _TUMOUR]
+        if scores.painted:
+            self._check_painted(scores.painted, len(names))
+            return OverlappingChannels(names, scores.painted, are_nested=True)
+        nested = _find_tumour(names)
+        if nested:
             return OverlappingChannels(names, nested, are_nested=True)
         if len(names) > 1:
             self.remarks.append(
@@ -272,6 +263,27 @@ class _BundleReader:
             )
         in_order = [(channel, channel + 1) for channel in range(len(names))]
         return OverlappingChannels(names, in_order, are_nested=False)
+
+    def _check_painted(
+        self, painted: tuple[tuple[int, int], ...], count: int
+    ) -> None:
+        channels = sorted(channel for channel, _ in painted)
+        values = {value for _, value in painted}
+        is_whole = channels == list(range(count))
+        if not is_whole or len(values) < count or min(values) < 1:
+            raise self._config.refuse(
+                self._locate("postprocessing", "postprocessing"),
+                "each channel needs a value of its own in the label map",
+            )
+
+
+def _find_tumour(names: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return channel and value of BraTS's regions in order; empty if the names are others."""
+    told = [name.lower().replace("tumour", "tumor") for name in names]
+    known = [name for name, _ in _TUMOUR]
+    if sorted(told) != sorted(known):
+        return []
+    return [(told.index(name), value) for name, value in _TUMOUR]
 
 
 def _check_runs(config: Config) -> Iterator[str]:
