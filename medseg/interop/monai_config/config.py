@@ -77,11 +77,19 @@ class Config:
                 yield f"{entry}::{position}", item
 
     def find_reference(self, entry: str) -> str | None:
-        """Return the id that an entry is a mere reference to; ``None`` for others."""
-        value: Any = self._content
-        for key in entry.split("::"):
-            value = value.get(key) if isinstance(value, dict) else None
-        return parse_reference(value) if isinstance(value, str) else None
+        """Return the id that an entry leads to by mere references; ``None`` if it is none."""
+        found = None
+        for _ in range(_MOST_DEPTH):
+            value: Any = self._content
+            for key in entry.split("::"):
+                value = value.get(key) if isinstance(value, dict) else None
+            if not isinstance(value, str):
+                break
+            following = parse_reference(value) or find_moved_network(value)
+            if following is None:
+                break
+            found = entry = following
+        return found
 
     def refuse(self, path: str, what: str) -> MedsegError:
         """Return the error about something that is not known."""
