@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +124,10 @@ class Bundle:
 
 
 def load_bundle(
-    path: str | os.PathLike[str], overrides: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Bundle:
     """Read a bundle. Nothing it holds is run, imported or looked up.
 
@@ -133,6 +136,7 @@ def load_bundle(
             with medseg.
         overrides: Assignments such as ``training.steps=200`` that win over the file. A value
             is JSON; what is not JSON is text.
+        complete: Adds to the file's content what it leaves out, before overrides are applied.
 
     Returns:
         The bundle, checked.
@@ -148,6 +152,8 @@ def load_bundle(
     found = find_bundle_path(path)
     file = found / BUNDLE_FILE if found.is_dir() else found
     content = _read_json(file)
+    if complete is not None:
+        content = complete(content)
     for override in overrides:
         apply_override(content, override)
     return Bundle(parse_spec(content, file), file.parent.resolve())
