@@ -12,7 +12,7 @@ from medseg.cli.output import format_count, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.commands.import_model import Import
+    from medseg.commands.imported_bundle import Import
 
 
 def import_model(

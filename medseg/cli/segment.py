@@ -28,7 +28,7 @@ from medseg.cli.output import (
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.segment import Batch
-    from medseg.inference.ledger import Entry
+    from medseg.inference.ledger_entry import Entry
 
 _MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
@@ -140,6 +140,16 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Do part I of N, from 1/N to N/N, beside other machines that do the others into "
+            "the same OUT; auto: as a Slurm, Kubernetes or AWS Batch array says. Then: medseg "
+            "report OUT.",
+            show_default=False,
+        ),
+    ] = "",
     threads: Threads = None,
     log: Log = None,
     quiet: Quiet = False,
@@ -171,6 +181,10 @@ def segment(
         log=log,
         command="segment",
     ) as terminal:
+        from medseg._support.optional_packages import defer_optional_packages
+
+        # Before anything imports MONAI, which would import MLflow and pandas with it.
+        defer_optional_packages()
         from medseg.commands.segment import segment as run
 
         batch = run(
@@ -192,6 +206,7 @@ def segment(
             allow_empty=allow_empty,
             threads=threads,
             sources=sources,
+            shard=shard,
             listeners=terminal.listeners,
         )
     if as_json:
@@ -215,15 +230,19 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
             f"  {results} of earlier calls kept, whose scans are not here any more"
         )
     report = batch.out / "report.html"
-    has_report = report.is_file()
+    has_report = report.is_file() and batch.shard is None
     _print_review(terminal, batch)
     if batch.warned:
         scans = format_count(len(batch.warned), "scan")
-        told_in = report if has_report else batch.out / "ledger.jsonl"
+        told_in = report if has_report else batch.ledger
         names = _name_scans(batch.warned)
         terminal.say(f"  {scans} with warnings, told in {told_in}: {names}")
     if has_report:
         terminal.say(f"  report  {report}")
+    if batch.shard is not None:
+        terminal.say(
+            f"  report and volumes of all shards: medseg report {batch.out}"
+        )
 
 
 def _print_review(terminal: Terminal, batch: Batch) -> None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from medseg._support.files import atomic_folder, write_atomically
-from medseg._support.folders import refuse_file
-from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    MODELS,
-    parse_spec,
-    write_bundle,
-    write_trained,
-)
-from medseg.bundle.hashes import hash_file
+from medseg.bundle.bundle import parse_spec
 from medseg.bundle.overrides import parse_json
-from medseg.bundle.safe_weights import write_safe_copies
-from medseg.bundle.spec import BundleSpec, OriginSpec, TrainedSpec
-from medseg.bundle.weights import Weights, save_tensors
-from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.events import Listener, Notice, Progress, notify
-from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.bundle.spec import BundleSpec, OriginSpec
+from medseg.bundle.weights import Weights
+from medseg.commands.imported_bundle import (
+    Import,
+    describe_origin,
+    refuse_used_folder,
+    summarise_origin,
+    write_imported,
+)
+from medseg.errors import CheckpointError, MedsegError
+from medseg.events import Listener
 from medseg.interop.nnunet.checkpoint import NnunetCheckpoint, read_checkpoint
 from medseg.interop.nnunet.network import describe_as_unet
 from medseg.interop.nnunet.plans import NnunetPlans, read_nnunet_plans
@@ -46,36 +40,12 @@ from medseg.interop.nnunet.weights import (
     rename_for_unet,
     take_weights,
 )
-from medseg.layouts.dataset_json import clean_text
 from medseg.networks.building import build_network
-from medseg.networks.definition import define_network
-from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.planning import read_description
 from medseg.planning.nnunet_model import describe_model
-from medseg.training.model_card import imported_model_card
 
 _SOFTWARE = "nnU-Net v2"
-_TASK = "importing folds"
 _MOST_JSON_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """A model that became a bundle.
-
-    Attributes:
-        folder: The bundle.
-        spec: What its ``bundle.json`` says.
-        origin: Where its weights come from.
-        members: How many networks it has.
-        remarks: What a person should know.
-    """
-
-    folder: Path
-    spec: BundleSpec
-    origin: OriginSpec
-    members: int
-    remarks: tuple[str, ...] = ()
 
 
 def import_model(
@@ -111,9 +81,7 @@ def import_model(
         choices = ", ".join(CHECKPOINTS)
         raise MedsegError(f"--checkpoint takes {choices}; got '{checkpoint}'")
     target = Path(out)
-    refuse_file(target)
-    if target.is_dir() and any(target.iterdir()):
-        raise OutputError("is not empty; name a new folder", source=target)
+    refuse_used_folder(target)
     model = find_model(Path(results), configuration)
     names = choose_folds(model, folds, checkpoint)
     for file in (model.folder / PLANS, model.folder / DATASET):
@@ -124,21 +92,14 @@ def import_model(
     _refuse_cascade(plans)
     origin = _describe_origin(model, plans, files, licence)
     converter = _Converter(plans, first, origin)
-    spec = converter.spec
     remarks = [*explain_trainer(first.trainer), *converter.remarks]
-    with atomic_folder(target) as folder:
-        members = []
-        for number, (name, file) in enumerate(zip(names, files, strict=True)):
-            notify(listeners, Progress(_TASK, number, len(files)))
-            member = "model.pt" if len(files) == 1 else f"fold_{name}.pt"
-            weights = converter.convert(_read_alike(file, first))
-            save_tensors(folder / MODELS / member, weights)
-            members.append(member)
-        notify(listeners, Progress(_TASK, len(files), len(files)))
-        _write(folder, spec, origin, members)
-    for remark in remarks:
-        notify(listeners, Notice(remark))
-    return Import(target, spec, origin, len(members), tuple(remarks))
+    members = {}
+    for name, file in zip(names, files, strict=True):
+        member = "model.pt" if len(files) == 1 else f"fold_{name}.pt"
+        members[member] = partial(_convert, converter, file, first)
+    return write_imported(
+        target, converter.spec, origin, members, remarks, listeners
+    )
 
 
 class _Converter:
@@ -163,7 +124,7 @@ class _Converter:
         if has_batch_norm(first.weights):
             content["network"]["norm"] = "batch"
         content["licence"] = origin.licence
-        content["origin"] = _summarise(origin)
+        content["origin"] = summarise_origin(origin)
         unet = describe_as_unet(content["network"])
         self._own = parse_spec(content, plans.file)
         self._is_unet = unet is not None
@@ -187,6 +148,13 @@ class _Converter:
         # DynUNet names its blocks twice; loading them by one name fills both.
         network.load_state_dict(renamed, strict=False)
         return network.state_dict()
+
+
+def _convert(
+    converter: _Converter, file: Path, first: NnunetCheckpoint
+) -> Weights:
+    """Return the weights of one fold by the names of the bundle's network."""
+    return converter.convert(_read_alike(file, first))
 
 
 def _list_shapes(spec: BundleSpec) -> Mapping[str, torch.Size]:
@@ -246,50 +214,10 @@ def _describe_origin(
 ) -> OriginSpec:
     used = [model.folder / PLANS, model.folder / DATASET, *files]
     parts = (model.trainer, model.plans, plans.name)
-    content: dict[str, Any] = {
-        "software": _SOFTWARE,
-        "model": _to_line("__".join(part for part in parts if part)),
-        "dataset": _to_line(plans.dataset_name) or "unknown",
-        "files": {
-            file.relative_to(model.folder).as_posix(): hash_file(file)
-            for file in used
-        },
-        "imported_with": f"medseg {importlib.metadata.version('medseg')}",
-    }
-    if licence:
-        content["licence"] = _to_line(licence)
-    return OriginSpec.model_validate(content)
-
-
-def _to_line(text: str) -> str:
-    """Return text as one line without control characters, cut to a fair length."""
-    return "".join(filter(str.isprintable, clean_text(text)))
-
-
-def _summarise(origin: OriginSpec) -> str:
-    """Return in one line where weights come from."""
-    text = (
-        f"{origin.software} {origin.model} of {origin.dataset}, {origin.short_hash}, licence "
-        f"{origin.licence}"
-    )
-    return text[:200]
-
-
-def _write(
-    folder: Path, spec: BundleSpec, origin: OriginSpec, members: list[str]
-) -> None:
-    """Complete a bundle whose weights are there."""
-    models = folder / MODELS
-    hashes = write_safe_copies(models / member for member in members)
-    trained = TrainedSpec(members=tuple(members), files=hashes, origin=origin)
-    write_bundle(spec, folder / BUNDLE_FILE)
-    write_trained(trained, folder)
-    parts = Parts(
-        define_network(spec, supervised=False),
-        get_window_arguments(spec),
-        SLICE_AXIS,
-    )
-    write_monai_bundle(folder, spec, parts, {}, members)
-    write_atomically(
-        folder / "docs" / "README.md", imported_model_card(spec, origin)
+    return describe_origin(
+        _SOFTWARE,
+        "__".join(part for part in parts if part),
+        plans.dataset_name,
+        {file.relative_to(model.folder).as_posix(): file for file in used},
+        licence,
     )

@@ -12,7 +12,13 @@ import torch
 
 from medseg._support.files import write_atomically
 from medseg._support.memory import is_out_of_memory
-from medseg.bundle.bundle import Bundle, is_bundle, load_bundle, parse_spec
+from medseg.bundle.bundle import (
+    Bundle,
+    is_bundle,
+    load_bundle,
+    parse_spec,
+    require_single,
+)
 from medseg.bundle.schema_file import write_schema_beside
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import (
@@ -258,6 +264,7 @@ def _open_parent(
         MedsegError: If options ask for another network than it has.
     """
     parent = load_bundle(path)
+    require_single(parent, "fine-tuned")
     dims = set(files.values()) - {None, parent.spec.network.dims}
     if dims or memory_gb is not None or network != "auto":
         raise MedsegError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import Bundle, load_bundle
+from medseg.bundle.bundle import Bundle, load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
@@ -33,6 +33,7 @@ from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import score_held_out
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
+from medseg.training.leakage import list_learned_cases
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -181,7 +182,10 @@ def train(
 def _open_requested(request: TrainingRequest, parent: Bundle | None) -> Bundle:
     """Open the bundle to train; what it leaves out is the parent's."""
     known = None if parent is None else parent.spec
+    if parent is not None:
+        require_single(parent, "fine-tuned")
     requested = open_bundle(request.bundle, request.overrides, known)
+    require_single(requested, "trained")
     # Where an imported model came from is not where what is trained now comes from.
     spec = requested.spec.model_copy(update={"origin": None})
     return Bundle(spec, requested.folder)
@@ -300,6 +304,7 @@ def _train_session(
         stopped_early=stopped_early,
         validated=measure_range(dataset.measures, session.spec),
         made_up=states_made_up(run.data),
+        learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
 

@@ -10,7 +10,7 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from medseg._support.files import write_atomically
 from medseg._support.html import make_link, render_page
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, QualityEntry, get_review_order
+from medseg.inference.ledger_entry import Entry, QualityEntry, get_review_order
 from medseg.inference.result_files import SUMMARIES
 from medseg.labels import LabelSet
 from medseg.quality.estimates import explain_unjudged
@@ -41,6 +41,31 @@ _TEMPLATES = Path(__file__).with_name("templates")
 def get_preview_path(out: Path, scan: str) -> Path:
     """Return where the picture of a scan lies, or would."""
     return out / PREVIEWS / f"{scan}.webp"
+
+
+def write_summaries(
+    out: Path,
+    entries: Collection[Entry],
+    title: str,
+    label_set: LabelSet,
+    *,
+    report: bool = True,
+) -> None:
+    """Write what stands above single scans: the table of volumes and, if wanted, the report.
+
+    Args:
+        out: The folder of results.
+        entries: The latest entry of each scan.
+        title: The bundle's name and version.
+        label_set: The labels of the results.
+        report: Whether to write ``OUT/report.html``.
+
+    Raises:
+        OutputError: If one cannot be written, or a picture cannot be read.
+    """
+    write_atomically(out / VOLUMES, format_volumes_csv(entries, label_set))
+    if report:
+        write_report(out, entries, title, label_set)
 
 
 def write_report(

@@ -13,21 +13,20 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import processes
 
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.dicomweb import DicomWebCases
+from medseg.label_server.environment import STORE_PROPOSALS
 from medseg.label_server.model import ServedModel
 from medseg.label_server.state import StateFolder
+from medseg.label_server.strategies import make_strategies
 from medseg.label_server.tasks import (
     QualityScoring,
     RetrainTask,
     SegmentTask,
-    WorstFirst,
     list_unscored,
 )
 from medseg.label_server.versions import Versions
@@ -45,7 +44,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
     Args:
         app_dir: MONAI Label's; not used.
         studies: A folder, or the URL of a DICOMweb server.
-        conf: ``state``, ``device`` and ``modalities``.
+        conf: ``state``, ``device``, ``modalities`` and ``store_proposals``.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self.versions = Versions(self.state)
         self.spec = self.versions.find_served().load_bundle().spec
         self._device = conf.get("device", "auto")
+        self._stores_proposals = bool(conf.get(STORE_PROPOSALS))
         modalities = conf.get("modalities", "").split(",")
         self._modalities = tuple(filter(None, modalities))
         super().__init__(
@@ -75,7 +75,12 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
             )
         else:
             cases = FolderCases(self.state, self.spec)
-        return CaseDatastore(self.state, cases, self.spec)
+        return CaseDatastore(
+            self.state,
+            cases,
+            self.spec,
+            stores_proposals=self._stores_proposals,
+        )
 
     def init_infers(self) -> dict[str, InferTask]:
         """Offer the bundle as the one model."""
@@ -90,12 +95,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         }
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """Offer ways to choose the next case; viewers take the first one unless told."""
-        return {
-            "worst_first": WorstFirst(self.state),
-            "random": Random(),
-            "first": First(),
-        }
+        """Offer ways to choose the next case."""
+        return make_strategies(self.state)
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Offer to score the cases."""
@@ -152,6 +153,10 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         sample.pop("path", None)
         return sample
 
+    def is_training(self) -> bool:
+        """Tell whether a training run is under way."""
+        return bool(processes("train"))
+
     def refresh_scores(self) -> None:
         """Start scoring, unless every case is scored or it runs already."""
         if processes("scoring") or processes("train"):
@@ -162,6 +167,6 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
 
     def on_init_complete(self) -> None:
         """Start what runs beside the server."""
-        self._datastore.labels.audit_unrecorded()
+        self._datastore.labels.enter_unrecorded()
         super().on_init_complete()
         self.refresh_scores()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any, Protocol
 import nibabel as nib
 import numpy as np
 
-from medseg._support.files import atomic_file, write_atomically
+from medseg._support.files import PART, atomic_file
+from medseg._support.platform.files import sync
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
@@ -24,8 +26,10 @@ from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
 from medseg.io.voxels import limit_voxels
+from medseg.label_server.scan_list import ScanList, make_stamp
 from medseg.label_server.state import StateFolder, is_plain_name
-from medseg.names import fold_name, normalize_name, split_suffix
+from medseg.label_server.store import Store
+from medseg.names import normalize_name, split_suffix
 from medseg.volume import Array, Volume
 
 TASK = "checking scans"
@@ -35,8 +39,6 @@ MOST_UPLOADED_VOXELS = 1 << 28
 
 _WORKERS = 2  # each holds a scan in memory
 _VIEWER_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What reading a list of cases can raise that is not there, or that somebody else changed."""
 
 
 def is_url(studies: str) -> bool:
@@ -72,8 +74,8 @@ class Cases(Protocol):
 class FolderCases:
     """The scans of a folder, and images that clients uploaded.
 
-    The scans stay where they are. Their list is kept in the state folder, so that the processes
-    that a server starts need not search again.
+    The scans stay where they are. Their list is kept in the store, so that the processes that a
+    server starts need not search again.
 
     Args:
         state: The state folder.
@@ -83,25 +85,21 @@ class FolderCases:
     def __init__(self, state: StateFolder, spec: BundleSpec) -> None:
         self._state = state
         self._spec = spec
-        self._listed: tuple[int, ...] = ()
-        self._scans: dict[str, Scan] = {}
-        self._adding = threading.Lock()
+        self._list = ScanList(Store(state))
+        self._checking = threading.Lock()
 
     def list_names(self) -> Sequence[str]:
         """Return the name of every case, sorted."""
-        return sorted(self._read())
+        return self._list.list_names()
 
     def get_scan(self, name: str) -> Scan:
         """Return a case's files."""
-        scan = self._read().get(normalize_name(name))
-        if scan is None:
-            raise DatasetError("there is no such case", detail=name[:100])
-        return scan
+        return self._list.get(name)
 
     def get_image_file(self, name: str) -> Path:
         """Return the scan's own file if viewers open such files, else a NIfTI copy."""
         scan = self.get_scan(name)
-        first, *others = list_files(scan)
+        first, *others = scan.files
         _, suffix = split_suffix(first.name)
         if suffix in _VIEWER_SUFFIXES and not others:
             return first
@@ -122,12 +120,6 @@ class FolderCases:
             ScanError: If it cannot be read or is not what the bundle segments.
             MedsegError: If the name is taken or is not a plain name.
         """
-        # One after another: each adds to the list that the one before has written.
-        with self._adding:
-            self._add_image(name, file)
-
-    def _add_image(self, name: str, file: Path) -> None:
-        scans = self._read()
         name = normalize_name(name)
         if not is_plain_name(name):
             raise MedsegError(
@@ -135,38 +127,16 @@ class FolderCases:
                 "another",
                 detail=name[:100],
             )
-        if fold_name(name) in {fold_name(taken) for taken in scans}:
-            raise MedsegError(
-                "there is a case of this name already; give another",
-                detail=name,
-            )
-        with limit_voxels(MOST_UPLOADED_VOXELS):
+        # One after another: each is in memory while it is read.
+        with self._checking, limit_voxels(MOST_UPLOADED_VOXELS):
             _check_scan(Scan(name, ((file,),)), self._spec)
         _, suffix = split_suffix(file.name)
-        copy = self._state.images / f"{name}{suffix}"
-        with atomic_file(copy) as temporary:
-            shutil.copyfile(file, temporary)
-        added = Scan(name, ((copy,),))
-        write_case_list(self._state, [*scans.values(), added])
-
-    def _read(self) -> dict[str, Scan]:
-        """Return the scans by name; the list is read again when it has changed."""
+        copy = self._state.added / f"{name}{suffix}"
+        part = _copy_beside(file, copy)
         try:
-            stat = self._state.cases.stat()
-            # Two lists can be written within one tick of the file system's clock, but each is a
-            # file of its own.
-            listed = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if listed != self._listed:
-                scans = read_case_list(self._state)
-                self._scans = {scan.name: scan for scan in scans}
-                self._listed = listed
-        except _UNREADABLE as error:
-            raise OutputError(
-                "the list of cases cannot be read; start medseg label again",
-                source=self._state.cases,
-                detail=str(error),
-            ) from error
-        return self._scans
+            self._list.add(Scan(name, ((copy,),)), part)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def find_folder_cases(
@@ -203,15 +173,15 @@ def find_folder_cases(
             listeners,
             Notice("files and folders that are not scans were passed over"),
         )
-    stamps = _read_stamps(state)
+    scan_list = ScanList(Store(state))
+    stamps = scan_list.read_stamps()
     scans = found.keep_former_names(stamps).scans
     unchecked = [
-        scan for scan in scans if stamps.get(scan.name) != _make_stamp(scan)
+        scan for scan in scans if stamps.get(scan.name) != make_stamp(scan)
     ]
     rejected = _check_scans(unchecked, spec, listeners)
     good = [scan for scan in scans if scan.name not in rejected]
-    uploaded = _find_uploaded(state, good)
-    good.extend(uploaded)
+    good.extend(_find_added(scan_list.list_all(), good, state))
     left_out = [entry.result_fault for entry in found.left_out]
     faults = (*left_out, *rejected.values())
     if not good:
@@ -220,7 +190,7 @@ def find_folder_cases(
             faults,
             source=studies,
         )
-    write_case_list(state, good)
+    scan_list.replace(good)
     return faults
 
 
@@ -250,46 +220,6 @@ def _find_fault(spec: BundleSpec, scan: Scan) -> Fault | None:
 def _check_scan(scan: Scan, spec: BundleSpec) -> None:
     check_kind(scan, spec)
     check_volume(read_scan(scan, spec.channels), spec)
-
-
-def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:
-    """Write the list of scans that can be labelled."""
-    content = {}
-    for scan in scans:
-        entry = {
-            "parts": [_write_paths(part) for part in scan.parts],
-            "volume": scan.volume,
-            "print": _make_stamp(scan),
-        }
-        if scan.warnings:
-            entry["warnings"] = scan.warnings
-        content[scan.name] = entry
-    write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
-
-
-def _write_paths(files: Sequence[Path]) -> list[str]:
-    return [str(file.absolute()) for file in files]
-
-
-def read_case_list(state: StateFolder) -> Iterator[Scan]:
-    """Yield the scans of the list."""
-    content = json.loads(state.cases.read_text(encoding="utf-8"))
-    for name, entry in content.items():
-        parts = tuple(_read_paths(part) for part in entry["parts"])
-        warnings = tuple(entry.get("warnings", ()))
-        yield Scan(name, parts, entry["volume"], warnings)
-
-
-def _read_paths(files: Sequence[str]) -> tuple[Path, ...]:
-    return tuple(Path(file) for file in files)
-
-
-def list_files(scan: Scan) -> list[Path]:
-    """Return all files of a scan, channel by channel."""
-    files: list[Path] = []
-    for part in scan.parts:
-        files.extend(part)
-    return files
 
 
 def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
@@ -339,36 +269,41 @@ def _shrink_voxels(voxels: Array) -> Array:
     return small
 
 
-def _make_stamp(scan: Scan) -> str:
-    """Return sizes and times of files, which tell whether a scan is the one that was checked."""
-    stats = [file.stat() for file in list_files(scan)]
-    total = sum(stat.st_size for stat in stats)
-    newest = max(stat.st_mtime_ns for stat in stats)
-    return f"{len(stats)} {total} {newest}"
-
-
-def _read_stamps(state: StateFolder) -> dict[str, str]:
+def _copy_beside(file: Path, copy: Path) -> Path:
+    """Copy a file beside where it will lie, under a temporary name."""
     try:
-        content = json.loads(state.cases.read_text(encoding="utf-8"))
-        return {name: entry["print"] for name, entry in content.items()}
-    except _UNREADABLE:
-        return {}  # nothing listed yet, or torn from outside: every scan is read again
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=copy.parent, prefix=PART)
+        os.close(handle)
+        shutil.copyfile(file, name)
+        sync(Path(name))
+    except OSError as error:
+        raise OutputError(
+            "the image cannot be kept; free disk space or mend the state folder's permissions",
+            source=copy,
+            detail=error.strerror,
+        ) from error
+    return Path(name)
 
 
-def _find_uploaded(state: StateFolder, others: Sequence[Scan]) -> list[Scan]:
-    """Return the listed cases that clients uploaded, without those whose name is taken."""
-    try:
-        listed = list(read_case_list(state))
-    except _UNREADABLE:
-        return []
+def _find_added(
+    listed: Sequence[Scan], others: Sequence[Scan], state: StateFolder
+) -> list[Scan]:
+    """Return the cases that clients uploaded, without those whose name is taken.
+
+    Args:
+        listed: The cases as they were listed.
+        others: Those that were found in the folder of scans.
+        state: The state folder.
+    """
     taken = {scan.name for scan in others}
-    uploaded = []
+    added = {}
+    for file in sorted(state.added.glob("[!.]*")):
+        name, _ = split_suffix(file.name)
+        added[name] = Scan(name, ((file,),))
     for scan in listed:
-        if scan.name not in taken and _is_uploaded(scan, state):
-            uploaded.append(scan)
-    return uploaded
-
-
-def _is_uploaded(scan: Scan, state: StateFolder) -> bool:
-    files = list_files(scan)
-    return all(file.parent == state.images and file.is_file() for file in files)
+        # Where earlier releases put them.
+        is_added = all(file.parent == state.images for file in scan.files)
+        if is_added and all(file.is_file() for file in scan.files):
+            added[scan.name] = scan
+    return [scan for name, scan in added.items() if name not in taken]

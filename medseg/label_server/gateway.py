@@ -163,7 +163,7 @@ class Gateway:
         authorization = headers.get("authorization", "")
         address = _client_address(scope)
         user = await self._login.identify(authorization, address)
-        REQUESTER.set(Requester(user.name, address))
+        REQUESTER.set(Requester(user.name, address, user.role))
         if path == "/auth/token/valid":
             about = {"username": user.name, "role": user.role.word}
             await _send_json(send, 200, about)

@@ -1,34 +1,36 @@
 """Saved label maps: on the scans' own grids, with label indices, whole or not at all.
 
 The file is the label: what is on disk under its name counts, whatever else was lost. A label that
-is replaced by a corrected one is kept beside.
+is replaced by a corrected one is kept beside, and can be restored (``label_history.py``).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_atomically
+from medseg._support.files import atomic_file, write_atomically
 from medseg._support.platform.files import link_or_copy
 from medseg.bundle.hashes import hash_file
 from medseg.errors import OutputError
 from medseg.io import write_labels
-from medseg.label_server.audit import AuditLog
+from medseg.label_server.audit import AuditLog, name_requester
+from medseg.label_server.label_history import (
+    FINAL,
+    ORIGINAL,
+    SUFFIX,
+    LabelHistory,
+)
 from medseg.label_server.state import StateFolder
 from medseg.names import normalize_name
 from medseg.volume import Array, Volume
 
-FINAL = "final"
-"""The tag of labels that a person has corrected and submitted; only these are trained on."""
-ORIGINAL = "original"
-"""The tag of labels as the model proposed them."""
-
-SUFFIX = ".nii.gz"
+__all__ = ["FINAL", "ORIGINAL", "Labels", "SavedLabel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Labels:
 
     def __init__(self, state: StateFolder) -> None:
         self._root = state.labels
-        self._replaced = state.replaced
         self._audit = AuditLog(state.audit_log)
+        self.history = LabelHistory(state)
 
     def save(
         self,
@@ -83,25 +85,53 @@ class Labels:
         file = self._path(case, tag)
         self._keep_replaced(case, tag)
         write_labels(file, labels, like)
-        now = datetime.now(UTC)
+        return self._enter(case, tag, info, "label saved")
+
+    def restore(self, case: str, number: int) -> SavedLabel:
+        """Make an earlier label the current one of its tag again; the current one is kept beside.
+
+        Args:
+            case: Whose it is.
+            number: The earlier label's, in the history.
+
+        Raises:
+            DatasetError: If the case has no such label.
+            OutputError: If it cannot be written; the current label is then still there.
+        """
+        record = self.history.get(case, number)
+        file = self._path(case, record.tag)
+        self._keep_replaced(case, record.tag)
+        with atomic_file(file) as temporary:
+            shutil.copyfile(record.file, temporary)
+        info = {**record.info, "restored": record.number}
+        return self._enter(case, record.tag, info, "label restored")
+
+    def _enter(
+        self, case: str, tag: str, info: Mapping[str, Any], action: str
+    ) -> SavedLabel:
+        """Enter a label whose file is there: beside it, in the history and in the audit log."""
+        file = self._path(case, tag)
+        now = time.time()
         saved = {
             **info,
-            "ts": int(now.timestamp()),
+            "ts": int(now),
             "name": file.name,
         }
         self._write_info(case, tag, saved)
+        digest = hash_file(file)
+        client = info.get("client_id")
+        self.history.add(case, tag, digest, name_requester(client), now, saved)
         facts = {
             "case": case,
             "tag": tag,
-            "sha256": hash_file(file),
+            "sha256": digest,
         }
-        client = info.get("client_id")
         if client:
             facts["client"] = str(client)
         warnings = info.get("warnings")
         if warnings:
             facts["warnings"] = "; ".join(warnings)
-        self._audit.write("label saved", **facts)
+        self._audit.write(action, **facts)
         return SavedLabel(case, tag, file, saved)
 
     def find(self, case: str, tag: str) -> SavedLabel | None:
@@ -141,14 +171,21 @@ class Labels:
         former = self._read_info(case, tag)
         self._write_info(case, tag, {**former, **info})
 
-    def audit_unrecorded(self) -> None:
-        """Enter labels that were saved by a process killed before it could enter them."""
+    def enter_unrecorded(self) -> None:
+        """Enter labels that were saved by a process killed before it could enter them.
+
+        Those of earlier releases are entered likewise, and all where the store was lost.
+        """
         recorded = set()
         for line in self._audit.read_lines():
             entry = (line.get("case"), line.get("tag"), line.get("sha256"))
             recorded.add(entry)
+        self.history.enter_replaced()
         for label in self._list_all():
             digest = hash_file(label.file)
+            self.history.enter_current(
+                label.case, label.tag, digest, label.info
+            )
             if (label.case, label.tag, digest) not in recorded:
                 self._audit.write(
                     "label found at start",
@@ -169,7 +206,7 @@ class Labels:
         if not file.is_file():
             return
         digest = hash_file(file)
-        kept = self._replaced / tag / f"{case}-{digest[:12]}{SUFFIX}"
+        kept = self.history.get_file(case, tag, digest)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             if not kept.exists():
@@ -182,7 +219,7 @@ class Labels:
             ) from error
 
     def _path(self, case: str, tag: str) -> Path:
-        return self._root / tag / f"{normalize_name(case)}{SUFFIX}"
+        return self.history.get_file(case, tag)
 
     def _info_path(self, case: str, tag: str) -> Path:
         return self._root / tag / f"{normalize_name(case)}.json"

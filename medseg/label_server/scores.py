@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medseg._support.files import write_atomically
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.state import StateFolder
+from medseg.label_server.store import Store
 from medseg.label_server.versions import Version
+from medseg.label_server.worklist import (
+    CaseState,
+    enter_state,
+    read_qualities,
+)
 from medseg.names import normalize_name
 
 CaseQuality = Mapping[str, Any]
 """The quality of one case's result, as ``summarise_quality`` returns it."""
-
-_WRITING = threading.Lock()
 
 
 def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def _round(dice: float | None) -> float | None:
 
 
 class Scores:
-    """The qualities of one version's results, kept in the state folder.
+    """The qualities of one version's results, kept in the store.
 
     Args:
         state: The state folder.
@@ -59,21 +62,24 @@ class Scores:
     """
 
     def __init__(self, state: StateFolder, version: Version) -> None:
-        self._file = state.scores / f"{version.name}.json"
+        self._store = Store(state)
+        self._version = version.name
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Return case → quality, of the cases scored so far."""
-        try:
-            scores = json.loads(self._file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # none kept, or torn from outside; they are computed again
-        return scores if isinstance(scores, dict) else {}
+        with self._store.read() as connection:
+            return read_qualities(connection, self._version)
 
     def add(self, case: str, quality: CaseQuality) -> None:
-        """Keep the quality of a case; an earlier one is replaced."""
-        with _WRITING:
-            scores = {**self.read(), normalize_name(case): quality}
-            write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
+        """Keep the quality of a case, which now has a proposal; an earlier one is replaced."""
+        name = normalize_name(case)
+        text = json.dumps(quality)
+        with self._store.write() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO qualities VALUES (?, ?, ?)",
+                (name, self._version, text),
+            )
+            enter_state(connection, name, CaseState.PROPOSED, "", time.time())
 
 
 def order_worst_first(

@@ -25,16 +25,20 @@ class StateFolder:
         versions: A trained bundle per version.
         labels: Saved label maps, by tag.
         replaced: Label maps that a later one took the place of, by tag.
-        images: Uploaded images, and NIfTI copies for viewers.
+        added: Uploaded images; each is a case.
+        images: NIfTI copies for viewers, and images that were uploaded to earlier releases.
         series: Series fetched from a DICOMweb server.
-        scores: Expected Dice of each case, by version.
+        pictures: A small picture of each case, for the work list.
+        scores: Expected Dice of each case by version, as earlier releases kept it.
         trainings: What each version was trained on.
         sessions: MONAI Label's sessions.
         uploads: Files in transit; emptied when a server starts.
-        cases: The scans that were found and checked.
+        store: What is known of cases and labels.
+        store_copy: A copy of it, to restore it from.
+        cases: The scans as earlier releases listed them.
         split: Which cases are held out.
         progress: How far the running training is.
-        segmentations: Segmentations of the DICOM server that are known already.
+        segmentations: Segmentations of the DICOM server as earlier releases listed them.
         audit_log: Who changed what and when.
     """
 
@@ -44,12 +48,16 @@ class StateFolder:
         self.versions = self.root / "versions"
         self.labels = self.root / "labels"
         self.replaced = self.root / "replaced"
+        self.added = self.root / "added"
         self.images = self.root / "images"
         self.series = self.root / "series"
+        self.pictures = self.root / "pictures"
         self.scores = self.root / "scores"
         self.trainings = self.root / "trainings"
         self.sessions = self.root / "sessions"
         self.uploads = self.root / "uploads"
+        self.store = self.root / "store.sqlite"
+        self.store_copy = self.root / "store-copy.sqlite"
         self.cases = self.root / "cases.json"
         self.split = self.root / "split.json"
         self.progress = self.root / "training.json"
@@ -101,7 +109,13 @@ class StateFolder:
             ) from error
 
     def _remove_leftovers(self) -> None:
-        folders = [self.root, self.versions, self.series, self.images]
+        folders = [
+            self.root,
+            self.versions,
+            self.series,
+            self.images,
+            self.added,
+        ]
         folders.extend(self.labels.glob("*"))
         for folder in folders:
             for unfinished in folder.glob(f"{PART}*"):

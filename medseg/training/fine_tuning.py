@@ -23,8 +23,8 @@ from medseg.networks.refiner import select_coarse_weights
 from medseg.training.lineage import (
     Sources,
     any_known,
-    channel_sources,
     initial_weights_file,
+    input_sources,
     label_sources,
 )
 
@@ -152,7 +152,7 @@ def _find_sliced_weights(
 ) -> dict[str, _SlicedWeight]:
     """Find the weights that have one slice per input channel or output class."""
     sliced = {}
-    sources = channel_sources(parent, spec)
+    sources = input_sources(parent, spec)
     # A new channel at zero adds nothing, so that the network first answers as its parent did.
     zero_new = any_known(sources)
     with_channel = _shapes(_add_channel(spec))

@@ -13,7 +13,7 @@ import pytest
 from support.browsers import open_chromium
 
 from medseg._support.files import write_atomically
-from medseg.inference.ledger import Entry, QualityEntry
+from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.report import (
     format_volumes_csv,
     get_preview_path,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from support.bundles import made_spec
 from support.scans import affine_of, write_scan
 
 from medseg import DatasetError, MedsegError, OutputError, ScanError
+from medseg.datasets.cases import Scan
 from medseg.events import Event, Notice, Progress
 from medseg.io import read_image
 from medseg.label_server import cases as module
 from medseg.label_server.cases import FolderCases, find_folder_cases, is_url
+from medseg.label_server.scan_list import make_stamp
 from medseg.label_server.state import StateFolder
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2]})
@@ -45,6 +49,21 @@ def studies(tmp_path: Path) -> Path:
 def cases(studies: Path, state: StateFolder) -> FolderCases:
     find_folder_cases(studies, state, SPEC)
     return FolderCases(state, SPEC)
+
+
+def write_former_list(state: StateFolder, files: dict[str, Path]) -> None:
+    """Write the list of cases as release 0.1.0 does."""
+    content = {}
+    for name, file in files.items():
+        stamp = make_stamp(Scan(name, ((file,),)))
+        content[name] = {
+            "parts": [[str(file)]],
+            "volume": "",
+            "print": stamp,
+        }
+    state.root.mkdir(exist_ok=True)
+    text = json.dumps(content)
+    state.cases.write_text(text, encoding="utf-8")
 
 
 def test_urls_are_told_from_folders() -> None:
@@ -118,7 +137,7 @@ def test_unchanged_scans_are_not_read_again(
     os.utime(studies / "b.nii.gz", ns=(1, 1))
     find_folder_cases(studies, state, SPEC)
     assert checked == ["b"]
-    state.cases.write_text("{")
+    state.store.unlink()
     find_folder_cases(studies, state, SPEC)
     assert sorted(checked) == ["a", "b", "b"]
 
@@ -139,10 +158,13 @@ def test_an_uploaded_image_is_copied_and_stays_over_a_restart(
     upload.write_bytes((studies / "a.nii.gz").read_bytes())
     cases.add_image("new_case", upload)
     upload.unlink()
-    assert cases.get_image_file("new_case") == state.images / "new_case.nii.gz"
+    assert cases.get_image_file("new_case") == state.added / "new_case.nii.gz"
     assert find_folder_cases(studies, state, SPEC) == ()
     assert FolderCases(state, SPEC).list_names() == ["a", "b", "new_case"]
-    (state.images / "new_case.nii.gz").unlink()
+    state.store.unlink()  # it can be made again from the files
+    find_folder_cases(studies, state, SPEC)
+    assert FolderCases(state, SPEC).list_names() == ["a", "b", "new_case"]
+    (state.added / "new_case.nii.gz").unlink()
     find_folder_cases(studies, state, SPEC)
     assert FolderCases(state, SPEC).list_names() == ["a", "b"]
 
@@ -161,7 +183,7 @@ def test_a_case_is_found_by_its_name_in_any_form_of_unicode(
     cases.add_image("Mu\u0308ller", studies / "a.nii.gz")
     assert "Müller" in cases.list_names()
     assert cases.get_scan("Mu\u0308ller") == cases.get_scan("Müller")
-    assert (state.images / "Müller.nii.gz").is_file()
+    assert (state.added / "Müller.nii.gz").is_file()
     with pytest.raises(MedsegError, match="of this name already"):
         cases.add_image("müller", studies / "a.nii.gz")
 
@@ -173,9 +195,9 @@ def test_a_case_keeps_the_name_under_which_its_labels_lie(
     find_folder_cases(studies, state, SPEC)
     assert FolderCases(state, SPEC).list_names() == ["a", "肝_b"]
     # Listed by release 0.1.0.
-    listed = json.loads(state.cases.read_text(encoding="utf-8"))
-    listed["_b"] = listed.pop("肝_b")
-    state.cases.write_text(json.dumps(listed), encoding="utf-8")
+    state.store.unlink()
+    files = {"a": studies / "a.nii.gz", "_b": studies / "肝 b.nii.gz"}
+    write_former_list(state, files)
     find_folder_cases(studies, state, SPEC)
     assert FolderCases(state, SPEC).list_names() == ["_b", "a"]
 
@@ -197,16 +219,13 @@ def test_an_upload_must_be_what_the_bundle_segments(
     with pytest.raises(ScanError):
         cases.add_image("new", torn)
     assert cases.list_names() == ["a", "b"]
-    assert not state.images.exists()
+    assert not state.added.exists()
 
 
-@pytest.mark.parametrize(
-    "text", [None, "{", "[]", '{"a": {}}', '{"a": {"parts": 3, "volume": ""}}']
-)
-def test_a_damaged_list_is_told_without_its_place(
-    cases: FolderCases, state: StateFolder, text: str | None
+def test_a_lost_list_is_told_without_its_place(
+    cases: FolderCases, state: StateFolder
 ) -> None:
-    state.cases.unlink() if text is None else state.cases.write_text(text)
+    state.store.unlink()
     with pytest.raises(
         OutputError, match="start medseg label again"
     ) as refused:
@@ -273,14 +292,45 @@ def test_what_was_passed_over_is_told_without_its_name(
     assert "MUELLER" not in notice.message
 
 
-def test_the_list_keeps_the_fields_of_earlier_releases(
-    cases: FolderCases, studies: Path
+def test_the_list_of_an_earlier_release_is_taken_over(
+    studies: Path, state: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = json.loads(cases._state.cases.read_text())
-    assert list(listed) == ["a", "b"]
-    assert list(listed["a"]) == ["parts", "volume", "print"]
-    assert listed["a"]["parts"] == [[str(studies / "a.nii.gz")]]
-    assert listed["a"]["print"].startswith("1 ")
+    uploaded = state.images / "uploaded.nii.gz"
+    uploaded.parent.mkdir(parents=True)
+    shutil.copyfile(studies / "a.nii.gz", uploaded)
+    files = {name: studies / f"{name}.nii.gz" for name in "ab"}
+    write_former_list(state, {**files, "uploaded": uploaded})
+    monkeypatch.setattr(module, "read_scan", None)  # none is read again
+    find_folder_cases(studies, state, SPEC)
+    cases = FolderCases(state, SPEC)
+    assert cases.list_names() == ["a", "b", "uploaded"]
+    assert cases.get_image_file("uploaded") == uploaded
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"a": {}}', '{"a": {"parts": 3, "print": ""}}', "\xff"]
+)
+def test_a_torn_list_of_an_earlier_release_is_made_again(
+    studies: Path, state: StateFolder, text: str
+) -> None:
+    state.root.mkdir()
+    state.cases.write_text(text, encoding="latin-1")
+    find_folder_cases(studies, state, SPEC)
+    assert FolderCases(state, SPEC).list_names() == ["a", "b"]
+
+
+def test_uploads_at_once_from_several_processes_are_all_listed(
+    cases: FolderCases, studies: Path, state: StateFolder
+) -> None:
+    others = [FolderCases(state, SPEC) for _ in range(12)]
+
+    def add(number: int) -> None:
+        others[number].add_image(f"new_{number:02d}", studies / "a.nii.gz")
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(add, range(12)))
+    assert len(cases.list_names()) == 2 + 12
+    assert not list(state.added.glob(".*"))
 
 
 def test_volumes_of_a_series_are_listed_apart_if_asked_for(

@@ -125,10 +125,13 @@ def test_known_segmentations_are_remembered(tmp_path: Path) -> None:
     for uid in ("1.2", "1.1", "1.2"):
         known.add(uid)
     assert KnownSegmentations(StateFolder(tmp_path)).read() == {"1.1", "1.2"}
-    assert json.loads((tmp_path / "segmentations.json").read_text()) == [
-        "1.1",
-        "1.2",
-    ]
+
+
+def test_those_that_an_earlier_release_knows_are_taken_over(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "segmentations.json").write_text('["1.3"]')
+    assert KnownSegmentations(StateFolder(tmp_path)).read() == {"1.3"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", "[[1]]"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medseg import OutputError, Volume
+from medseg import DatasetError, OutputError, Volume
 from medseg.bundle.hashes import hash_file
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
@@ -146,8 +146,8 @@ def test_labels_saved_by_a_killed_process_are_audited_once(
     labels.save("case_2", FINAL, filled(1), SCAN, {})
     lines = state.audit_log.read_bytes().splitlines(keepends=True)
     state.audit_log.write_bytes(lines[0])
-    labels.audit_unrecorded()
-    labels.audit_unrecorded()
+    labels.enter_unrecorded()
+    labels.enter_unrecorded()
     actions = [
         (line["action"], line["case"])
         for line in AuditLog(state.audit_log).read_lines()
@@ -164,9 +164,52 @@ def test_a_label_that_changed_unrecorded_is_audited(
     labels.save("case_1", FINAL, filled(1), SCAN, {})
     file = state.labels / FINAL / "case_1.nii.gz"
     file.write_bytes(b"something else")
-    labels.audit_unrecorded()
+    labels.enter_unrecorded()
     *_, line = AuditLog(state.audit_log).read_lines()
     assert (line["action"], line["sha256"]) == (
         "label found at start",
         hash_file(file),
     )
+
+
+def test_an_earlier_label_can_be_restored(
+    labels: Labels, state: StateFolder
+) -> None:
+    for value in (1, 2):
+        labels.save("case_1", FINAL, filled(value), SCAN, {"client_id": "anna"})
+    new, old = labels.history.list_records("case_1")
+    assert (new.is_current, old.is_current) == (True, False)
+    assert old.author == "anna"
+    restored = labels.restore("case_1", old.number)
+    assert restored.info["restored"] == old.number
+    assert np.array_equal(read_labels(restored.file).array[0], filled(1))
+    assert len(labels.history.list_records("case_1")) == 3
+    labels.restore("case_1", new.number)
+    current = labels.find("case_1", FINAL)
+    assert current is not None
+    assert np.array_equal(read_labels(current.file).array[0], filled(2))
+    actions = [
+        line["action"] for line in AuditLog(state.audit_log).read_lines()
+    ]
+    assert actions == ["label saved"] * 2 + ["label restored"] * 2
+    with pytest.raises(DatasetError, match="no such label"):
+        labels.restore("case_2", old.number)
+    with pytest.raises(DatasetError, match="no such label"):
+        labels.restore("case_1", 999)
+
+
+def test_the_history_is_made_again_from_the_files(
+    labels: Labels, state: StateFolder
+) -> None:
+    for value in (1, 2, 3):
+        labels.save("case_1", FINAL, filled(value), SCAN, {"client_id": "anna"})
+    digests = [each.sha256 for each in labels.history.list_records("case_1")]
+    state.store.unlink()
+    again = Labels(state)
+    again.enter_unrecorded()
+    again.enter_unrecorded()
+    found = again.history.list_records("case_1")
+    assert found[0].sha256 == digests[0]
+    assert found[0].author == "anna"
+    assert {each.sha256 for each in found} == set(digests)
+    assert [each.is_current for each in found] == [True, False, False]

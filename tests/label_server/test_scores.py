@@ -16,7 +16,9 @@ from medseg.label_server.scores import (
     summarise_quality,
 )
 from medseg.label_server.state import StateFolder
+from medseg.label_server.store import Store
 from medseg.label_server.versions import Version
+from medseg.label_server.worklist import CaseState, Worklist
 from medseg.quality.estimates import LabelQuality, Quality
 
 
@@ -54,7 +56,6 @@ def test_scores_are_kept_by_version(scores: Scores, tmp_path: Path) -> None:
     scores.add("b", {"expected": 0.25})
     scores.add("a", {"expected": 0.75})
     assert scores.read() == {"a": {"expected": 0.75}, "b": {"expected": 0.25}}
-    assert (tmp_path / "scores" / "0003.json").is_file()
     assert Scores(StateFolder(tmp_path), Version(4, tmp_path)).read() == {}
 
 
@@ -72,15 +73,27 @@ def test_threads_lose_no_score(scores: Scores) -> None:
     assert len(scores.read()) == 12
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
-def test_torn_scores_are_computed_again(
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3", '{"a": {"rank": 0.5}}'])
+def test_scores_of_an_earlier_release_are_taken_over(
     scores: Scores, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "0003.json").write_text(text)
-    assert scores.read() == {}
-    scores.add("a", {"expected": 0.5})
-    assert scores.read() == {"a": {"expected": 0.5}}
+    whole = {"a": {"rank": 0.5}} if "rank" in text else {}
+    assert scores.read() == whole  # torn ones are computed again
+    scores.add("b", {"rank": 0.5})
+    assert scores.read() == {**whole, "b": {"rank": 0.5}}
+
+
+def test_a_scored_case_has_a_proposal_unless_it_is_further(
+    scores: Scores, tmp_path: Path
+) -> None:
+    worklist = Worklist(Store(StateFolder(tmp_path)))
+    worklist.set_state("b", CaseState.CORRECTED, "anna")
+    for case in "ab":
+        scores.add(case, {"rank": 0.5})
+    states = [record.state for record in worklist.list_records("abc", "0003")]
+    assert states == ["proposed", "corrected", "new"]
 
 
 def segmentation_of(quality: Quality) -> Segmentation:

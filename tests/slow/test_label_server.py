@@ -24,6 +24,9 @@ from support.label_servers import (
 
 from medseg import segment, train
 from medseg.io import read_image, read_labels
+from medseg.label_server.scores import Scores
+from medseg.label_server.state import StateFolder
+from medseg.label_server.versions import Versions
 from medseg.metrics.metrics import score_case
 from medseg.testing import write_dataset
 
@@ -217,6 +220,11 @@ def test_the_server_answers_while_it_segments(
     assert sorted(waits)[int(0.9 * len(waits))] < 0.5, waits
 
 
+def read_scores(home: Path, version: int) -> dict[str, Any]:
+    state = StateFolder(home / "state")
+    return Scores(state, Versions(state).get(version)).read()
+
+
 def _timed(act: Any) -> float:
     began = time.perf_counter()
     act()
@@ -229,8 +237,7 @@ def test_the_worst_case_comes_first_and_to_one_person_only(
     deadline = time.monotonic() + 120
     scores: dict[str, Any] = {}
     while len(scores) < CASES and time.monotonic() < deadline:
-        file = home / "state" / "scores" / "0001.json"
-        scores = json.loads(file.read_text()) if file.exists() else {}
+        scores = read_scores(home, 1)
         time.sleep(0.5)
     assert len(scores) == CASES
     worst = sorted(scores, key=lambda case: (scores[case]["rank"], case))
@@ -280,9 +287,7 @@ def test_a_round_of_correcting_makes_the_proposals_better(
     assert info["train_stats"]["made_up"]["best_metric"] > 0
     after = [_dice_now(client, home, case, spec) for case in cases[6:]]
     assert np.mean(after) > np.mean(before) + 0.05, (before, after)
-    assert set(
-        json.loads((home / "state/scores/0002.json").read_text())
-    ) == set(cases[6:])
+    assert set(read_scores(home, 2)) == set(cases[6:])
     assert (home / "state/versions/0001/models/model.pt").read_bytes() == (
         home / "bundle/models/model.pt"
     ).read_bytes()

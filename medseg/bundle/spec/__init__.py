@@ -4,6 +4,13 @@ A default lives here and nowhere else. A field's sentence is its help in editors
 JSON Schema) and in the reference. The models are frozen, and a field they do not know is a fault.
 """
 
+from medseg.bundle.spec.assembly import (
+    ASSEMBLY_SCHEMA_ID,
+    AssemblySpec,
+    CropSpec,
+    PartSpec,
+    StageSpec,
+)
 from medseg.bundle.spec.bundle import SCHEMA_ID, BundleSpec
 from medseg.bundle.spec.data import (
     ChannelSpec,
@@ -50,6 +57,7 @@ from medseg.bundle.spec.refinement import (
     RefinementSpec,
 )
 from medseg.bundle.spec.trained import (
+    CalibratedSpec,
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
@@ -63,9 +71,11 @@ from medseg.bundle.spec.trained import (
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
+    CLICK_CHANNELS,
     DEFAULT_LOSS,
     FITTED,
     AugmentationSpec,
+    ClicksSpec,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -73,7 +83,9 @@ from medseg.bundle.spec.training import (
 )
 
 __all__ = [
+    "ASSEMBLY_SCHEMA_ID",
     "AUGMENTATIONS",
+    "CLICK_CHANNELS",
     "DEFAULT_LOSS",
     "FITTED",
     "FROM_0_TO_1",
@@ -83,14 +95,18 @@ __all__ = [
     "SCHEMA_ID",
     "SEPARATES",
     "AgreementSpec",
+    "AssemblySpec",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibratedSpec",
     "CalibrationSpec",
     "ChannelSpec",
+    "ClicksSpec",
     "ColumnsSpec",
     "Contradiction",
     "ContradictionError",
     "CriticSpec",
+    "CropSpec",
     "DataSpec",
     "InferenceSpec",
     "Intensity",
@@ -108,6 +124,7 @@ __all__ = [
     "NetworkSpec",
     "NoNormalisation",
     "OriginSpec",
+    "PartSpec",
     "PreprocessingSpec",
     "QualityFinding",
     "QualitySpec",
@@ -117,6 +134,7 @@ __all__ = [
     "ResamplingSpec",
     "Spec",
     "Squash",
+    "StageSpec",
     "StagedUNetSpec",
     "TrackingSpec",
     "TrainedSpec",

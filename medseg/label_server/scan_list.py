@@ -1,0 +1,133 @@
+"""``ScanList``: the scans that can be labelled, as the store lists them for every process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg._support.platform.files import rename, sync
+from medseg.datasets.cases import Scan
+from medseg.errors import DatasetError, MedsegError, OutputError
+from medseg.label_server.store import Store
+from medseg.names import fold_name, normalize_name
+
+
+class ScanList:
+    """The list of scans.
+
+    Args:
+        store: Where it is kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list_names(self) -> list[str]:
+        """Return the name of every scan, sorted.
+
+        Raises:
+            OutputError: If there is none, which a server does not start with.
+        """
+        with self._store.read() as connection:
+            names = _read_names(connection)
+        if not names:
+            raise OutputError(
+                "the list of cases is empty; start medseg label again"
+            )
+        return sorted(names)
+
+    def get(self, name: str) -> Scan:
+        """Return a scan.
+
+        Raises:
+            DatasetError: If there is none of this name.
+        """
+        with self._store.read() as connection:
+            row = connection.execute(
+                "SELECT name, parts, volume, warnings FROM scans WHERE name = ?",
+                (normalize_name(name),),
+            ).fetchone()
+        if row is None:
+            raise DatasetError("there is no such case", detail=name[:100])
+        return _parse_scan(row)
+
+    def list_all(self) -> list[Scan]:
+        """Return every scan."""
+        with self._store.read() as connection:
+            rows = connection.execute(
+                "SELECT name, parts, volume, warnings FROM scans ORDER BY name"
+            )
+            return [_parse_scan(row) for row in rows]
+
+    def read_stamps(self) -> dict[str, str]:
+        """Return name → sizes and times of the files as they were checked."""
+        with self._store.read() as connection:
+            return dict(connection.execute("SELECT name, stamp FROM scans"))
+
+    def replace(self, scans: Sequence[Scan]) -> None:
+        """List these scans, and no others."""
+        rows = [_make_row(scan) for scan in scans]
+        with self._store.write() as connection:
+            connection.execute("DELETE FROM scans")
+            connection.executemany(
+                "INSERT INTO scans VALUES (?, ?, ?, ?, ?)", rows
+            )
+
+    def add(self, scan: Scan, part: Path) -> None:
+        """List another scan, and give its file its name, in one step.
+
+        Args:
+            scan: The scan, of one file.
+            part: That file under a temporary name in the same folder.
+
+        Raises:
+            MedsegError: If there is a scan of this name.
+        """
+        (file,) = scan.files
+        with self._store.write() as connection:
+            taken = _read_names(connection)
+            if fold_name(scan.name) in {fold_name(name) for name in taken}:
+                raise MedsegError(
+                    "there is a case of this name already; give another",
+                    detail=scan.name,
+                )
+            rename(part, file)
+            sync(file.parent)
+            connection.execute(
+                "INSERT INTO scans VALUES (?, ?, ?, ?, ?)", _make_row(scan)
+            )
+
+
+def make_stamp(scan: Scan) -> str:
+    """Return sizes and times of files, which tell whether a scan is the one that was checked."""
+    stats = [file.stat() for file in scan.files]
+    total = sum(stat.st_size for stat in stats)
+    newest = max(stat.st_mtime_ns for stat in stats)
+    return f"{len(stats)} {total} {newest}"
+
+
+def _read_names(connection: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM scans")]
+
+
+def _make_row(scan: Scan) -> tuple[str, ...]:
+    parts = [_list_paths(part) for part in scan.parts]
+    return (
+        scan.name,
+        json.dumps(parts, ensure_ascii=False),
+        scan.volume,
+        make_stamp(scan),
+        json.dumps(scan.warnings, ensure_ascii=False),
+    )
+
+
+def _list_paths(files: Sequence[Path]) -> list[str]:
+    return [str(file.absolute()) for file in files]
+
+
+def _parse_scan(row: Sequence[str]) -> Scan:
+    name, parts_text, volume, warnings = row
+    parts = [tuple(map(Path, files)) for files in json.loads(parts_text)]
+    return Scan(name, tuple(parts), volume, tuple(json.loads(warnings)))
