@@ -191,7 +191,7 @@ def test_stock_monai_runs_the_export(
         file = tmp_path / "stock" / f"{grid}_0000_seg.nii.gz"
         theirs = np.asarray(nib.load(file).dataobj)
         either = int(((ours > 0) | (theirs > 0)).sum())
-        assert either > 50
+        assert either > 20
         shares[grid] = int((ours != theirs).sum()) / either
     # One window on the scan's own grid is all the network: there is nothing to differ.
     assert shares["small"] == 0
