@@ -10,7 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.bundle import BUNDLE_FILE, Bundle, load_bundle
+from medseg.bundle.bundle import (
+    ASSEMBLY_FILE,
+    BUNDLE_FILE,
+    Bundle,
+    load_bundle,
+)
 from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import BundleSpec
 from medseg.downloads.catalogue import (
@@ -64,7 +69,8 @@ def may_be_bundle(path: Path) -> bool:
         path: As ``find_bundle_path`` returns it.
     """
     if path.is_dir():
-        return (path / BUNDLE_FILE).exists()
+        files = (path / BUNDLE_FILE, path / ASSEMBLY_FILE)
+        return any(file.exists() for file in files)
     if path.is_file():
         is_json = path.suffix.lower() == ".json"
         return is_json and not _lists_cases(path)
