@@ -20,10 +20,8 @@ from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry, get_review_order
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import (
-    PREVIEWS,
-    write_summaries,
-)
+from medseg.inference.report import write_summaries
+from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import (
     ERROR_MAPS,
     choose_formats,
