@@ -181,8 +181,8 @@ def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
     ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``; ``quality``,
-    what people are shown: where it is no number, those before order results and mean nothing more;
-    and ``reasons`` for a review. Where a bundle has regions, these take the place of labels. Cells
+    what people are shown: where it is words, no number stands in the columns before; and
+    ``reasons`` for a review. Where a bundle has regions, these take the place of labels. Cells
     are empty where a value is unknown.
     """
     good = [entry for entry in entries if entry.is_good]
@@ -206,14 +206,11 @@ def _format_quality(
 ) -> list[str]:
     if quality is None:
         return [""] * (len(_QUALITY_COLUMNS) + len(names))
-    cells = [
-        _format_number(quality.expected_dice),
-        _format_number(quality.lower_bound),
-    ]
+    shown = quality.to_quality().shown
+    cells = [_format_number(shown.expected), _format_number(shown.lower)]
     cells.append(str(int(quality.review)))
     for name in names:
-        expected, _ = quality.labels.get(name, (None, None))
-        cells.append(_format_number(expected))
+        cells.append(_format_number(shown.labels.get(name)))
     return cells
 
 
