@@ -115,6 +115,15 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Results with these labels alone, such as liver,spleen; of an assembly, only the "
+            "bundles that find them are run. Repeatable, or with commas.",
+            show_default=False,
+        ),
+    ] = None,
     modality: Annotated[
         list[str] | None,
         typer.Option(
@@ -173,6 +182,8 @@ def segment(
 
       medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
 
+      medseg segment total/ scans/ results/ --labels liver,spleen
+
       medseg segment BUNDLE inbox/ results/ --modality CT --allow-empty --quiet --log night.log
     """
     with open_terminal(
@@ -196,6 +207,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            labels=labels or None,
             formats=formats or (),
             report=report,
             error_maps=error_maps,

@@ -12,11 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg._support.files import atomic_folder
+from medseg._support.files import atomic_folder, write_atomically
 from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
+    ASSEMBLY_FILE,
+    Assembly,
     Bundle,
+    format_assembly,
     format_spec,
+    list_networks,
     load_bundle,
 )
 from medseg.bundle.hashes import hash_file, hash_network
@@ -45,6 +49,10 @@ from medseg.volume import Volume
 KINDS = ("monai", "onnx", "openvino")
 
 _TASK = "comparing label maps"
+_EACH_ALONE = (
+    "each bundle of the assembly is exported by itself: other software neither paints their labels "
+    "into one map nor crops one by another"
+)
 _PHANTOMS = 3
 _PHANTOM_WINDOWS = 1.5
 """Size of a phantom along each axis, in windows: so that windows overlap."""
@@ -82,7 +90,7 @@ def export(
     """Export a trained bundle.
 
     Args:
-        bundle: A trained bundle.
+        bundle: A trained bundle; of an assembly each of its bundles is exported.
         out: A new or empty folder. For ``openvino`` it becomes a copy of the bundle that holds
             the exported networks; unless given, the bundle itself gets them.
         to: ``monai``: a MONAI Bundle; ``onnx``: each network as an ONNX file; ``openvino``:
@@ -112,6 +120,8 @@ def export(
     target = None if out is None else Path(out)
     if target is not None and target.resolve() == loaded.folder:
         target = None
+    if isinstance(loaded, Assembly):
+        return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
         return _export_to_openvino(loaded, target, scans, listeners)
     if target is None:
@@ -125,6 +135,55 @@ def export(
     with atomic_folder(target) as folder:
         write(loaded, folder)
     return Export(target)
+
+
+def _export_bundles(
+    assembly: Assembly,
+    out: Path | None,
+    to: str,
+    scans: str | Path | None,
+    listeners: Sequence[Listener],
+) -> Export:
+    """Export each bundle of an assembly, into its folder in ``out``.
+
+    Networks for OpenVINO make the copy, or the assembly itself, an assembly that is faster. Other
+    software runs each bundle alone: it knows neither painting nor crops.
+    """
+    if out is None and to != "openvino":
+        raise OutputError(
+            f"--to {to} needs a folder to write to, other than the assembly's own"
+        )
+    if to != "openvino":
+        notify(listeners, Notice(_EACH_ALONE))
+    if out is None:
+        return _export_each(assembly, None, to, scans, listeners)
+    _require_empty(out)
+    with atomic_folder(out) as folder:
+        made = _export_each(assembly, folder, to, scans, listeners)
+        if to == "openvino":
+            text = format_assembly(assembly.assembly)
+            write_atomically(folder / ASSEMBLY_FILE, text)
+    return Export(out, made.agreement)
+
+
+def _export_each(
+    assembly: Assembly,
+    out: Path | None,
+    to: str,
+    scans: str | Path | None,
+    listeners: Sequence[Listener],
+) -> Export:
+    """Export every bundle; the agreement is that of the one that agrees least."""
+    agreements = []
+    for name, bundle in list_networks(assembly).items():
+        target = None if out is None else out / name
+        made = export(
+            bundle.folder, target, to=to, scans=scans, listeners=listeners
+        )
+        if made.agreement is not None:
+            agreements.append(made.agreement)
+    least = min(agreements, key=lambda each: each.agreement, default=None)
+    return Export(out or assembly.folder, least)
 
 
 def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:

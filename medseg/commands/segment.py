@@ -20,10 +20,8 @@ from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry, get_review_order
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import (
-    PREVIEWS,
-    write_summaries,
-)
+from medseg.inference.report import write_summaries
+from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import (
     ERROR_MAPS,
     choose_formats,
@@ -127,6 +125,7 @@ def segment(
     precision: str = "auto",
     mirror: bool | None = None,
     fold_ensemble: bool = True,
+    labels: Sequence[str] | None = None,
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
@@ -148,7 +147,7 @@ def segment(
     results are gone or were changed, or that failed.
 
     Args:
-        bundle: A trained bundle.
+        bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
             a CSV.
         out: The folder for results; made if needed.
@@ -157,6 +156,8 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
+        labels: Names of the labels that results shall have; all unless given. Of an assembly, only
+            the bundles that these need are run.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
             scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
@@ -236,6 +237,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            labels=labels,
         )
 
     def segment_scan(opened: OpenScan) -> SegmentedScan:

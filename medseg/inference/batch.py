@@ -41,7 +41,7 @@ from medseg.inference.ledger import Ledger
 from medseg.inference.ledger_entry import Entry, QualityEntry, State
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import Stage
-from medseg.inference.report import get_preview_path
+from medseg.inference.report_rows import get_preview_path
 from medseg.inference.result_files import (
     ResultFormat,
     find_missing_formats,

@@ -122,7 +122,7 @@ class Segmenter:
         mirror: bool | None = None,
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | str | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = load_bundle(bundle)

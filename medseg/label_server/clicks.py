@@ -115,25 +115,27 @@ def _list_points(
     """Return the parameters that hold clicks, and what label lies there."""
     known = {**indices, BACKGROUND: 0}
     if FOREGROUND not in indices and request.get(FOREGROUND):
-        if edited is None and len(indices) == 1:
-            edited = next(iter(indices.values()))
-        if edited is None:
-            raise ScanError(
-                f"'{FOREGROUND}' needs 'label', the label to correct: one of {', '.join(indices)}"
-            )
-        known[FOREGROUND] = edited
-    unknown = [
-        name
-        for name, value in request.items()
-        if isinstance(value, list) and value and name not in known
-    ]
-    if unknown:
+        known[FOREGROUND] = _require_edited(indices, edited)
+    for name, value in request.items():
+        if name in known or not isinstance(value, list) or not value:
+            continue
         raise ScanError(
             f"there are clicks on a label that this bundle does not have; it has "
             f"{', '.join(indices)}, and '{BACKGROUND}'",
-            detail=str(unknown[0])[:100],
+            detail=str(name)[:100],
         )
     return {name: known[name] for name in request if name in known}
+
+
+def _require_edited(indices: Mapping[str, int], edited: int | None) -> int:
+    """Return the label that a request without labels is about: the only one need not be named."""
+    if edited is not None:
+        return edited
+    if len(indices) == 1:
+        return next(iter(indices.values()))
+    raise ScanError(
+        f"'{FOREGROUND}' needs 'label', the label to correct: one of {', '.join(indices)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

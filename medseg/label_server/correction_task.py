@@ -49,7 +49,8 @@ class CorrectionTask(SegmentTask):
         super().__init__(state, datastore, model, spec)
         self.type = InferType.DEEPEDIT
         self.description = "Clicks correct one label at a time"
-        self.labels = {**self.labels, BACKGROUND: len(spec.label_set) + 1}
+        names = [*spec.label_set.names, BACKGROUND]
+        self.labels = {name: n for n, name in enumerate(names, start=1)}
         self._histories = ClickHistories()
 
     def __call__(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import Bundle, list_differences
+from medseg.bundle.bundle import Bundle, list_differences, require_single
 from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.errors import BundleError, CheckpointError
@@ -90,11 +90,13 @@ class InitialWeights:
         parent: The trained bundle to start from.
 
     Raises:
+        BundleError: If the parent is an assembly.
         CheckpointError: If the parent has no weights, they are damaged, or they belong to a
             network that is built differently.
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
+        require_single(parent, "fine-tuned")
         self._weights = select_coarse_weights(
             load_bundle_weights(parent, initial_weights_file(parent))
         )
