@@ -71,7 +71,9 @@ $(DOCS_STAMP): $(DEV_STAMP)
 
 reference: $(DEV_STAMP)  ## the pages that are written from the code: bundle.json, command line
 	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
+	$(BIN)/medseg schema assembly > docs/reference/medseg-assembly-1.json
 	$(BIN)/python docs/generate/bundle_reference.py > docs/reference/bundle.md
+	$(BIN)/python docs/generate/bundle_reference.py assembly > docs/reference/assembly.md
 	$(BIN)/python docs/generate/cli_reference.py > docs/reference/cli.md
 
 clean:

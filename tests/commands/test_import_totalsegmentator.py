@@ -52,7 +52,9 @@ def test_parts_are_painted_as_if_run_one_by_one(tmp_path: Path) -> None:
         for label in alone.label_set:
             index = names.index(step.names[label.name]) + 1
             wanted[alone.labels == label.index] = index
-    assert len(np.unique(wanted)) > 12
+    found_in = {int(index) > 29 for index in np.unique(wanted) if index}
+    assert found_in == {False, True}  # organs, and muscles over them
+    assert 0 in wanted
     assert np.array_equal(found.labels, wanted)
 
 
@@ -96,7 +98,8 @@ def test_a_task_that_is_cropped_looks_around_what_the_coarse_model_finds(
     assert part.spec.crop.labels == ("liver",)
     assert part.spec.crop.margin_mm == 20
     assert not stage.names
-    assert part.bundle.spec.preprocessing.spacing_mm == (3, 1.1875, 1.1250002)
+    spacing = part.bundle.spec.preprocessing.spacing_mm
+    assert spacing == pytest.approx((3, 1.1875, 1.125), abs=1e-6)
 
 
 def test_a_task_that_is_not_known_is_refused_with_the_list(
