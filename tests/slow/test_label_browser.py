@@ -217,9 +217,7 @@ def _open_proposal(window: Browser) -> None:
     if "Confirm and Hide" in window.text():
         window.run(CLICK.format("b.innerText.startsWith('Confirm')"))
     window.run(CLICK.format("b.innerText === 'Yes'"))
-    window.wait(
-        "answer", lambda: "open this Segmentation" not in window.text()
-    )
+    window.wait("answer", lambda: "open this Segmentation" not in window.text())
     window.wait("segments", lambda: window.run(LABELMAP))
 
 
