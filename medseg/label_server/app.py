@@ -144,6 +144,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         sample = dict(super().next_sample(request))
         # Where the scan lies is not for clients to know.
         sample.pop("path", None)
+        if sample:
+            sample["checksum"] = self._datastore.hash_image(sample["id"])
         return sample
 
     def refresh_scores(self) -> None:
