@@ -277,6 +277,31 @@ class Volume:
             self.require_same_grid(other, what, tolerance_mm=tolerance_mm)
         return reordered
 
+    def crop(self, box: tuple[slice, slice, slice]) -> Volume:
+        """Return the part of the volume inside a box of its grid; its voxels are a view.
+
+        It has no header: files are written of whole scans.
+
+        Examples:
+            >>> scan = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2))
+            >>> part = scan.crop((slice(1, 3), slice(0, 5), slice(2, 6)))
+            >>> part.shape, part.affine[:3, 3].tolist()
+            ((2, 5, 4), [1.0, 0.0, 4.0])
+        """
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+        padding = self.padding
+        if padding:
+            inside = padding.get_mask()[:, *box]
+            padding = Padding.from_mask(inside)
+        return replace(
+            self,
+            array=self.array[:, *box],
+            affine=affine,
+            header=None,
+            padding=padding,
+        )
+
     def with_array(self, array: Array) -> Volume:
         """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``.
 

@@ -4,41 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
-from medseg.bundle.overrides import apply_override, parse_json
+from medseg.bundle.assembly import (
+    describe_as_bundle,
+    find_misfits,
+    get_name_table,
+    trace_sources,
+)
+from medseg.bundle.overrides import apply_override
+from medseg.bundle.reading import parse_part, read_json, use_tuples
 from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import (
+    ASSEMBLY_SCHEMA_ID,
     SCHEMA_ID,
     AgreementSpec,
+    AssemblySpec,
     BundleSpec,
+    PartSpec,
     Spec,
+    StageSpec,
     TrainedSpec,
 )
 from medseg.bundle.validation_messages import (
     explain_faults,
     find_hidden_contradictions,
 )
-from medseg.errors import BundleError
-
-MAX_BYTES = 4 << 20
-"""Largest ``bundle.json`` read; real ones have a few kilobytes."""
+from medseg.errors import BundleError, Fault
 
 BUNDLE_FILE = "bundle.json"
+ASSEMBLY_FILE = "assembly.json"
 MODELS = Path("models")
 WEIGHTS_FILE = MODELS / "model.pt"
 REFINER_FILE = MODELS / "refiner.pt"
 TRAINED_FILE = MODELS / "trained.json"
-
-_Part = TypeVar("_Part", bound=Spec)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Bundle:
         file = self.folder / TRAINED_FILE
         if not file.exists():
             return TrainedSpec()
-        return parse_trained(_read_json(file), file)
+        return parse_trained(read_json(file), file)
 
     @property
     def decided(self) -> BundleSpec:
@@ -123,6 +129,92 @@ class Bundle:
         return (self.folder / self.spec.data.root).resolve()
 
 
+@dataclass(frozen=True)
+class Step:
+    """One bundle of an assembly.
+
+    Attributes:
+        spec: What the assembly says of it: a stage or a part.
+        bundle: The bundle.
+        names: Those of its labels that stand in the result → their names there; none of a stage.
+    """
+
+    spec: StageSpec | PartSpec
+    bundle: Bundle
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Assembly(Bundle):
+    """Bundles that segment one scan together, and what that makes to others: a bundle.
+
+    Attributes:
+        assembly: What its ``assembly.json`` says.
+        steps: Its bundles, in the order in which they run.
+    """
+
+    assembly: AssemblySpec
+    steps: tuple[Step, ...]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all its bundles have weights."""
+        return all(step.bundle.is_trained for step in self.steps)
+
+    @property
+    def members(self) -> tuple[Path, ...]:
+        """The weights of all its networks."""
+        return tuple(
+            file for step in self.steps for file in step.bundle.members
+        )
+
+    @property
+    def weights(self) -> Path:
+        """The weights of its first network; an assembly has no file of its own."""
+        return self.steps[0].bundle.weights
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether one of its bundles was trained on made-up data."""
+        return any(step.bundle.is_made_up for step in self.steps)
+
+    def select(self, labels: Iterable[str]) -> tuple[Step, ...]:
+        """Return the steps that some of its labels need, in the order in which they run."""
+        wanted = set(labels)
+        painting = [
+            step.spec.name
+            for step in self.steps
+            if wanted & set(step.names.values())
+        ]
+        crops = {
+            step.spec.name: step.spec.crop.source
+            for step in self.steps
+            if step.spec.crop is not None
+        }
+        needed = trace_sources(crops, painting)
+        return tuple(step for step in self.steps if step.spec.name in needed)
+
+
+def require_single(bundle: Bundle, what: str) -> None:
+    """Refuse an assembly where one network's bundle is needed.
+
+    Args:
+        bundle: A bundle or an assembly.
+        what: What cannot be done with an assembly, as in ``"trained"``.
+
+    Raises:
+        BundleError: If it is an assembly; names its bundles.
+    """
+    if not isinstance(bundle, Assembly):
+        return
+    folders = [step.spec.bundle for step in bundle.steps]
+    raise BundleError(
+        f"an assembly is not {what} as a whole; give one of its bundles",
+        source=bundle.folder,
+        detail=", ".join(folders),
+    )
+
+
 def load_bundle(
     path: str | os.PathLike[str], overrides: Iterable[str] = ()
 ) -> Bundle:
@@ -130,12 +222,12 @@ def load_bundle(
 
     Args:
         path: A ``bundle.json`` (any name), a folder with one, or the name of a bundle that comes
-            with medseg.
+            with medseg; or an ``assembly.json``, or a folder with one.
         overrides: Assignments such as ``training.steps=200`` that win over the file. A value
             is JSON; what is not JSON is text.
 
     Returns:
-        The bundle, checked.
+        The bundle, checked; an ``Assembly`` if it is one.
 
     Raises:
         BundleError: With every fault found: its JSON path, what came, what is allowed.
@@ -146,11 +238,72 @@ def load_bundle(
         200
     """
     found = find_bundle_path(path)
-    file = found / BUNDLE_FILE if found.is_dir() else found
-    content = _read_json(file)
+    file = _locate_file(found) if found.is_dir() else found
+    content = read_json(file)
     for override in overrides:
         apply_override(content, override)
-    return Bundle(parse_spec(content, file), file.parent.resolve())
+    folder = file.parent.resolve()
+    if _describes_assembly(content):
+        return _load_assembly(content, file, folder)
+    return Bundle(parse_spec(content, file), folder)
+
+
+def _locate_file(folder: Path) -> Path:
+    """Return the file of a folder that says what bundle or assembly it is."""
+    bundle, assembly = folder / BUNDLE_FILE, folder / ASSEMBLY_FILE
+    if bundle.exists() and assembly.exists():
+        raise BundleError(
+            f"the folder holds both {BUNDLE_FILE} and {ASSEMBLY_FILE}; move one of them away, or "
+            "give the file that is meant",
+            source=folder,
+        )
+    return assembly if assembly.exists() else bundle
+
+
+def _describes_assembly(content: Mapping[str, Any]) -> bool:
+    return "parts" in content or content.get("$schema") == ASSEMBLY_SCHEMA_ID
+
+
+def _load_assembly(
+    content: Mapping[str, Any], file: Path, folder: Path
+) -> Assembly:
+    """Read an assembly and its bundles, which lie inside its folder.
+
+    Raises:
+        BundleError: With every fault of its file; or those of the first bundle that has some.
+    """
+    spec = parse_part(AssemblySpec, content, file)
+    bundles = [
+        _load_step(step, place, folder)
+        for place, step in zip(spec.places, spec.steps, strict=True)
+    ]
+    specs = [bundle.spec for bundle in bundles]
+    faults = find_misfits(spec, specs)
+    if faults:
+        raise BundleError(
+            "the assembly does not fit its bundles:", faults, source=file
+        )
+    steps = []
+    for step, bundle in zip(spec.steps, bundles, strict=True):
+        names = get_name_table(step, bundle.spec)
+        steps.append(Step(step, bundle, names))
+    whole = parse_spec(describe_as_bundle(spec, specs), file)
+    return Assembly(whole, folder, spec, tuple(steps))
+
+
+def _load_step(step: StageSpec | PartSpec, place: str, folder: Path) -> Bundle:
+    """Read one bundle of an assembly: a folder that really lies inside the assembly's."""
+    where = f"{place}.bundle"
+    inner = (folder / step.bundle).resolve()
+    if not inner.is_relative_to(folder):
+        fault = Fault(where, "lies outside the assembly's folder, by a link")
+    elif (inner / ASSEMBLY_FILE).exists():
+        fault = Fault(where, "is an assembly; its parts are bundles")
+    elif not (inner / BUNDLE_FILE).is_file():
+        fault = Fault(where, f"is no folder with a {BUNDLE_FILE}")
+    else:
+        return Bundle(parse_spec(read_json(inner / BUNDLE_FILE), inner), inner)
+    raise BundleError("the assembly is not complete:", [fault], source=folder)
 
 
 def is_bundle(file: Path) -> bool:
@@ -161,58 +314,14 @@ def is_bundle(file: Path) -> bool:
     if file.suffix.lower() != ".json" or not file.is_file():
         return False
     try:
-        content = _read_json(file)
+        content = read_json(file)
     except BundleError:
         return False
     return (
-        content.get("$schema") == SCHEMA_ID
+        content.get("$schema") in (SCHEMA_ID, ASSEMBLY_SCHEMA_ID)
+        or {"labels", "parts"} <= content.keys()
         or {"channels", "training"} <= content.keys()
     )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    text = _read_text(file)
-    try:
-        content = parse_json(text)
-    except RecursionError as error:
-        raise BundleError(
-            "the JSON is nested too deeply for a bundle", source=file
-        ) from error
-    except ValueError as error:
-        raise BundleError(
-            "the file is not valid JSON", source=file, detail=str(error)
-        ) from error
-    if not isinstance(content, dict):
-        raise BundleError(
-            f"the file must hold a JSON object, got {type(content).__name__}",
-            source=file,
-        )
-    return content
-
-
-def _read_text(file: Path) -> str:
-    try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(
-                "not a file; a bundle is a folder with a bundle.json",
-                source=file,
-            )
-        if status.st_size > MAX_BYTES:
-            raise BundleError(
-                f"the file is larger than {MAX_BYTES >> 20} MB, so it is not a bundle.json",
-                source=file,
-            )
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise BundleError(
-            "it does not exist; a bundle is a folder with a bundle.json, or such a file",
-            source=file,
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(
-            "the file cannot be read", source=file, detail=str(error)
-        ) from error
 
 
 def parse_spec(
@@ -228,7 +337,7 @@ def parse_spec(
         BundleError: With every fault found.
     """
     try:
-        content = _use_tuples(content)
+        content = use_tuples(content)
         return BundleSpec.model_validate(content, strict=True)
     except RecursionError as error:
         raise BundleError(
@@ -250,7 +359,7 @@ def parse_trained(
     Raises:
         BundleError: With every fault found.
     """
-    return _parse_part(TrainedSpec, content, source)
+    return parse_part(TrainedSpec, content, source)
 
 
 def read_agreement(file: Path) -> AgreementSpec:
@@ -259,23 +368,7 @@ def read_agreement(file: Path) -> AgreementSpec:
     Raises:
         BundleError: If the file is absent or wrong.
     """
-    return _parse_part(AgreementSpec, _read_json(file), file)
-
-
-def _parse_part(
-    kind: type[_Part], content: Mapping[str, Any], source: str | Path
-) -> _Part:
-    try:
-        return kind.model_validate(_use_tuples(content), strict=True)
-    except RecursionError as error:
-        raise BundleError(
-            "the JSON is nested too deeply", source=source
-        ) from error
-    except ValidationError as error:
-        faults = explain_faults(error, content)
-        raise BundleError(
-            "the file is not valid:", faults, source=source
-        ) from None
+    return parse_part(AgreementSpec, read_json(file), file)
 
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
@@ -283,18 +376,6 @@ def write_trained(trained: TrainedSpec, folder: Path) -> None:
     write_atomically(
         folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n"
     )
-
-
-def _use_tuples(value: Any) -> Any:
-    """Return JSON with its lists as tuples: pydantic, told to be strict, takes only those.
-
-    Strict, because ``"16"`` for 16 or ``true`` for 1 is a slip that someone should hear about.
-    """
-    if isinstance(value, Mapping):
-        return {key: _use_tuples(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_use_tuples(item) for item in value)
-    return value
 
 
 def write_bundle(spec: BundleSpec, file: Path) -> None:
@@ -337,11 +418,19 @@ def flatten_spec(spec: BundleSpec) -> dict[str, str]:
 
 def build_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``bundle.json``, for editors."""
-    schema = BundleSpec.model_json_schema(by_alias=True)
+    return _build_schema(BundleSpec, SCHEMA_ID)
+
+
+def build_assembly_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``assembly.json``, for editors."""
+    return _build_schema(AssemblySpec, ASSEMBLY_SCHEMA_ID)
+
+
+def _build_schema(kind: type[Spec], name: str) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-    } | schema
+        "$id": name,
+    } | kind.model_json_schema(by_alias=True)
 
 
 def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:

@@ -8,7 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medseg._support.files import refuse_special
-from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
+from medseg.bundle.bundle import (
+    REFINER_FILE,
+    Assembly,
+    Bundle,
+    format_spec,
+)
 from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.errors import CheckpointError
 
@@ -45,11 +50,15 @@ def hash_file(path: Path) -> str:
 
 
 def hash_bundle(bundle: Bundle) -> str:
-    """Return a hash of what a trained bundle says and has learned.
+    """Return a hash of what a trained bundle, or each of an assembly's, says and has learned.
 
     Raises:
         CheckpointError: If its weights cannot be read.
     """
+    if isinstance(bundle, Assembly):
+        said = bundle.assembly.model_dump_json()
+        inner = [hash_bundle(step.bundle) for step in bundle.steps]
+        return hash_texts([said, *inner])
     spec = _format_as_at_first(bundle.spec)
     trained = _format_findings_as_at_first(bundle.trained)
     return hash_texts([spec, trained, *_hash_weights(bundle)])

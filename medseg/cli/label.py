@@ -44,6 +44,13 @@ def label(
             help="Of a DICOMweb server, list only these. Repeatable.",
         ),
     ] = None,
+    store_proposals: Annotated[
+        bool,
+        typer.Option(
+            "--store-proposals",
+            help="Store each proposal in the DICOMweb server, to be corrected in OHIF.",
+        ),
+    ] = False,
     split_4d: Split4D = "",
     device: Device = "auto",
     users: Annotated[
@@ -74,7 +81,7 @@ def label(
 
       medseg label runs/liver/20260101-120000-fold0 scans/
 
-      medseg label BUNDLE http://127.0.0.1:8042/dicom-web --modality CT
+      medseg label BUNDLE http://127.0.0.1:8042/dicom-web --modality CT --store-proposals
 
       medseg label BUNDLE scans/ --promote 3
     """
@@ -92,6 +99,7 @@ def label(
             host=host,
             port=port,
             modalities=modality or (),
+            store_proposals=store_proposals,
             split_4d=split_4d,
             device=device,
             users=users,

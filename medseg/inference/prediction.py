@@ -14,6 +14,7 @@ import torch
 
 from medseg.bundle.spec import BundleSpec, QualityFinding
 from medseg.datasets.validated_range import RangeCheck
+from medseg.inference.chosen_labels import keep_chosen
 from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
@@ -36,6 +37,7 @@ class Prediction:
         spec: The bundle, which result formats name.
         range_check: Compares the result with what the bundle was validated on, if it knows.
         is_made_up: Whether the bundle was trained on made-up data.
+        chosen: Names of the labels that segmentations have; all unless given.
 
     Attributes:
         labels: Label indices ``(i, j, k)`` on the scan's grid, with nothing removed.
@@ -51,6 +53,7 @@ class Prediction:
         spec: BundleSpec | None = None,
         range_check: RangeCheck | None = None,
         is_made_up: bool = False,
+        chosen: Collection[str] | None = None,
     ) -> None:
         self.labels = result.labels
         self._scan = scan
@@ -61,6 +64,7 @@ class Prediction:
         self._spec = spec
         self._range_check = range_check
         self._is_made_up = is_made_up
+        self._chosen = frozenset(label_set.names if chosen is None else chosen)
         self._errors: Array | None = None
 
     @property
@@ -96,10 +100,10 @@ class Prediction:
             stage: round(took, 4)
             for stage, took in self._result.seconds.items()
         }
-        return Segmentation(
+        found = Segmentation(
             labels,
             label_set,
-            _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
+            measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
             quality=self._estimate_quality(labels, confidence),
             confidence=confidence,
             confidence_at=confidence_at,
@@ -110,6 +114,7 @@ class Prediction:
             grid=self._scan,
             spec=self._spec,
         )
+        return keep_chosen(found, self._chosen)
 
     def _estimate_quality(
         self, labels: Array, confidence: Mapping[str, float]
@@ -186,9 +191,10 @@ def _sum_percent_right(mask: Array, errors: Array) -> float:
     return float(percent_right.sum())
 
 
-def _measure_volumes_ml(
+def measure_volumes_ml(
     labels: Array, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
+    """Return the volume of each label or region of a label map, by name."""
     counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from medseg._support.memory import is_out_of_memory
-from medseg.bundle.bundle import Bundle, load_bundle
+from medseg.bundle.bundle import Assembly, Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_folders import find_case_folder, read_case
 from medseg.datasets.channel_ways import fit_channels
@@ -23,8 +23,15 @@ from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import GeometryError, MedsegError, ScanError
+from medseg.inference.accumulator import count_bytes_held
+from medseg.inference.assembly import (
+    AssemblyPrediction,
+    AssemblyRun,
+    translate_given,
+)
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
+from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.prediction import Prediction
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import (
@@ -37,12 +44,16 @@ from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice
 from medseg.networks.devices import choose_device, choose_precision
 from medseg.networks.loading import get_output_layout
+from medseg.preprocessing.shared_input import SharedInput
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
 
 _MOST_ROUNDING = 0.2
 """Largest relative error of scores that coarse arithmetic causes by itself."""
+
+_MOST_BYTES_TOGETHER = 2 << 30
+"""Memory that sums of scores may take where several networks pass over a scan at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +72,7 @@ class Segmenter:
     end of the block, as ``close`` does.
 
     Args:
-        bundle: A trained bundle, or its path.
+        bundle: A trained bundle or an assembly of some, or its path.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``torch``, ``openvino`` (CPU only), or ``auto``: OpenVINO on a CPU where it is
             installed and the bundle's export to it was measured to give the same label maps. Or
@@ -74,6 +85,8 @@ class Segmenter:
             else the first one is used.
         gpu_memory: Most bytes of GPU memory for image and scores; what does not fit lies in the
             host's memory. A share of what is free unless given.
+        labels: Names of the labels that results shall have; all unless given. Of an assembly, only
+            the bundles that these need are loaded and run.
 
     Attributes:
         backend: What computes, such as ``torch`` or ``openvino``.
@@ -106,27 +119,50 @@ class Segmenter:
         mirror: bool | None = None,
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
+        labels: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = load_bundle(bundle)
         self.bundle = bundle
         self.spec = self.bundle.spec
+        self._chosen = choose_labels(self.spec, labels)
         if device == "auto" and backend == "openvino":
             device = "cpu"
         self.device = choose_device(device)
+        self.choices = {"backend": backend, "precision": precision}
+        self._parts: dict[str, Segmenter] = {}
+        if isinstance(bundle, Assembly):
+            steps = bundle.select(self._chosen)
+            for step in steps:
+                self._parts[step.spec.name] = Segmenter(
+                    step.bundle,
+                    device,
+                    backend=backend,
+                    precision=precision,
+                    mirror=mirror,
+                    fold_ensemble=fold_ensemble,
+                    gpu_memory=gpu_memory,
+                )
+            self._adopt_parts(mirror)
+        else:
+            self._load_networks(mirror, fold_ensemble, gpu_memory)
+        if labels is not None:
+            self.choices["labels"] = ",".join(sorted(self._chosen))
+
+    def _load_networks(
+        self, mirror: bool | None, fold_ensemble: bool, gpu_memory: int | None
+    ) -> None:
+        """Load a bundle's networks, and what is known of them."""
         if mirror is None:
             mirror = self.spec.inference.mirror
         members = self.bundle.members
         files = members if fold_ensemble else members[:1]
-        self.choices = {
-            "backend": backend,
-            "precision": precision,
-            "mirror": str(mirror),
-            "members": str(len(files)),
-        }
+        self.choices["mirror"] = str(mirror)
+        self.choices["members"] = str(len(files))
+        precision = self.choices["precision"]
         dtype = _choose_inference_precision(precision, self.device)
         self.backend, loaded = load_members(
-            self.bundle, files, backend, self.device, dtype
+            self.bundle, files, self.choices["backend"], self.device, dtype
         )
         axes = self.spec.mirror_axes if mirror else ()
         self._loaded: Ensemble | None = Ensemble(
@@ -144,6 +180,17 @@ class Segmenter:
         self._sliding_window = SlidingWindow(
             self.spec, self.device, gpu_memory, layout, temperature
         )
+
+    def _adopt_parts(self, mirror: bool | None) -> None:
+        """Be to others what an assembly's parts are together."""
+        parts = self._parts.values()
+        self.backend = "/".join(sorted({part.backend for part in parts}))
+        self.precision = next(iter(parts)).precision
+        self.choices["mirror"] = str(mirror)
+        for name, part in self._parts.items():
+            self.choices[f"members of {name}"] = part.choices["members"]
+        self._loaded = None
+        self._calibration = None
 
     def segment(
         self,
@@ -214,22 +261,60 @@ class Segmenter:
         volume = self._open(volume)
         if given is not None:
             given = _check_labels(given, volume.shape, len(self.spec.label_set))
+        if self._parts:
+            if probabilities:
+                raise MedsegError(
+                    "an assembly has no probabilities of its own; ask one of its bundles"
+                )
+            return self._predict_by_parts(volume, given)
         with torch.inference_mode(), self._explain_memory_errors(volume):
             plan = self._sliding_window.plan(
                 volume, given, temperatures, probabilities
             )
             result = self._pass_over(plan)
-        label_set = self.spec.label_set
+        return self._make_prediction(volume, result)
+
+    def _make_prediction(
+        self, volume: Volume, result: PassResult
+    ) -> Prediction:
         return Prediction(
             volume.grid,
             result,
-            label_set,
+            self.spec.label_set,
             self._calibration,
             self._keep_largest,
             self.spec,
             self._measure(volume),
             self.bundle.is_made_up,
+            self._chosen,
         )
+
+    def _predict_by_parts(
+        self, volume: Volume, given: Array | None
+    ) -> AssemblyPrediction:
+        """Let each of an assembly's bundles look where it should, and join what they find."""
+        assembly = self.bundle
+        if not isinstance(assembly, Assembly):
+            raise TypeError("only an assembly has parts")
+        steps = assembly.select(self._chosen)
+        run = AssemblyRun(steps, volume, self.spec, self._chosen)
+        # Warnings of the reader are told once, not by each part.
+        quiet = replace(volume, warnings=())
+        while views := run.take_ready():
+            for view in views:
+                part = quiet if view.is_whole(volume) else quiet.crop(view.box)
+                looks = []
+                for step in view.steps:
+                    own = translate_given(given, self.spec, step, view.box)
+                    looks.append(_Look(self._parts[step.spec.name], own))
+                with torch.inference_mode(), self._explain_memory_errors(part):
+                    results = pass_together(looks, part)
+                for step, look, result in zip(
+                    view.steps, looks, results, strict=True
+                ):
+                    made = look.segmenter._make_prediction(part, result)
+                    run.add(step, view.box, made)
+        return run.finish()
 
     def _measure(self, volume: Volume) -> RangeCheck | None:
         """Measure a scan for the comparison with what the bundle was validated on."""
@@ -254,10 +339,14 @@ class Segmenter:
         admitted = admit(self._open(volume), self.spec)
         prediction = self.predict(admitted, given=labels)
         own = prediction.finish()
+        own_quality = own.quality
+        if self._parts:
+            # Raw scores of several networks have no calibration in common.
+            own_quality = replace(own_quality, is_calibrated=False)
         quality = estimate_mask_quality(
             prediction.given_dice,
             compute_mask_dice(labels, own.labels, self.spec.label_set),
-            own.quality,
+            own_quality,
             self._calibration,
         )
         return replace(quality, warnings=own.warnings)
@@ -265,6 +354,8 @@ class Segmenter:
     def close(self) -> None:
         """Free the networks, and the memory of a GPU; it segments nothing afterwards."""
         self._loaded = None
+        for part in self._parts.values():
+            part.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -354,6 +445,105 @@ class Segmenter:
                 f"a scan of shape {volume.shape} does not fit the memory of {self.device}{remedy}",
                 source=volume.source,
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one of several networks is to look at.
+
+    Attributes:
+        segmenter: Has the network.
+        given: Label indices on the scan's grid that are to be judged, too.
+    """
+
+    segmenter: Segmenter
+    given: Array | None
+
+    def plan(self, shared: SharedInput, volume: Volume) -> PassPlan:
+        """Plan its pass on the grid it shares with others."""
+        window = self.segmenter._sliding_window
+        grid = shared.find_grid(window.spec.preprocessing)
+        return window.plan(volume, self.given, grid=grid)
+
+    def can_join(self, other: _Look) -> bool:
+        """Tell whether every window is the same for both networks."""
+        own = self.segmenter._sliding_window
+        return own.has_windows_of(other.segmenter._sliding_window)
+
+
+def pass_together(looks: Sequence[_Look], volume: Volume) -> list[PassResult]:
+    """Pass several networks over one scan; what they have in common is done once.
+
+    Networks with the same windows get each window in turn, as many networks at once as their sums
+    of scores fit the memory for it.
+
+    Args:
+        looks: The networks.
+        volume: What they look at.
+
+    Returns:
+        What each pass made, in their order.
+    """
+    shared = SharedInput(volume)
+    results: list[PassResult] = []
+    while len(results) < len(looks):
+        group = _take_group(looks[len(results) :], shared, volume)
+        results += _pass_group(group, shared)
+    return results
+
+
+def _take_group(
+    looks: Sequence[_Look], shared: SharedInput, volume: Volume
+) -> list[tuple[_Look, PassPlan]]:
+    """Return the first network, and those after it that can take the same windows."""
+    group: list[tuple[_Look, PassPlan]] = []
+    held = 0
+    for look in looks:
+        if group and not look.can_join(group[0][0]):
+            break
+        plan = look.plan(shared, volume)
+        channels = look.segmenter._sliding_window.layout.channels
+        held += count_bytes_held(plan.windows, channels)
+        if group and held > _MOST_BYTES_TOGETHER:
+            break
+        group.append((look, plan))
+    return group
+
+
+def _pass_group(
+    group: Sequence[tuple[_Look, PassPlan]], shared: SharedInput
+) -> list[PassResult]:
+    first, plan = group[0]
+    window = first.segmenter._sliding_window
+    image = shared.make(window.spec, window.make_input, plan.storage.image)
+    plan.stopwatch.lap("input")
+    seeing = [(look, replace(each, image=image)) for look, each in group]
+    if len(seeing) > 1:
+        try:
+            return _run_windows_together(seeing)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return [look.segmenter._pass_over(each) for look, each in seeing]
+
+
+def _run_windows_together(
+    group: Sequence[tuple[_Look, PassPlan]],
+) -> list[PassResult]:
+    with contextlib.ExitStack() as arithmetic:
+        passes = []
+        for look, plan in group:
+            ensemble = look.segmenter._ensemble
+            arithmetic.enter_context(ensemble.arithmetic())
+            window = look.segmenter._sliding_window
+            scan_pass = SlidingWindowPass(window, plan)
+            passes.append((ensemble, scan_pass, plan.stopwatch))
+        leader = passes[0][1]
+        while corners := leader.next_corners():
+            windows = leader.cut(corners)
+            for ensemble, scan_pass, stopwatch in passes:
+                stopwatch.restart()
+                scan_pass.add(corners, ensemble(windows))
+    return [scan_pass.finish() for _, scan_pass, _ in passes]
 
 
 class Ensemble:

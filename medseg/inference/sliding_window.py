@@ -72,6 +72,10 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
     _last: float = field(default_factory=time.perf_counter)
 
+    def restart(self) -> None:
+        """Let the time since the last lap count for nothing."""
+        self._last = time.perf_counter()
+
     def lap(self, stage: str) -> None:
         """Add the time since the last lap to a stage."""
         now = time.perf_counter()
@@ -94,6 +98,7 @@ class PassPlan:
         given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
         warnings: What has to be done differently from what was planned first.
         probabilities: The probabilities to fill, ``(classes, i, j, k)``, if they are wanted.
+        image: What the network sees, if it was made before; it is not changed.
     """
 
     volume: Volume
@@ -106,12 +111,12 @@ class PassPlan:
     given: Array | None = None
     warnings: tuple[str, ...] = ()
     probabilities: Array | None = None
+    image: torch.Tensor | None = None
 
     def on_host(self, warning: str) -> PassPlan:
         """Return the same plan with everything in the host's memory."""
-        return replace(
-            self, storage=HOST_ONLY, warnings=(*self.warnings, warning)
-        )
+        warnings = (*self.warnings, warning)
+        return replace(self, storage=HOST_ONLY, warnings=warnings, image=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,6 +182,7 @@ class SlidingWindow:
         given: Array | None = None,
         temperatures: Sequence[float] = (),
         probabilities: bool = False,
+        grid: NetworkGrid | None = None,
     ) -> PassPlan:
         """Decide how a scan is passed over.
 
@@ -185,13 +191,15 @@ class SlidingWindow:
             given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
             temperatures: Others to judge confidence at, besides the bundle's, which comes first.
             probabilities: Whether those of every class are wanted on the scan's grid.
+            grid: The grid on which the network sees the scan, if it is known.
 
         Raises:
             MedsegError: If these would take too much memory.
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
-        grid = compute_network_grid(volume, self.spec.preprocessing)
+        if grid is None:
+            grid = compute_network_grid(volume, self.spec.preprocessing)
         inference = self.spec.inference
         windows = Windows(
             self._get_window_size(),
@@ -220,6 +228,23 @@ class SlidingWindow:
             stopwatch,
             given,
             probabilities=scores,
+        )
+
+    def has_windows_of(self, other: SlidingWindow) -> bool:
+        """Tell whether every window of a scan is the same as another bundle's."""
+        return self._describe_windows() == other._describe_windows()
+
+    def _describe_windows(self) -> tuple[object, ...]:
+        """Return what windows and their content follow from."""
+        inference = self.spec.inference
+        return (
+            self.spec.preprocessing,
+            self._get_window_size(),
+            inference.overlap,
+            inference.window_steps,
+            self.batch_size,
+            self.outside,
+            self.device,
         )
 
     def _get_window_size(self) -> tuple[int, int, int]:
@@ -279,9 +304,10 @@ class SlidingWindowPass:
         self._label_set = setup.spec.label_set
         self._batch_size = setup.batch_size
         self._left = plan.windows.corners()
-        self._image = setup.make_input(
-            plan.volume, plan.grid, plan.storage.image
-        )
+        image = plan.image
+        if image is None:
+            image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
+        self._image = image
         self._stopwatch = plan.stopwatch
         self._stopwatch.lap("input")
         layout, sums_on = setup.layout, plan.storage.sums

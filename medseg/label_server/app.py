@@ -19,6 +19,7 @@ from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.dicomweb import DicomWebCases
+from medseg.label_server.environment import STORE_PROPOSALS
 from medseg.label_server.model import ServedModel
 from medseg.label_server.state import StateFolder
 from medseg.label_server.strategies import make_strategies
@@ -43,7 +44,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
     Args:
         app_dir: MONAI Label's; not used.
         studies: A folder, or the URL of a DICOMweb server.
-        conf: ``state``, ``device`` and ``modalities``.
+        conf: ``state``, ``device``, ``modalities`` and ``store_proposals``.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self.versions = Versions(self.state)
         self.spec = self.versions.find_served().load_bundle().spec
         self._device = conf.get("device", "auto")
+        self._stores_proposals = bool(conf.get(STORE_PROPOSALS))
         modalities = conf.get("modalities", "").split(",")
         self._modalities = tuple(filter(None, modalities))
         super().__init__(
@@ -73,7 +75,12 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
             )
         else:
             cases = FolderCases(self.state, self.spec)
-        return CaseDatastore(self.state, cases, self.spec)
+        return CaseDatastore(
+            self.state,
+            cases,
+            self.spec,
+            stores_proposals=self._stores_proposals,
+        )
 
     def init_infers(self) -> dict[str, InferTask]:
         """Offer the bundle as the one model."""
@@ -147,6 +154,10 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         if sample:
             sample["checksum"] = self._datastore.hash_image(sample["id"])
         return sample
+
+    def is_training(self) -> bool:
+        """Tell whether a training run is under way."""
+        return bool(processes("train"))
 
     def refresh_scores(self) -> None:
         """Start scoring, unless every case is scored or it runs already."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from medseg._support.platform.files import open_binary, read_at, sync_handle
 from medseg.errors import OutputError
+from medseg.label_server.users import Role
 
 Fact = str | int | float | bool | None
 """What a line may hold. An exception is no fact: its text may quote paths and headers."""
@@ -28,10 +29,12 @@ class Requester:
     Attributes:
         user: The name given at login; ``local`` where no login is required.
         address: The network address.
+        role: What they may do.
     """
 
     user: str = "local"
     address: str = ""
+    role: Role = Role.ADMIN
 
 
 LOCAL = Requester()

@@ -20,6 +20,7 @@ from medseg.datasets.integrity import read_scan
 from medseg.errors import DatasetError, MedsegError, ScanError
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
+from medseg.label_server.case_pictures import CasePictures
 from medseg.label_server.cases import Cases, FolderCases
 from medseg.label_server.dicomweb import (
     Correction,
@@ -28,6 +29,7 @@ from medseg.label_server.dicomweb import (
 )
 from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
+from medseg.label_server.proposals import Proposals
 from medseg.label_server.state import StateFolder
 from medseg.label_server.store import Store
 from medseg.label_server.worklist import CaseState, Worklist
@@ -61,13 +63,21 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         state: The state folder.
         cases: Where the cases are.
         spec: The bundle's spec.
+        stores_proposals: Whether proposals are stored in the DICOMweb server.
     """
 
     def __init__(
-        self, state: StateFolder, cases: Cases, spec: BundleSpec
+        self,
+        state: StateFolder,
+        cases: Cases,
+        spec: BundleSpec,
+        *,
+        stores_proposals: bool = False,
     ) -> None:
         self.cases = cases
         self.labels = Labels(state)
+        self.pictures = CasePictures(state, spec.label_set)
+        self.proposals = Proposals(state, cases, spec, stored=stores_proposals)
         self.worklist = Worklist(Store(state))
         self._state = state
         self._spec = spec
@@ -199,8 +209,14 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         with self._saving:
             self.labels.save(image_id, label_tag, labels, volume, info)
             if label_tag == FINAL:
+                self.pictures.draw(image_id, volume, labels)
                 self._publish(image_id, labels, volume)
         return image_id
+
+    @property
+    def has_dicom(self) -> bool:
+        """Whether the cases are series of a DICOMweb server, which OHIF opens."""
+        return isinstance(self.cases, DicomWebCases)
 
     def restore_label(self, image_id: str, number: int) -> None:
         """Make an earlier label of a case the current one again.
@@ -214,9 +230,11 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """
         with self._saving:
             label = self.labels.restore(image_id, number)
-            if label.tag == FINAL and isinstance(self.cases, DicomWebCases):
+            if label.tag == FINAL:
                 labels = read_labels(label.file).array[0]
-                self._publish(image_id, labels, self.read_volume(image_id))
+                volume = self.read_volume(image_id)
+                self.pictures.draw(image_id, volume, labels)
+                self._publish(image_id, labels, volume)
 
     def exchange(self) -> None:
         """With a DICOM server: store labels it lacks, and take over corrections made elsewhere."""
@@ -226,7 +244,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             for case in self.get_labeled_images():
                 self._publish_if_missing(case)
             known = self._segmentations.read()
-            for correction in self.cases.find_corrections(known):
+            proposals = self.proposals.list_series()
+            found = self.cases.find_corrections(known, proposals)
+            for correction in found:
                 self._take_over(self.cases, correction)
 
     def _publish_if_missing(self, case: str) -> None:
@@ -268,6 +288,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
                 if label.warnings:
                     info["warnings"] = list(label.warnings)
                 self.labels.save(case, FINAL, label.indices, volume, info)
+                self.pictures.draw(case, volume, label.indices)
         self._segmentations.add(correction.uid)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

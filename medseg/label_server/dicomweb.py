@@ -36,6 +36,9 @@ from medseg.volume import Array, Volume
 KEPT_SECONDS = 5.0
 """How long the list of series is kept: viewers ask for it several times a second."""
 
+SEGMENTATION = "Segmentation"
+"""What viewers list a corrected label's series as."""
+
 _NO_IMAGES = frozenset(
     {"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC"}
 )
@@ -60,6 +63,19 @@ class Correction:
     study: str
     series: str
     created: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegmentation:
+    """A DICOM SEG in the DICOMweb server.
+
+    Attributes:
+        uid: Its SOP instance UID.
+        series: Its series' UID.
+    """
+
+    uid: str
+    series: str
 
 
 class DicomWebCases:
@@ -127,20 +143,57 @@ class DicomWebCases:
         Raises:
             OutputError: If the server does not take it.
         """
+        return self._store(labels, like, SEGMENTATION, corrected=True).uid
+
+    def store_proposal(
+        self, labels: Array, like: Volume, description: str
+    ) -> StoredSegmentation:
+        """Store what a model alone made of a series as a DICOM SEG in its study.
+
+        Args:
+            labels: Label indices ``(i, j, k)``.
+            like: The series.
+            description: What viewers list it as.
+
+        Raises:
+            OutputError: If the server does not take it.
+        """
+        return self._store(labels, like, description, corrected=False)
+
+    def _store(
+        self, labels: Array, like: Volume, description: str, *, corrected: bool
+    ) -> StoredSegmentation:
+        """Store a DICOM SEG, unless the server has it already."""
         with tempfile.TemporaryDirectory(
             dir=self._state.root, prefix=PART
         ) as folder:
             file = Path(folder) / "label.dcm"
-            self.write_seg(file, labels, like, corrected=True)
+            self.write_seg(
+                file, labels, like, corrected=corrected, description=description
+            )
             seg = pydicom.dcmread(file)
+        uid = str(seg.SOPInstanceUID)
         client = self._client
-        self._request(
-            "store a segmentation", lambda: client.store_instances([seg])
+        stored = self._request(
+            "look for a segmentation",
+            lambda: client.search_for_instances(
+                search_filters={"SOPInstanceUID": uid}
+            ),
         )
-        return str(seg.SOPInstanceUID)
+        if not stored:
+            self._request(
+                "store a segmentation", lambda: client.store_instances([seg])
+            )
+        return StoredSegmentation(uid, str(seg.SeriesInstanceUID))
 
     def write_seg(
-        self, file: Path, labels: Array, like: Volume, *, corrected: bool
+        self,
+        file: Path,
+        labels: Array,
+        like: Volume,
+        *,
+        corrected: bool,
+        description: str = SEGMENTATION,
     ) -> None:
         """Write a label map as a DICOM SEG file.
 
@@ -149,6 +202,7 @@ class DicomWebCases:
             labels: Label indices ``(i, j, k)``.
             like: The series.
             corrected: Whether a person corrected it; a model alone made it if not.
+            description: What viewers list its series as.
         """
         write_dicom_seg(
             file,
@@ -158,14 +212,18 @@ class DicomWebCases:
             algorithm=self._spec.name,
             version=self._spec.version,
             corrected=corrected,
+            series_description=description,
             origin=self._spec.origin or "",
         )
 
-    def find_corrections(self, known: frozenset[str]) -> list[Correction]:
+    def find_corrections(
+        self, known: frozenset[str], proposals: frozenset[str] = frozenset()
+    ) -> list[Correction]:
         """Return the newest corrected segmentation of each case, unless it is known.
 
         Args:
             known: SOP instance UIDs.
+            proposals: UIDs of series that hold no correction, and so are not asked for.
         """
         listed = self._request(
             "list its segmentations",
@@ -175,7 +233,9 @@ class DicomWebCases:
         )
         corrections: list[Correction] = []
         for entry in listed:
-            corrections.extend(self._read_corrections(Dataset.from_json(entry)))
+            series = Dataset.from_json(entry)
+            if str(series.SeriesInstanceUID) not in proposals:
+                corrections.extend(self._read_corrections(series))
         return choose_newest(corrections, known)
 
     def fetch_correction(self, correction: Correction, file: Path) -> None:

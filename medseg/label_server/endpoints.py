@@ -36,6 +36,7 @@ from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.dicomweb import DicomWebCases
 from medseg.label_server.links import NAME_FOR_VIEWER
+from medseg.label_server.quality_text import describe_quality
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -49,6 +50,8 @@ _QUICK = (
     train,
     batch_infer,
 )
+VIEWERS_NAME = "PatientID"
+"""What viewers call a case by in what they are told of it, if it is there."""
 _MAX_WAITING = 2
 """Segmentations that may be in a thread: one reads its case while another has the model. More wait
 without one, where they can be dropped."""
@@ -61,7 +64,7 @@ def run_endpoints_in_threads() -> None:
     """
     SessionInfo.to_json = _describe_session
     infer.run_inference = _add_dicom_seg(infer.run_inference)
-    activelearning.sample = _add_link(activelearning.sample)
+    activelearning.sample = _add_link(_show_quality(activelearning.sample))
     segmenting = anyio.CapacityLimiter(_MAX_WAITING)
     _move_to_threads(infer.router, segmenting)
     for module in _QUICK:
@@ -218,6 +221,27 @@ def _add_link(choose: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return sample
+
+
+def _show_quality(
+    sample: Callable[..., dict[str, Any]],
+) -> Callable[..., dict[str, Any]]:
+    """Say how good the bundle's result of a case probably is where viewers name the case.
+
+    They have no place of their own for it: 3D Slicer calls the scan in its views by this name, and
+    OHIF shows it when it asks whether to open the case.
+    """
+
+    @functools.wraps(sample)
+    def choose(*arguments: Any) -> dict[str, Any]:
+        found = sample(*arguments)
+        text = describe_quality(found.get("quality"))
+        if text:
+            name = found.get(VIEWERS_NAME) or found["id"]
+            found[VIEWERS_NAME] = f"{name} · {text}"
+        return found
+
+    return choose
 
 
 def _make_dicom_seg(image: str) -> Path:

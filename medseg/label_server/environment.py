@@ -22,6 +22,9 @@ DICOMWEB_USER = "MEDSEG_DICOMWEB_USER"
 DICOMWEB_PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
 """Environment variables with the login of the DICOMweb server, if it asks for one."""
 
+STORE_PROPOSALS = "store_proposals"
+"""The setting that says whether proposals are stored in the DICOMweb server."""
+
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 APP_FOLDER = HERE / "folder"
@@ -38,6 +41,7 @@ class Settings:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         modalities: Only series of these are listed from a DICOMweb server; all unless given.
         port: Its port.
+        stores_proposals: Whether proposals are stored in the DICOMweb server.
     """
 
     studies: str
@@ -45,6 +49,7 @@ class Settings:
     device: str
     modalities: tuple[str, ...]
     port: int
+    stores_proposals: bool = False
 
 
 def read_dicomweb_login() -> tuple[str, str] | None:
@@ -96,6 +101,7 @@ def set_environment(settings: Settings) -> None:
         "state": str(settings.state),
         "device": settings.device,
         "modalities": ",".join(settings.modalities),
+        STORE_PROPOSALS: "yes" if settings.stores_proposals else "",
     }
     os.environ |= {
         "MONAI_LABEL_APP_DIR": str(APP_FOLDER),

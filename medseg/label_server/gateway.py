@@ -187,7 +187,7 @@ class Gateway:
         else:
             user = await self._login.identify(authorization, address)
             self._offer_links(authorization)
-        REQUESTER.set(Requester(user.name, address))
+        REQUESTER.set(Requester(user.name, address, user.role))
         if path == "/auth/token/valid":
             about = {"username": user.name, "role": user.role.word}
             await _send_json(send, 200, about)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from typing import IO, Any, NoReturn
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -87,10 +88,28 @@ async def check_body(headers: Headers, body: IO[bytes]) -> None:
             await asyncio.to_thread(check)
         case "multipart/related":
             pass  # DICOM on its way to the proxy (STOW-RS)
+        case "application/x-www-form-urlencoded":
+            body.seek(0)
+            _check_fields(body.read(MAX_JSON_BYTES + 1))
         case _:
             body.seek(0)
             check_json(body.read(MAX_JSON_BYTES + 1))
     body.seek(0, os.SEEK_END)
+
+
+def _check_fields(text: bytes) -> None:
+    """Check the fields of a form of medseg's own pages."""
+    try:
+        fields = parse_qsl(
+            text.decode(),
+            keep_blank_values=True,
+            max_num_fields=_MAX_FORM_FIELDS,
+            encoding="utf-8",
+            errors="strict",
+        )
+    except ValueError as error:
+        raise RefusedError(400, "the form cannot be read") from error
+    check_query(fields)
 
 
 async def _check_form(headers: Headers, body: IO[bytes]) -> None:

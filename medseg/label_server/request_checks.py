@@ -19,8 +19,20 @@ from medseg.names import split_suffix
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _DICOM = r"(?:studies|series|instances)(?:/[A-Za-z0-9._,/-]*)?"
 
+_CASE = r"/cases/[^/]{1,200}"
+
 _ROUTES = (
     (Role.ANNOTATOR, "GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
+    (Role.ANNOTATOR, "GET", rf"{_CASE}(?:/picture)?"),
+    (Role.ANNOTATOR, "POST", rf"{_CASE}/(?:assign|comment|restore)"),
+    (Role.REVIEWER, "POST", rf"{_CASE}/judge"),
+    (Role.ANNOTATOR, "GET", r"/training(?:/progress|/curves/[0-9]{1,4})?"),
+    (Role.ADMIN, "POST", r"/training/serve"),
+    (
+        Role.ANNOTATOR,
+        "GET",
+        r"/medseg/(?:pages\.(?:css|js)|studies/[0-9.]{1,64})",
+    ),
     (Role.ANNOTATOR, "GET", r"/info/?|/medseg/versions"),
     (Role.ADMIN, "POST", r"/medseg/promote/[0-9]{1,4}"),
     (Role.ANNOTATOR, "POST", rf"/activelearning/{_NAME}|/infer/{_NAME}"),

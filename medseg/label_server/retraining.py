@@ -11,14 +11,13 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from medseg import events
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
@@ -371,49 +370,3 @@ def average_dice(scores: Sequence[CaseScores]) -> float:
     """Return the mean Dice; 1 if no reference and no result has any label, which is all right."""
     mean = float(summarise(scores)["dice"]["mean"])
     return 1.0 if math.isnan(mean) else mean
-
-
-class TrainingProgress:
-    """A listener that notes a training run's progress where viewers ask for it.
-
-    Args:
-        state: The state folder.
-    """
-
-    def __init__(self, state: StateFolder) -> None:
-        self._file = state.progress
-        self._stats: dict[str, float | int | str] = {
-            "total_epochs": 1,
-            "epoch": 0,
-        }
-
-    def __call__(self, event: events.Event) -> None:
-        """Note steps and validations."""
-        match event:
-            case events.RunStarted():
-                self._update(
-                    total_epochs=event.total_steps, epoch=0, total_time=""
-                )
-            case events.StepDone() if event.step % 5 == 0:
-                self._update(epoch=event.step)
-            case events.ValidationDone():
-                best = max(self._best(), event.scores["dice"]["mean"])
-                self._update(best_metric=best)
-            case events.RunDone():
-                self._update(total_time="done")
-
-    def _best(self) -> float:
-        return float(self._stats.get("best_metric", 0))
-
-    def _update(self, **stats: float | int | str) -> None:
-        self._stats |= stats
-        write_atomically(self._file, json.dumps(self._stats) + "\n")
-
-
-def read_progress(state: StateFolder) -> Mapping[str, float | int | str]:
-    """Return what the last training run noted of its progress."""
-    try:
-        stats = json.loads(state.progress.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stats if isinstance(stats, dict) else {}

@@ -57,6 +57,7 @@ def serve(
     users: str | Path | None = None,
     max_upload_mb: int = MAX_UPLOAD_MB,
     split_4d: str = "",
+    store_proposals: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> None:
     """Serve until stopped.
@@ -72,6 +73,8 @@ def serve(
         users: File with a ``name role: password`` per line, as ``medseg user`` writes it.
         max_upload_mb: Largest upload.
         split_4d: As for ``medseg.segment``; of scans in a folder.
+        store_proposals: Whether each proposal is stored in the DICOMweb server as a DICOM SEG of
+            its study, to be corrected in OHIF.
         listeners: Told of progress, and once of every scan that was left out.
 
     Raises:
@@ -83,6 +86,11 @@ def serve(
         MedsegError: If the server would be open to others without a password.
     """
     check_installed()
+    if store_proposals and not is_url(studies):
+        raise MedsegError(
+            "--store-proposals stores in a DICOMweb server; the cases are files here, so leave it "
+            "out"
+        )
     trained = load_bundle(bundle)
     known_users = _load_users(users, host, listeners)
     folder = _open_state(state, trained)
@@ -95,7 +103,14 @@ def serve(
         _open_store(folder, listeners)
         _find_cases(studies, folder, trained, modalities, listeners, split_4d)
         set_environment(
-            Settings(studies, folder.root, device, tuple(modalities), port)
+            Settings(
+                studies,
+                folder.root,
+                device,
+                tuple(modalities),
+                port,
+                store_proposals,
+            )
         )
         app = _build_application(
             studies, folder, known_users, host, max_upload_mb
@@ -103,8 +118,8 @@ def serve(
         address = f"http://{'127.0.0.1' if is_loopback(host) else host}:{port}"
         version = versions.find_served().name
         greeting = (
-            f"serving {trained.spec.name}, version {version}, at {address} (3D Slicer) and "
-            f"{address}/ohif/ (browser, with a DICOMweb server); press Ctrl-C to stop"
+            f"serving {trained.spec.name}, version {version}, at {address} (the work list in a "
+            "browser, and the address for 3D Slicer); press Ctrl-C to stop"
         )
         notify(listeners, Notice(greeting))
         _run(app, host, port)
@@ -215,16 +230,24 @@ def _build_application(
 
         replace_background_tasks()
         run_endpoints_in_threads()  # before the next line, which puts the endpoints together
+        import monailabel
         from monailabel.app import app
+        from monailabel.interfaces.utils.app import app_instance
     from starlette.routing import Mount
 
     from medseg.label_server.dicomweb_proxy import DicomWebProxy
     from medseg.label_server.gateway import AccessRules, Gateway
+    from medseg.label_server.ohif import list_viewer_routes
+    from medseg.label_server.pages.routes import list_page_routes
 
     app.include_router(make_versions_router())
     # Before MONAI Label's own, which copies headers and so lets requests hide others.
     proxy = DicomWebProxy(studies if is_url(studies) else None)
     app.router.routes.insert(0, Mount("/proxy", app=proxy))
+    # Before MONAI Label's own, whose front page loads programs from the Internet, as OHIF's does.
+    viewer = Path(monailabel.__file__).parent / "endpoints/static/ohif"
+    pages = list_page_routes(app_instance, users.list_names())
+    app.router.routes[:0] = [*pages, *list_viewer_routes(viewer)]
     hosts = (
         set()
         if users.login_required

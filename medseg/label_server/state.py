@@ -28,6 +28,7 @@ class StateFolder:
         added: Uploaded images; each is a case.
         images: NIfTI copies for viewers, and images that were uploaded to earlier releases.
         series: Series fetched from a DICOMweb server.
+        pictures: A small picture of each case, for the work list.
         scores: Expected Dice of each case by version, as earlier releases kept it.
         trainings: What each version was trained on.
         sessions: MONAI Label's sessions.
@@ -50,6 +51,7 @@ class StateFolder:
         self.added = self.root / "added"
         self.images = self.root / "images"
         self.series = self.root / "series"
+        self.pictures = self.root / "pictures"
         self.scores = self.root / "scores"
         self.trainings = self.root / "trainings"
         self.sessions = self.root / "sessions"

@@ -56,5 +56,17 @@ CREATE TABLE segmentations (
 tag is the current one. ``qualities``: how good a version's result probably is.
 ``segmentations``: DICOM SEG of the DICOMweb server that are known already."""
 
-MIGRATIONS = (_FIRST,)
+_PROPOSALS = """
+CREATE TABLE proposals (
+    case_name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    uid TEXT NOT NULL,
+    series TEXT NOT NULL,
+    PRIMARY KEY (case_name, version)
+) WITHOUT ROWID
+"""
+"""Which proposals of which version lie in the DICOMweb server: of a segmentation there, its own and
+its series' UID."""
+
+MIGRATIONS = (_FIRST, _PROPOSALS)
 """Step 1, step 2, …; a store knows how many it has behind it. A step that was released stays."""

@@ -19,6 +19,7 @@ from medseg.label_server.state import StateFolder
 from medseg.label_server.store import Store
 from medseg.label_server.versions import Versions
 from medseg.label_server.worklist import CaseState, Reading, Worklist
+from medseg.names import normalize_name
 
 Order = Callable[[Sequence[str], Mapping[str, CaseQuality]], list[str]]
 """Puts cases, of which the qualities of some are known, into an order."""
@@ -57,6 +58,9 @@ class NextCase(Strategy):  # type: ignore[misc]
         scores = Scores(self._state, served).read()
         ordered = self._order(self._list_waiting(datastore), scores)
         person = name_requester(request.get("client_id"))
+        # What somebody has taken in the work list, or was given, comes before the order.
+        own = self._worklist.list_held(person, self._reading)
+        ordered.sort(key=lambda case: normalize_name(case) not in own)
         chosen = self._worklist.claim(ordered, person, self._reading)
         if chosen is None:
             return None

@@ -20,7 +20,7 @@ from medseg._support.platform.processes import lower_priority
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
-from medseg.errors import MedsegError, ScanError
+from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.events import Event, Progress, ValidationDone
 from medseg.io import list_label_suffixes, write_labels
 from medseg.io.voxels import limit_voxels
@@ -28,20 +28,19 @@ from medseg.label_server.audit import name_requester
 from medseg.label_server.cases import MOST_UPLOADED_VOXELS
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
-from medseg.label_server.model import ServedModel
+from medseg.label_server.model import ServedModel, ServedSegmentation
 from medseg.label_server.request_checks import (
     parse_learning_rate,
     parse_steps,
 )
-from medseg.label_server.retraining import (
-    STEPS,
-    TrainingProgress,
-    read_progress,
-    train_new_version,
-)
+from medseg.label_server.retraining import STEPS, train_new_version
 from medseg.label_server.scores import Scores, summarise_quality
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.label_server.store import Store
+from medseg.label_server.training_progress import (
+    TrainingProgress,
+    read_progress,
+)
 from medseg.label_server.versions import Version, Versions
 from medseg.label_server.worklist import Worklist
 from medseg.volume import Volume
@@ -99,7 +98,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         result = self._model.segment(volume)
         quality = summarise_quality(result.segmentation)
         seconds = time.perf_counter() - began
-        about = {
+        about: dict[str, Any] = {
             "label_names": dict(self.labels),
             "quality": quality,
             "volumes_ml": result.segmentation.volumes_ml,
@@ -111,6 +110,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if is_plain_name(image):
             scores = Scores(self._state, result.version)
             scores.add(image, quality)
+            about["warnings"].extend(self._show_proposal(image, result, volume))
             person = name_requester(request.get("client_id"))
             self._worklist.prolong(image, person)
             if request.get("save_label") is True:
@@ -121,6 +121,16 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         file = _make_result_file(self._state, str(suffix))
         write_labels(file, labels, volume)
         return str(file), about
+
+    def _show_proposal(
+        self, case: str, result: ServedSegmentation, volume: Volume
+    ) -> list[str]:
+        """Show it where else people look; return what went wrong: they have the result here."""
+        try:
+            self._datastore.proposals.show(case, result, volume)
+        except OutputError as error:
+            return [error.message]
+        return []
 
     def _read(self, image: str) -> Volume:
         """Read a case by its name, or what the server itself has stored of an upload."""
@@ -272,17 +282,26 @@ def score_unlabelled(
     results: dict[str, Any] = {}
     for done, case in enumerate(waiting, start=1):
         try:
-            result = model.segment(datastore.read_volume(case))
+            results[case] = _score_case(state, datastore, model, case)
         except MedsegError as error:
             results[case] = {"error": error.message}
             continue
-        quality = summarise_quality(result.segmentation)
-        # Another version may be served by now: the score belongs to the one that segmented.
-        scores = Scores(state, result.version)
-        scores.add(case, quality)
-        results[case] = quality
         _print(f"scoring: {done} of {len(waiting)}")
     return results
+
+
+def _score_case(
+    state: StateFolder, datastore: CaseDatastore, model: ServedModel, case: str
+) -> dict[str, Any]:
+    """Segment a case, keep how good the result probably is, and show it."""
+    volume = datastore.read_volume(case)
+    result = model.segment(volume)
+    quality = summarise_quality(result.segmentation)
+    # Another version may be served by now: the score belongs to the one that segmented.
+    scores = Scores(state, result.version)
+    scores.add(case, quality)
+    datastore.proposals.show(case, result, volume)
+    return quality
 
 
 def list_unscored(

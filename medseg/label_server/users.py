@@ -115,6 +115,10 @@ class Users:
         """Whether people must log in."""
         return bool(self._users)
 
+    def list_names(self) -> list[str]:
+        """Return the names of those who may log in, sorted."""
+        return sorted(self._users)
+
     def issue_token(self, user: User) -> str:
         """Return a new token for a person whose password was checked."""
         token = secrets.token_urlsafe(32)

@@ -133,6 +133,16 @@ class Worklist:
             )
             return {name for (name,) in rows}
 
+    def list_held(self, person: str, reading: Reading) -> set[str]:
+        """Return the names of the cases that somebody has now."""
+        with self._store.read() as connection:
+            held = self._read_assignments(connection)
+        return {
+            case
+            for (case, kind), holder in held.items()
+            if kind == reading and holder == person
+        }
+
     def set_state(self, name: str, state: CaseState, person: str) -> None:
         """Note how far the work on a case is."""
         with self._store.write() as connection:

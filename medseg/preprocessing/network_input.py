@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,18 @@ from medseg.volume import Array, Volume
 
 _AT_ONCE = 1 << 22
 """Voxels normalised at a time."""
+
+
+class Resampled(NamedTuple):
+    """A scan on a network's grid.
+
+    Attributes:
+        image: float32 ``(channels, *grid.shape)``, with any strides.
+        padding: The share of padding in each voxel, where it is left out of statistics.
+    """
+
+    image: torch.Tensor
+    padding: torch.Tensor | None = None
 
 
 class NetworkInput:
@@ -62,6 +75,19 @@ class NetworkInput:
         Raises:
             ScanError: If the intensities cannot be normalised.
         """
+        return self.normalise(volume, self.resample(volume, grid, device))
+
+    def resample(
+        self,
+        volume: Volume,
+        grid: NetworkGrid,
+        device: torch.device | str = "cpu",
+    ) -> Resampled:
+        """Bring a scan onto the network's grid, normalised only if that comes first.
+
+        Raises:
+            ScanError: If the intensities cannot be normalised.
+        """
         box = grid.crop(volume.array)
         padding = None
         if volume.padding and self.takes_statistics:
@@ -70,13 +96,25 @@ class NetworkInput:
         if self._normalises_first:
             with _explain(volume):
                 box = self._normalise_copy(box, padding).numpy()
-            return self._resample(box, grid_map, device)
+            return Resampled(self._resample(box, grid_map, device))
         image = self._resample(box, grid_map, device)
         share = None
         if padding is not None:
             share = resample_linear(padding, grid_map, device)
+        return Resampled(image, share)
+
+    def normalise(self, volume: Volume, resampled: Resampled) -> torch.Tensor:
+        """Normalise what ``resample`` made, in place.
+
+        Raises:
+            ScanError: If the intensities cannot be normalised.
+        """
+        if self._normalises_first:
+            return resampled.image
         with _explain(volume):
-            return self._normalise_in_memory_order(image, share)
+            return self._normalise_in_memory_order(
+                resampled.image, resampled.padding
+            )
 
     def _resample(
         self, array: Array, grid_map: GridMap, device: torch.device | str

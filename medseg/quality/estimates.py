@@ -7,7 +7,7 @@ was learned from held-out cases of patients; else words stand in its place, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -193,6 +193,90 @@ class MaskQuality:
         return self.own.is_calibrated
 
 
+def join_qualities(
+    qualities: Mapping[str, Quality],
+    names: Mapping[str, Mapping[str, str]],
+) -> Quality:
+    """Return the estimate for a result that several bundles made, of those of its parts.
+
+    Each structure has the estimate of its part. The whole has their mean, which is calibrated only
+    if each of them is; no bound of it was learned. A part that found nothing says nothing.
+
+    Args:
+        qualities: Name of each part → the estimate for what it found.
+        names: Name of each part → its structures that stand in the result → their names there.
+
+    Examples:
+        >>> organs = Quality(0.9, 0.8, {"liver": LabelQuality(0.9, 0.8)}, is_calibrated=True)
+        >>> bones = Quality(0.7, labels={"rib": LabelQuality(0.7)})
+        >>> table = {"organs": {"liver": "liver"}, "bones": {"rib": "rib"}}
+        >>> joined = join_qualities({"organs": organs, "bones": bones}, table)
+        >>> joined.shown.text, dict(joined.shown.labels)
+        ('not calibrated', {'liver': 0.9})
+    """
+    labels: dict[str, LabelQuality] = {}
+    found: dict[str, Quality] = {}
+    for part, quality in qualities.items():
+        own_labels = _rename(quality.labels, names[part])
+        if own_labels:
+            labels |= own_labels
+            found[part] = quality
+    known = found or qualities
+    joined = Quality(
+        is_calibrated=all(each.is_calibrated for each in known.values()),
+        is_made_up=any(each.is_made_up for each in known.values()),
+        is_range_known=all(each.is_range_known for each in known.values()),
+    )
+    if not found:
+        return replace(joined, review=True, reasons=(NOTHING_FOUND,))
+    return replace(
+        joined,
+        expected=_mean(labels),
+        labels=labels,
+        review=any(each.review for each in found.values()),
+        reasons=_tell(found, "reasons"),
+        departures=_tell(found, "departures"),
+    )
+
+
+def _rename(
+    labels: Mapping[str, LabelQuality], names: Mapping[str, str]
+) -> dict[str, LabelQuality]:
+    return {name: labels[own] for own, name in names.items() if own in labels}
+
+
+def _tell(
+    parts: Mapping[str, Quality], which: Literal["reasons", "departures"]
+) -> tuple[str, ...]:
+    """Return what is said of each part, with its name before it."""
+    texts = []
+    for part, quality in parts.items():
+        texts += [f"{part}: {text}" for text in getattr(quality, which)]
+    return tuple(texts)
+
+
+def select_labels(quality: Quality, names: Collection[str]) -> Quality:
+    """Return the estimate for some of the structures of a result: their mean, without a bound."""
+    labels = {
+        name: label for name, label in quality.labels.items() if name in names
+    }
+    if not labels:
+        return replace(
+            quality,
+            expected=None,
+            lower=None,
+            labels={},
+            review=True,
+            reasons=(NOTHING_FOUND,),
+        )
+    expected = _mean(labels)
+    return replace(quality, expected=expected, lower=None, labels=labels)
+
+
+def _mean(labels: Mapping[str, LabelQuality]) -> float:
+    return sum(each.expected for each in labels.values()) / len(labels)
+
+
 def explain_unjudged(qualities: Iterable[Quality]) -> str:
     """Say why the quality of results is not known; nothing where that of all is."""
     unjudged = [quality for quality in qualities if not quality.is_judged]
@@ -216,6 +300,7 @@ def _show(quality: Quality) -> ShownQuality:
         return ShownQuality(
             words,
             level="review" if quality.review else "unknown",
+            labels=_list_calibrated(quality),
             review=quality.review,
             reasons=quality.reasons,
             remark=remark,
@@ -223,18 +308,28 @@ def _show(quality: Quality) -> ShownQuality:
     bound = ""
     if quality.lower is not None:
         bound = f"at least {quality.lower:.2f}"
-    labels = {name: label.expected for name, label in quality.labels.items()}
     return ShownQuality(
         text=f"{quality.expected:.2f}",
         bound=bound,
         level="review" if quality.review else "good",
         expected=quality.expected,
         lower=quality.lower,
-        labels=labels,
+        labels=_list_calibrated(quality),
         review=quality.review,
         reasons=quality.reasons,
         remark=remark,
     )
+
+
+def _list_calibrated(quality: Quality) -> dict[str, float]:
+    """Return the expected Dice of the structures whose number means something by itself."""
+    if quality.is_made_up:
+        return {}
+    return {
+        name: label.expected
+        for name, label in quality.labels.items()
+        if quality.is_calibrated or label.lower is not None
+    }
 
 
 def _find_words(quality: Quality) -> str:

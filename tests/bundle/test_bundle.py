@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from support.bundles import SMALL, content, made_spec, write_json
 
 from medseg.bundle.bundle import (
-    MAX_BYTES,
     build_schema,
     flatten_spec,
     format_spec,
@@ -24,6 +23,7 @@ from medseg.bundle.bundle import (
     parse_spec,
     write_bundle,
 )
+from medseg.bundle.reading import MAX_BYTES
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import BundleError, Fault
 

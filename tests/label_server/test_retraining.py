@@ -19,18 +19,20 @@ from medseg.datasets.cases import Scan
 from medseg.io import read_image, read_labels, write_labels
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.retraining import (
-    TrainingProgress,
     average_dice,
     choose_held_out,
     compare_bundles,
     list_training_files,
     make_overrides,
-    read_progress,
     serve_unless_worse,
     train_new_version,
     write_case_table,
 )
 from medseg.label_server.state import StateFolder
+from medseg.label_server.training_progress import (
+    TrainingProgress,
+    read_progress,
+)
 from medseg.label_server.versions import Version, VersionInfo, Versions
 from medseg.metrics.metrics import score_case
 
@@ -310,11 +312,12 @@ def test_progress_is_noted_for_viewers(state: StateFolder) -> None:
 
 
 def _step_done(step: int) -> Any:
-    return _event(events.StepDone, step=step)
+    return _event(events.StepDone, step=step, loss=1 / step)
 
 
 def _validation_done(dice: float) -> Any:
-    return _event(events.ValidationDone, scores={"dice": {"mean": dice}})
+    scores = {"dice": {"mean": dice}}
+    return _event(events.ValidationDone, step=12, scores=scores)
 
 
 def _event(kind: Any, **values: Any) -> Any:

@@ -1,6 +1,6 @@
 """The browser path: OHIF in a real Chromium opens a study from Orthanc and runs the model.
 
-``MEDSEG_SCREENSHOT=FILE`` keeps the picture that stands in the how-to.
+``MEDSEG_SCREENSHOTS=FOLDER`` keeps the pictures that stand in the how-tos.
 """
 
 from __future__ import annotations
@@ -11,19 +11,50 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from support.browsers import Browser, open_chromium
 from support.bundles import content, write_json
+from support.dicomweb_reads import fetch_segmentations
 from support.label_servers import require_monai_label, run_server
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter, Volume, train
-from medseg.io import read_image
+from medseg.dicom_labels.seg_reader import read_dicom_seg
+from medseg.io import read_image, read_labels
 from medseg.label_server.label_upload import place_on_grid
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
+JSON = {"content-type": "application/json"}
+HAS_PICTURE = "return document.querySelector('td.picture img').naturalWidth > 0"
+VIEWPORT = """
+const box = document.querySelector('[data-cy=viewport-pane]').getBoundingClientRect();
+return [box.x, box.y, box.width, box.height];
+"""
+SELECT_SEGMENT = """
+[...document.querySelectorAll('span,div')].filter(e => e.innerText === arguments[0]).pop().click()
+"""
+MENU = """
+const add = [...document.querySelectorAll('button')].filter(e => e.innerText === 'Add Segment')[0];
+const top = add.getBoundingClientRect().y;
+const menu = [...document.querySelectorAll('button')]
+  .filter(e => e.querySelector('svg') && !e.innerText && e.getBoundingClientRect().x > 1000
+    && e.getBoundingClientRect().y > top - 70 && e.getBoundingClientRect().y < top)
+  .sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)[0];
+const box = menu.getBoundingClientRect();
+return [box.x + box.width / 2, box.y + box.height / 2];
+"""
+LABELMAP = """
+const [one] = window.services.segmentationService.getSegmentations();
+const ids = one?.representationData?.Labelmap?.imageIds;
+if (!ids) return null;
+const images = ids.map(id => window.cornerstone.cache.getImage(id));
+if (images.some(image => !image)) return null;
+return {rows: images[0].rows, columns: images[0].columns, slices: images.map(image => [
+  image.referencedImageId.match(/instances\\/([0-9.]+)/)[1], [...image.getPixelData()]])};
+"""
 CLICK = "[...document.querySelectorAll('button')].find(b => {0}).click()"
 HAS_LABELS = (
     "return window.services.segmentationService.getSegmentations().length > 0"
@@ -89,9 +120,7 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
                 "drawing", lambda: not window.run("return document.hidden"), 5
             )
             picture = window.picture(home / "ohif.png")
-    kept = os.environ.get("MEDSEG_SCREENSHOT")
-    if kept:
-        shutil.copyfile(picture, kept)
+    _keep(picture, "ohif.png")
     volume = read_image(home / "ct")
     found = Segmenter(home / "bundle", "cpu").segment(volume)
     names = {label.index: label.name for label in found.label_set}
@@ -106,8 +135,126 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
         assert np.array_equal(overlay == number, found.labels == index), name
 
 
+def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
+    home: Path,
+) -> None:
+    slices, _ = phantom_series(1)
+    with run_orthanc(home / "pacs") as pacs:
+        send(pacs, list(write_series(home / "corrected", slices).iterdir()))
+        address = f"{pacs}/dicom-web"
+        with (
+            run_server(
+                home / "bundle", address, home / "work", "--store-proposals"
+            ) as server,
+            open_chromium(home) as window,
+        ):
+            (proposal,) = window.wait(
+                "proposal", lambda: fetch_segmentations(address, home / "seg")
+            )
+            _check_work_list(window, server.url, home)
+            _open_proposal(window)
+            _keep(window.picture(home / "open.png"), "ohif-proposal.png")
+            before = _read_labelmap(window)
+            _paint(window)
+            _keep(window.picture(home / "brush.png"), "ohif-brush.png")
+            painted = _read_labelmap(window)
+            _export(window)
+            _keep(window.picture(home / "stored.png"), "ohif-stored.png")
+            server.ask("POST", "/activelearning/first", b"{}", JSON)
+            window.open(f"{server.url}/?show=review")
+            assert "corrected" in window.text()
+        stored = fetch_segmentations(address, home / "both")
+    series = str(slices[0].SeriesInstanceUID)
+    kept = read_labels(home / f"work/labels/final/{series}.nii.gz").array[0]
+    assert not np.array_equal(before, painted)
+    assert np.array_equal(kept, painted)
+    description = str(pydicom.dcmread(proposal).SeriesDescription)
+    assert description.startswith("Proposal: made_up v0001, ")
+    volume = read_image(home / "corrected")
+    assert np.array_equal(read_dicom_seg(proposal, volume).array[0], before)
+    kinds = sorted(_read_kind(file) for file in stored)
+    assert kinds == ["AUTOMATIC", "MANUAL"], "the proposal is not stored twice"
+
+
+def _read_kind(file: Path) -> str:
+    first, *_ = pydicom.dcmread(file).SegmentSequence
+    return str(first.SegmentAlgorithmType)
+
+
+def _check_work_list(window: Browser, url: str, home: Path) -> None:
+    """See the list as people do: narrow and wide, light and dark; then open its case."""
+    window.open(url)
+    for width, dark in ((390, True), (390, False), (1280, True), (1280, False)):
+        window.emulate(width, dark=dark)
+        overflow = window.run(
+            "return document.documentElement.scrollWidth - innerWidth"
+        )
+        assert overflow <= 0, width
+        name = f"list-{width}-{'dark' if dark else 'light'}.png"
+        _keep(window.page(home / name), name)
+    assert "proposed" in window.text()
+    window.wait("picture", lambda: window.run(HAS_PICTURE), 20)
+    assert not [line for line in window.log() if "SEVERE" in line], "policy"
+    window.run("document.querySelector('a.button').click()")
+
+
+def _open_proposal(window: Browser) -> None:
+    window.wait("question", lambda: "open this Segmentation" in window.text())
+    if "Confirm and Hide" in window.text():
+        window.run(CLICK.format("b.innerText.startsWith('Confirm')"))
+    window.run(CLICK.format("b.innerText === 'Yes'"))
+    window.wait("segments", lambda: window.run(LABELMAP))
+
+
+def _paint(window: Browser) -> None:
+    """Paint the second label across the middle of a slice, with the mouse."""
+    window.run(SELECT_SEGMENT, "kidney")
+    window.run("document.querySelector('[data-cy=Brush]').click()")
+    left, top, width, height = window.run(VIEWPORT)
+    x, y = left + width / 2, top + height / 2
+    for _ in range(15):
+        window.scroll(x, y)
+    window.drag(x, y, x + 80)
+    before = window.run(LABELMAP)
+    window.wait("paint", lambda: window.run(LABELMAP) is not None, 10)
+    assert before
+
+
+def _export(window: Browser) -> None:
+    menu = "[...document.querySelectorAll('[role=menuitem]')]"
+    x, y = window.run(MENU)
+    window.click(x, y)
+    for item in ("Export & Download", "Export DICOM SEG"):
+        find = f"return {menu}.find(e => e.innerText === arguments[0])"
+        window.wait(item, lambda find=find, item=item: window.run(find, item))
+        window.run(f"{find}.click()".replace("return ", ""), item)
+    window.wait("prompt", lambda: "Enter the report name" in window.text())
+    window.run("document.querySelector('[role=dialog] input, input').focus()")
+    window.type("corrected")
+    window.run(CLICK.format("b.innerText === 'Save'"))
+    window.wait("message", lambda: "Stored in the DICOM" in window.text())
+
+
+def _read_labelmap(window: Browser) -> Any:
+    """Return what OHIF would store, shape ``(i, j, k)``, in the order of the series' slices."""
+    shown = window.run(LABELMAP)
+    slices, _ = phantom_series(1)
+    order = {str(ds.SOPInstanceUID): k for k, ds in enumerate(slices)}
+    labels = np.zeros((shown["columns"], shown["rows"], len(order)), np.uint8)
+    for uid, pixels in shown["slices"]:
+        plane = np.array(pixels, np.uint8).reshape(shown["rows"], -1)
+        labels[:, :, order[uid]] = plane.T
+    return labels
+
+
+def _keep(picture: Path, name: str) -> None:
+    kept = os.environ.get("MEDSEG_SCREENSHOTS")
+    if kept:
+        shutil.copyfile(picture, Path(kept) / name)
+
+
 def _open_study(window: Browser, url: str, study: str) -> None:
-    window.open(f"{url}/static/ohif/")
+    window.open(f"{url}/ohif/")
     # The panel expects port 8000 until it is told another address, which it keeps in a cookie.
     window.run(
         "document.cookie = 'MONAILABEL_SERVER_URL=' + arguments[0] + ';path=/'",

@@ -101,6 +101,32 @@ class Browser:
                 },
             )
 
+    def type(self, text: str) -> None:
+        """Type a text where the focus is."""
+        self._send("Input.insertText", {"text": text})
+
+    def click(self, x: float, y: float) -> None:
+        """Press and release the left mouse button."""
+        self.drag(x, y, x)
+
+    def drag(self, x: float, y: float, end: float) -> None:
+        """Draw a level line with the left mouse button."""
+        self._mouse("mouseMoved", x, y)
+        self._mouse("mousePressed", x, y, button="left", clickCount=1)
+        if end != x:
+            for part in range(1, 9):
+                along = x + (end - x) * part / 8
+                self._mouse("mouseMoved", along, y, button="left", buttons=1)
+        self._mouse("mouseReleased", end, y, button="left", clickCount=1)
+
+    def scroll(self, x: float, y: float) -> None:
+        """Turn the mouse wheel by one step."""
+        self._mouse("mouseWheel", x, y, deltaX=0, deltaY=100)
+
+    def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        event = {"type": kind, "x": x, "y": y, **more}
+        self._send("Input.dispatchMouseEvent", event)
+
     def page(self, file: Path) -> Path:
         """Save the whole page as a picture, not only what the window shows."""
         made = self._send(

@@ -4,6 +4,13 @@ A default lives here and nowhere else. A field's sentence is its help in editors
 JSON Schema) and in the reference. The models are frozen, and a field they do not know is a fault.
 """
 
+from medseg.bundle.spec.assembly import (
+    ASSEMBLY_SCHEMA_ID,
+    AssemblySpec,
+    CropSpec,
+    PartSpec,
+    StageSpec,
+)
 from medseg.bundle.spec.bundle import SCHEMA_ID, BundleSpec
 from medseg.bundle.spec.data import (
     ChannelSpec,
@@ -73,6 +80,7 @@ from medseg.bundle.spec.training import (
 )
 
 __all__ = [
+    "ASSEMBLY_SCHEMA_ID",
     "AUGMENTATIONS",
     "DEFAULT_LOSS",
     "FITTED",
@@ -83,6 +91,7 @@ __all__ = [
     "SCHEMA_ID",
     "SEPARATES",
     "AgreementSpec",
+    "AssemblySpec",
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",
@@ -91,6 +100,7 @@ __all__ = [
     "Contradiction",
     "ContradictionError",
     "CriticSpec",
+    "CropSpec",
     "DataSpec",
     "InferenceSpec",
     "Intensity",
@@ -108,6 +118,7 @@ __all__ = [
     "NetworkSpec",
     "NoNormalisation",
     "OriginSpec",
+    "PartSpec",
     "PreprocessingSpec",
     "QualityFinding",
     "QualitySpec",
@@ -117,6 +128,7 @@ __all__ = [
     "ResamplingSpec",
     "Spec",
     "Squash",
+    "StageSpec",
     "StagedUNetSpec",
     "TrackingSpec",
     "TrainedSpec",

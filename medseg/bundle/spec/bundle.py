@@ -6,11 +6,17 @@ import itertools
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
+from medseg.bundle.spec.data import (
+    ChannelSpec,
+    DataSpec,
+    LabelSpec,
+    RegionSpec,
+    check_labels,
+)
 from medseg.bundle.spec.intensity import Intensity
 from medseg.bundle.spec.network import LevelledSpec, NetworkSpec, UNetSpec
 from medseg.bundle.spec.parts import (
@@ -32,7 +38,6 @@ from medseg.bundle.spec.training import (
     TrainingSpec,
 )
 from medseg.labels import (
-    BACKGROUND_COLOUR,
     Code,
     Label,
     LabelSet,
@@ -105,25 +110,7 @@ class BundleSpec(Spec):
     def _check_labels(
         cls, labels: tuple[LabelSpec, ...]
     ) -> tuple[LabelSpec, ...]:
-        indices = [label.index for label in labels]
-        if sorted(indices) != list(range(1, len(labels) + 1)):
-            raise ValueError(
-                f"indices must be 1 to {len(labels)} without gaps, got {indices}; where label "
-                "files hold other numbers, give each label its 'value'"
-            )
-        names = [label.name.lower() for label in labels]
-        values = [value for label in labels for value in label.file_values]
-        colours = [code for label in labels for code in label.file_colours]
-        _refuse_repeats("name", names)
-        _refuse_repeats("value", values)
-        _refuse_repeats("colour", colours)
-        if "mean" in names:
-            raise ValueError(
-                "no label can be named 'mean': tables have the mean under this name"
-            )
-        if BACKGROUND_COLOUR in colours:
-            raise ValueError("colour [0, 0, 0] is background")
-        return tuple(sorted(labels, key=lambda label: label.index))
+        return check_labels(labels)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> BundleSpec:
@@ -341,14 +328,4 @@ def _find_conflicts(label: LabelSpec, code: Code) -> Iterator[str]:
         yield (
             f"the grey of {code} is the colour of the label {label.name}; give the label another "
             "colour"
-        )
-
-
-def _refuse_repeats(what: str, values: list[Any]) -> None:
-    repeated = sorted(
-        {str(value) for value in values if values.count(value) > 1}
-    )
-    if repeated:
-        raise ValueError(
-            f"two labels have the same {what}: {', '.join(repeated)}"
         )

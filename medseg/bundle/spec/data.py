@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -23,6 +23,7 @@ from medseg.bundle.spec.parts import (
     Spec,
     Values,
 )
+from medseg.labels import BACKGROUND_COLOUR
 
 SHIPPED_LAYOUTS = (
     "auto",
@@ -204,3 +205,40 @@ class DataSpec(Spec):
                 "needs one group in parentheses, which names the patient"
             )
         return pattern
+
+
+def check_labels(labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
+    """Return labels in the order of their indices, once none contradicts another.
+
+    Raises:
+        ValueError: If indices have gaps, or two labels share a name, a value or a colour.
+    """
+    indices = [label.index for label in labels]
+    if sorted(indices) != list(range(1, len(labels) + 1)):
+        raise ValueError(
+            f"indices must be 1 to {len(labels)} without gaps, got {indices}; where label "
+            "files hold other numbers, give each label its 'value'"
+        )
+    names = [label.name.lower() for label in labels]
+    values = [value for label in labels for value in label.file_values]
+    colours = [code for label in labels for code in label.file_colours]
+    _refuse_repeats("name", names)
+    _refuse_repeats("value", values)
+    _refuse_repeats("colour", colours)
+    if "mean" in names:
+        raise ValueError(
+            "no label can be named 'mean': tables have the mean under this name"
+        )
+    if BACKGROUND_COLOUR in colours:
+        raise ValueError("colour [0, 0, 0] is background")
+    return tuple(sorted(labels, key=lambda label: label.index))
+
+
+def _refuse_repeats(what: str, values: list[Any]) -> None:
+    repeated = sorted(
+        {str(value) for value in values if values.count(value) > 1}
+    )
+    if repeated:
+        raise ValueError(
+            f"two labels have the same {what}: {', '.join(repeated)}"
+        )

@@ -1,0 +1,74 @@
+"""Results with some of a bundle's labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from medseg.bundle.spec import BundleSpec
+from medseg.errors import MedsegError
+from medseg.inference.segmentation import Segmentation
+from medseg.quality.estimates import select_labels
+
+_MOST_LISTED = 20
+
+
+def choose_labels(
+    spec: BundleSpec, wanted: Sequence[str] | None
+) -> frozenset[str]:
+    """Return the names of the labels that results have.
+
+    Args:
+        spec: The bundle.
+        wanted: Those that were asked for; all unless given.
+
+    Raises:
+        MedsegError: If the bundle has no such label, none is asked for, or it has regions.
+    """
+    names = spec.label_set.names
+    if wanted is None:
+        return frozenset(names)
+    if spec.regions:
+        raise MedsegError(
+            "labels cannot be chosen from this bundle: its structures are regions that overlap, "
+            "and each result shows all of them"
+        )
+    unknown = sorted(set(wanted) - set(names))
+    if unknown or not wanted:
+        listed = ", ".join(names[:_MOST_LISTED])
+        rest = len(names) - _MOST_LISTED
+        more = f" and {rest} more" if rest > 0 else ""
+        raise MedsegError(
+            f"the bundle has no label {', '.join(unknown) or 'without a name'}; its labels are "
+            f"{listed}{more}"
+        )
+    return frozenset(wanted)
+
+
+def keep_chosen(found: Segmentation, names: frozenset[str]) -> Segmentation:
+    """Return a segmentation with some of its labels alone; the others become background."""
+    label_set = found.label_set
+    if names.issuperset(label_set.names):
+        return found
+    table = np.zeros(label_set.classes, found.labels.dtype)
+    for label in label_set:
+        if label.name in names:
+            table[label.index] = label.index
+    labels = np.empty_like(found.labels)
+    for k in range(labels.shape[2]):
+        labels[:, :, k] = table[found.labels[:, :, k]]
+    volumes = {
+        name: ml for name, ml in found.volumes_ml.items() if name in names
+    }
+    confidence = {
+        name: value for name, value in found.confidence.items() if name in names
+    }
+    return replace(
+        found,
+        labels=labels,
+        volumes_ml=volumes,
+        confidence=confidence,
+        quality=select_labels(found.quality, names),
+    )
