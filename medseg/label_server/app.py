@@ -103,8 +103,13 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         return {SCORING: QualityScoring(self.state, self._device)}
 
     def info(self) -> dict[str, Any]:
-        """Return what there is, versions included."""
-        return {**super().info(), "medseg": self.versions.summarise()}
+        """Return what there is: versions, too, and the labels' colours, red, green, blue."""
+        colours = {label.name: label.colour for label in self.spec.label_set}
+        return {
+            **super().info(),
+            "label_colors": colours,
+            "medseg": self.versions.summarise(),
+        }
 
     def segment(self, volume: Volume) -> Segmentation:
         """Segment a volume with the served version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ from medseg.testing import write_dataset
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 PASSWORD = "correct horse"
+KNOWN = {
+    "authorization": "Basic "
+    + base64.b64encode(f"anna:{PASSWORD}".encode()).decode()
+}
 LABELS = ["liver", "kidney"]
 
 
@@ -59,7 +64,12 @@ def server(
     if request.param == "folder":
         studies = home / "data" / "imagesTr"
         with run_server(
-            home / "bundle", studies, state, *options, namespace=network
+            home / "bundle",
+            studies,
+            state,
+            *options,
+            headers=KNOWN,
+            namespace=network,
         ) as server:
             yield server
         return
@@ -72,6 +82,7 @@ def server(
             f"{pacs}/dicom-web",
             state,
             *options,
+            headers=KNOWN,
             namespace=network,
         ) as server:
             yield server
