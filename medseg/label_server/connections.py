@@ -44,6 +44,9 @@ class BoundedConnection(H11Protocol):
         elif self._headers_due is None:
             self._await_headers()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing of a client that asks for a WebSocket: it is answered as any other."""
+
     def _await_headers(self) -> None:
         self._headers_due = self.loop.call_later(
             HEADER_SECONDS, self._close_late

@@ -244,6 +244,11 @@ def test_no_parameters_are_fine(text: str | bytes) -> None:
     check_json(text)
 
 
+def test_null_is_no_form_field() -> None:
+    assert status_of(check_json, "null", may_be_null=False) == 400
+    check_json("", may_be_null=False)
+
+
 def test_json_is_bounded() -> None:
     padding = " " * (MAX_JSON_BYTES - 2)
     check_json("{}" + padding)
