@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+# Once the libraries are there, pip has little to say but a line for each that is.
+PIP_AGAIN := $(PIP) --quiet
 LABEL_STAMP := $(VENV)/.label-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
@@ -18,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "this takes 3 minutes, or 8."
 	@echo "On Linux without a GPU, stop this and fetch the smaller one:"
 	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make $(MAKECMDGOALS)"
-	$(PIP) --editable .
+	$(if $(wildcard $(BIN)/medseg),$(PIP_AGAIN),$(PIP)) --editable .
 	-$(BIN)/python -m pip check
 	touch $(STAMP)
 
 $(DEV_STAMP): $(STAMP)
 	@echo "Installing the tools for tests: 200 MB to download, about a minute."
-	$(PIP) --editable ".[dev]"
+	$(PIP_AGAIN) --editable ".[dev]"
 	touch $(DEV_STAMP)
 
 demo: $(STAMP)  ## phantom → train → segment → evaluate → a picture, in demo/
@@ -64,12 +66,14 @@ docs: $(DOCS_STAMP) reference  ## the documentation as a site, in site/; opens w
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 $(DOCS_STAMP): $(DEV_STAMP)
-	$(PIP) --editable ".[dev,docs]"
+	$(PIP_AGAIN) --editable ".[dev,docs]"
 	touch $(DOCS_STAMP)
 
 reference: $(DEV_STAMP)  ## the pages that are written from the code: bundle.json, command line
 	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
+	$(BIN)/medseg schema assembly > docs/reference/medseg-assembly-1.json
 	$(BIN)/python docs/generate/bundle_reference.py > docs/reference/bundle.md
+	$(BIN)/python docs/generate/bundle_reference.py assembly > docs/reference/assembly.md
 	$(BIN)/python docs/generate/cli_reference.py > docs/reference/cli.md
 
 clean:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
+    from medseg.commands.calibrate import Calibration, calibrate
     from medseg.commands.check import CheckReport, check
     from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
     from medseg.commands.plan import plan
+    from medseg.commands.report import BatchReport, report
     from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from medseg.evaluation.mask_review import JudgedMask, MaskReview
     from medseg.evaluation.results import Evaluation
     from medseg.events import Listener
-    from medseg.inference.ledger import Entry, QualityEntry
+    from medseg.inference.ledger_entry import Entry, QualityEntry
     from medseg.inference.prediction import Prediction
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
@@ -74,10 +76,12 @@ _HOMES = {
     "Agreement": "medseg.quality.estimates",
     "AgreementSpec": "medseg.bundle.spec.exported",
     "Batch": "medseg.commands.segment",
+    "BatchReport": "medseg.commands.report",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
     "BundleSpec": "medseg.bundle.spec.bundle",
     "BusyError": "medseg.errors",
+    "Calibration": "medseg.commands.calibrate",
     "CaseFingerprint": "medseg.planning.fingerprint",
     "CaseMeasures": "medseg.datasets.measures",
     "CaseScores": "medseg.metrics.metrics",
@@ -87,7 +91,7 @@ _HOMES = {
     "DatasetError": "medseg.errors",
     "Difference": "medseg.metrics.comparison",
     "DownloadError": "medseg.errors",
-    "Entry": "medseg.inference.ledger",
+    "Entry": "medseg.inference.ledger_entry",
     "Evaluation": "medseg.evaluation.results",
     "Export": "medseg.commands.export",
     "Fault": "medseg.errors",
@@ -113,7 +117,7 @@ _HOMES = {
     "Plan": "medseg.planning.plan",
     "Prediction": "medseg.inference.prediction",
     "Quality": "medseg.quality.estimates",
-    "QualityEntry": "medseg.inference.ledger",
+    "QualityEntry": "medseg.inference.ledger_entry",
     "Region": "medseg.labels",
     "ScanError": "medseg.errors",
     "Segmentation": "medseg.inference.segmentation",
@@ -125,12 +129,14 @@ _HOMES = {
     "Volume": "medseg.volume",
     "VolumeLike": "medseg.io.adapters",
     "as_volume": "medseg.io.adapters",
+    "calibrate": "medseg.commands.calibrate",
     "check": "medseg.commands.check",
     "download": "medseg.commands.download",
     "evaluate": "medseg.commands.evaluate",
     "export": "medseg.commands.export",
     "load_bundle": "medseg.bundle.bundle",
     "plan": "medseg.commands.plan",
+    "report": "medseg.commands.report",
     "review": "medseg.commands.review",
     "segment": "medseg.commands.segment",
     "train": "medseg.commands.train",
@@ -144,10 +150,12 @@ __all__ = [
     "Agreement",
     "AgreementSpec",
     "Batch",
+    "BatchReport",
     "Bundle",
     "BundleError",
     "BundleSpec",
     "BusyError",
+    "Calibration",
     "CaseFingerprint",
     "CaseMeasures",
     "CaseScores",
@@ -195,12 +203,14 @@ __all__ = [
     "Volume",
     "VolumeLike",
     "as_volume",
+    "calibrate",
     "check",
     "download",
     "evaluate",
     "export",
     "load_bundle",
     "plan",
+    "report",
     "review",
     "segment",
     "train",

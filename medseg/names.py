@@ -55,6 +55,11 @@ _LABEL_WORD = re.compile(
     f"{ROLE_WORDS['label']}|{ROLE_WORDS['prediction']}", re.IGNORECASE
 )
 
+# What nearly all names are like: safe by themselves, and quicker to recognise.
+_PLAIN = re.compile(
+    rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LONGEST_FILE_NAME - 1}}}"
+)
+
 _HASH_DIGITS = 10
 _TAG_DIGITS = (6, 16, 64)
 
@@ -211,6 +216,8 @@ def make_safe_name(text: str) -> str:
 
 def is_safe_name(text: str) -> bool:
     """Tell whether a text is a file name that leads nowhere else and shows all it holds."""
+    if _PLAIN.fullmatch(text):
+        return True
     if not text or _keep_letters(text) != text:
         return False
     return len(text.encode()) <= _LONGEST_FILE_NAME

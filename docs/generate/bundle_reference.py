@@ -1,6 +1,7 @@
 """The reference of ``bundle.json`` for people, written from the fields' own sentences.
 
-``python docs/generate/bundle_reference.py > docs/reference/bundle.md`` writes it.
+``python docs/generate/bundle_reference.py > docs/reference/bundle.md`` writes it, and with
+``assembly`` behind it that of ``assembly.json``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from medseg.bundle.bundle import build_schema
+from medseg.bundle.bundle import build_assembly_schema, build_schema
 
 Schema = dict[str, Any]
 
@@ -55,15 +56,73 @@ _SECTIONS = {
 """Parts of the schema in the order they are read, and their headings."""
 
 
+_ASSEMBLY_HEAD = """\
+# assembly.json
+
+An assembly is a folder with an `assembly.json` and bundles in it, which segment one scan together.
+*Parts* are painted into one label map, *stages* say where others look. Wherever a BUNDLE is asked
+for, an assembly may stand: `medseg segment`, `check`, `label`, `export`, `evaluate --bundle`,
+`review`, `Segmenter("folder")`. It is data: nothing in it is run, and `medseg check FOLDER` names
+every fault with its place. Editors complete fields by the schema
+[medseg-assembly-1.json](medseg-assembly-1.json) (`"$schema"`).
+
+```json
+{
+  "name": "thorax",
+  "labels": [{"index": 1, "name": "lung"}, {"index": 2, "name": "nodule"}],
+  "stages": [{"name": "coarse", "bundle": "bundles/coarse_6mm"}],
+  "parts": [
+    {"name": "lungs", "bundle": "bundles/lungs"},
+    {
+      "name": "nodules",
+      "bundle": "bundles/nodules",
+      "crop": {"source": "coarse", "labels": ["lung_left", "lung_right"], "margin_mm": 10},
+      "labels": {"lesion": "nodule"}
+    }
+  ]
+}
+```
+
+All bundles take the same channels. Estimated quality and the largest-piece decision are those of
+the part that a label comes from; the whole has the mean of the estimates and no bound. Parts whose
+preprocessing is alike share it. An assembly is not trained as a whole: train its bundles.
+
+Written from the fields themselves by `docs/generate/bundle_reference.py`.
+"""
+
+_ASSEMBLY_SECTIONS = {
+    "": "The assembly",
+    "LabelSpec": "One of `labels`",
+    "StageSpec": "One of `stages`",
+    "PartSpec": "One of `parts`",
+    "CropSpec": "`crop` of a stage or part",
+}
+
+_HEADINGS = {**_SECTIONS, **_ASSEMBLY_SECTIONS}
+
+
 def bundle_reference() -> str:
-    """Return the reference as Markdown.
+    """Return the reference of ``bundle.json`` as Markdown."""
+    schema = build_schema()
+    schema["properties"]["network"]["description"] = (
+        "The network that is trained."
+    )
+    return _write(schema, _HEAD, _SECTIONS)
+
+
+def assembly_reference() -> str:
+    """Return the reference of ``assembly.json`` as Markdown."""
+    return _write(build_assembly_schema(), _ASSEMBLY_HEAD, _ASSEMBLY_SECTIONS)
+
+
+def _write(schema: Schema, head: str, headings: dict[str, str]) -> str:
+    """Return a reference as Markdown.
 
     Raises:
         KeyError: If the schema has a part that the reference does not know.
     """
-    schema = build_schema()
     parts = {"": schema, **schema["$defs"]}
-    unknown = parts.keys() - _SECTIONS.keys()
+    unknown = parts.keys() - headings.keys()
     if unknown:
         raise KeyError(
             f"no place in the reference for {', '.join(sorted(unknown))}"
@@ -74,13 +133,10 @@ def bundle_reference() -> str:
                 field["description"] = parts[field["$ref"].rpartition("/")[2]][
                     "description"
                 ]
-    schema["properties"]["network"]["description"] = (
-        "The network that is trained."
-    )
     sections = [
-        _section(title, parts[name]) for name, title in _SECTIONS.items()
+        _section(title, parts[name]) for name, title in headings.items()
     ]
-    return "\n".join([_HEAD, *sections])
+    return "\n".join([head, *sections])
 
 
 def _section(title: str, part: Schema) -> str:
@@ -117,7 +173,7 @@ def _kinds(field: Schema) -> Iterator[str]:
         for choice in field.get(group, ()):
             yield from _kinds(choice)
     if "$ref" in field:
-        yield f"[{(name := field['$ref'].rpartition('/')[2])}](#{_anchor(_SECTIONS[name])})"
+        yield f"[{(name := field['$ref'].rpartition('/')[2])}](#{_anchor(_HEADINGS[name])})"
     elif "const" in field:
         yield f"`{json.dumps(field['const'])}`"
     elif "enum" in field:
@@ -177,4 +233,6 @@ def _anchor(title: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(bundle_reference())
+    is_assembly = sys.argv[1:] == ["assembly"]
+    text = assembly_reference() if is_assembly else bundle_reference()
+    sys.stdout.write(text)

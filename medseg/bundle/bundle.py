@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,13 @@ class Bundle:
         return (self.folder / self.spec.data.root).resolve()
 
 
+def with_trained(bundle: Bundle, trained: TrainedSpec) -> Bundle:
+    """Return a bundle as it is with other findings, of which nothing is written."""
+    bundle = replace(bundle)
+    vars(bundle)["trained"] = trained  # where the cached property looks
+    return bundle
+
+
 @dataclass(frozen=True)
 class Step:
     """One bundle of an assembly.
@@ -174,6 +181,11 @@ class Assembly(Bundle):
         return self.steps[0].bundle.weights
 
     @property
+    def trained(self) -> TrainedSpec:
+        """Nothing: what training runs found stands in its bundles."""
+        return TrainedSpec()
+
+    @property
     def is_made_up(self) -> bool:
         """Whether one of its bundles was trained on made-up data."""
         return any(step.bundle.is_made_up for step in self.steps)
@@ -193,6 +205,13 @@ class Assembly(Bundle):
         }
         needed = trace_sources(crops, painting)
         return tuple(step for step in self.steps if step.spec.name in needed)
+
+
+def list_networks(bundle: Bundle) -> dict[str, Bundle]:
+    """Return the bundles that have networks: an assembly's, by their folders in it, or the one."""
+    if isinstance(bundle, Assembly):
+        return {step.spec.bundle: step.bundle for step in bundle.steps}
+    return {"": bundle}
 
 
 def require_single(bundle: Bundle, what: str) -> None:
@@ -272,7 +291,7 @@ def _load_assembly(
     Raises:
         BundleError: With every fault of its file; or those of the first bundle that has some.
     """
-    spec = parse_part(AssemblySpec, content, file)
+    spec = parse_assembly(content, file)
     bundles = [
         _load_step(step, place, folder)
         for place, step in zip(spec.places, spec.steps, strict=True)
@@ -351,6 +370,17 @@ def parse_spec(
         raise BundleError(headline, faults, source=source) from None
 
 
+def parse_assembly(
+    content: Mapping[str, Any], source: str | Path = "assembly.json"
+) -> AssemblySpec:
+    """Check the content of an ``assembly.json``, without its bundles.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    return parse_part(AssemblySpec, content, source)
+
+
 def parse_trained(
     content: Mapping[str, Any], source: str | Path = "trained.json"
 ) -> TrainedSpec:
@@ -387,6 +417,18 @@ def format_spec(spec: BundleSpec) -> str:
     """Return a spec as the text of a ``bundle.json``, every default spelled out."""
     content = spec.model_dump(mode="json", by_alias=True)
     content["$schema"] = content["$schema"] or SCHEMA_ID
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_assembly(spec: AssemblySpec, file: Path) -> None:
+    """Write an assembly as ``assembly.json``."""
+    write_atomically(file, format_assembly(spec))
+
+
+def format_assembly(spec: AssemblySpec) -> str:
+    """Return an assembly as the text of an ``assembly.json``, every default spelled out."""
+    content = spec.model_dump(mode="json", by_alias=True)
+    content["$schema"] = content["$schema"] or ASSEMBLY_SCHEMA_ID
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

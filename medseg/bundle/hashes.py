@@ -74,7 +74,7 @@ def hash_network(bundle: Bundle) -> str:
     texts = [spec.network.model_dump_json()]
     if spec.refinement is not None:
         texts.append(spec.refinement.model_dump_json())
-    sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
+    sizes = [spec.input_channels, spec.label_set.channels, *spec.training.patch]
     texts.append(str(sizes))
     return hash_texts([*texts, *_hash_weights(bundle)])
 

@@ -15,6 +15,7 @@ import typer
 
 import medseg
 from medseg.cli.bundles import bundles
+from medseg.cli.calibrate import calibrate
 from medseg.cli.check import check
 from medseg.cli.consoles import show_all_signs
 from medseg.cli.demo import demo
@@ -31,6 +32,7 @@ from medseg.cli.output import (
 )
 from medseg.cli.plan import plan
 from medseg.cli.plugins import plugins
+from medseg.cli.report import report
 from medseg.cli.review import review
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
@@ -55,12 +57,14 @@ _COMMANDS = (
     plan,
     train,
     segment,
+    report,
     evaluate,
     review,
     label,
     user,
     export,
     import_model,
+    calibrate,
     check,
     demo,
     bundles,

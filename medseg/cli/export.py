@@ -36,7 +36,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export a trained bundle: MONAI, ONNX, or OpenVINO for fast CPUs.
+    """Export a trained bundle: MONAI, ONNX, or OpenVINO for CPUs.
 
     monai: a MONAI Bundle that stock MONAI runs without medseg. onnx: an ONNX file for each
     network. openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of

@@ -9,9 +9,11 @@ import typer
 
 from medseg.cli.options import AsJson
 from medseg.cli.output import format_count, open_terminal, print_json
+from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
+    from medseg.commands.import_totalsegmentator import AssemblyImport
     from medseg.commands.imported_bundle import Import
 
 
@@ -52,6 +54,15 @@ def import_model(
             help="The last weights of each fold, or those that validated best.",
         ),
     ] = "final",
+    totalsegmentator: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="Make an assembly of a task of TotalSegmentator, such as total or total_fast, "
+            "from the weights it has downloaded: RESULTS is their folder.",
+            show_default=False,
+        ),
+    ] = "",
     licence: Annotated[
         str,
         typer.Option(
@@ -63,7 +74,7 @@ def import_model(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle of a model that nnU-Net v2 trained.
+    """Make a bundle of a model that nnU-Net v2 trained, or an assembly of TotalSegmentator's.
 
     nnU-Net itself is not needed. The bundle prepares scans, slides its window and averages flips as
     nnU-Net does, so its label maps are nnU-Net's. It segments, serves, exports and is fine-tuned
@@ -77,8 +88,25 @@ def import_model(
       medseg import MODEL_FOLDER spleen --licence "CC BY 4.0"
 
       medseg segment spleen scans/ label_maps/
+
+      medseg import ~/.totalsegmentator/nnunet/results total --totalsegmentator total
     """
     with open_terminal("Nothing was imported.") as terminal:
+        if totalsegmentator:
+            from medseg.commands.import_totalsegmentator import (
+                import_totalsegmentator as run_task,
+            )
+
+            _refuse_choices(folds, configuration, checkpoint)
+            assembly = run_task(
+                totalsegmentator,
+                results,
+                out,
+                licence=licence,
+                listeners=[terminal],
+            )
+            _say_assembly(terminal, assembly, as_json)
+            return
         from medseg.commands.import_model import import_model as run
 
         imported = run(
@@ -94,6 +122,38 @@ def import_model(
         print_json(_to_json(imported))
     else:
         _print_import(terminal, imported)
+
+
+def _refuse_choices(folds: str, configuration: str, checkpoint: str) -> None:
+    """Refuse options that the table of TotalSegmentator's tasks decides."""
+    if folds or configuration or checkpoint != "final":
+        raise MedsegError(
+            "--folds, --configuration and --checkpoint do not go with --totalsegmentator: its "
+            "tasks say which networks they use"
+        )
+
+
+def _say_assembly(
+    terminal: Terminal, assembly: AssemblyImport, as_json: bool
+) -> None:
+    spec = assembly.spec
+    if as_json:
+        print_json(
+            {
+                "folder": assembly.folder,
+                "name": spec.name,
+                "labels": [label.name for label in spec.labels],
+                "bundles": [step.bundle for step in spec.steps],
+                "licence": assembly.licence,
+                "remarks": assembly.remarks,
+            }
+        )
+        return
+    terminal.say(f"Imported: {assembly.folder}")
+    bundles = format_count(len(spec.steps), "bundle")
+    labels = format_count(len(spec.labels), "label")
+    terminal.say(f"  {spec.name}: {bundles} → {labels}")
+    terminal.say(f"  licence of the weights: {assembly.licence}")
 
 
 def _to_json(imported: Import) -> dict[str, Any]:

@@ -1,12 +1,25 @@
-"""``medseg schema``: what a bundle.json may hold, for editors."""
+"""``medseg schema``: what a bundle.json or assembly.json may hold, for editors."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from medseg.cli.output import print_json
+from medseg.errors import MedsegError
+
+_KINDS = ("bundle", "assembly")
 
 
-def schema() -> None:
-    """Print the JSON Schema of bundle.json, for editors."""
-    from medseg.bundle.bundle import build_schema
+def schema(
+    kind: Annotated[
+        str, typer.Argument(metavar="bundle|assembly", help="Of which file.")
+    ] = "bundle",
+) -> None:
+    """Print the JSON Schema of bundle.json, or of assembly.json, for editors."""
+    if kind not in _KINDS:
+        raise MedsegError(f"schema takes {' or '.join(_KINDS)}; got '{kind}'")
+    from medseg.bundle.bundle import build_assembly_schema, build_schema
 
-    print_json(build_schema())
+    print_json(build_schema() if kind == "bundle" else build_assembly_schema())

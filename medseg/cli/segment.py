@@ -28,7 +28,7 @@ from medseg.cli.output import (
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.segment import Batch
-    from medseg.inference.ledger import Entry
+    from medseg.inference.ledger_entry import Entry
 
 _MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
@@ -115,6 +115,15 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Results with these labels alone, such as liver,spleen; of an assembly, only the "
+            "bundles that find them are run. Repeatable, or with commas.",
+            show_default=False,
+        ),
+    ] = None,
     modality: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,6 +149,16 @@ def segment(
             show_default=False,
         ),
     ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Do part I of N, from 1/N to N/N, beside other machines that do the others into "
+            "the same OUT; auto: as a Slurm, Kubernetes or AWS Batch array says. Then: medseg "
+            "report OUT.",
+            show_default=False,
+        ),
+    ] = "",
     threads: Threads = None,
     log: Log = None,
     quiet: Quiet = False,
@@ -163,6 +182,8 @@ def segment(
 
       medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
 
+      medseg segment total/ scans/ results/ --labels liver,spleen
+
       medseg segment BUNDLE inbox/ results/ --modality CT --allow-empty --quiet --log night.log
     """
     with open_terminal(
@@ -171,6 +192,10 @@ def segment(
         log=log,
         command="segment",
     ) as terminal:
+        from medseg._support.optional_packages import defer_optional_packages
+
+        # Before anything imports MONAI, which would import MLflow and pandas with it.
+        defer_optional_packages()
         from medseg.commands.segment import segment as run
 
         batch = run(
@@ -182,6 +207,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            labels=labels or None,
             formats=formats or (),
             report=report,
             error_maps=error_maps,
@@ -192,6 +218,7 @@ def segment(
             allow_empty=allow_empty,
             threads=threads,
             sources=sources,
+            shard=shard,
             listeners=terminal.listeners,
         )
     if as_json:
@@ -215,15 +242,19 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
             f"  {results} of earlier calls kept, whose scans are not here any more"
         )
     report = batch.out / "report.html"
-    has_report = report.is_file()
+    has_report = report.is_file() and batch.shard is None
     _print_review(terminal, batch)
     if batch.warned:
         scans = format_count(len(batch.warned), "scan")
-        told_in = report if has_report else batch.out / "ledger.jsonl"
+        told_in = report if has_report else batch.ledger
         names = _name_scans(batch.warned)
         terminal.say(f"  {scans} with warnings, told in {told_in}: {names}")
     if has_report:
         terminal.say(f"  report  {report}")
+    if batch.shard is not None:
+        terminal.say(
+            f"  report and volumes of all shards: medseg report {batch.out}"
+        )
 
 
 def _print_review(terminal: Terminal, batch: Batch) -> None:

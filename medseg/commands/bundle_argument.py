@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from medseg.bundle.bundle import BUNDLE_FILE, Bundle, load_bundle
+from medseg.bundle.bundle import (
+    ASSEMBLY_FILE,
+    BUNDLE_FILE,
+    Bundle,
+    load_bundle,
+)
 from medseg.bundle.shipped import find_bundle_path
 from medseg.downloads.catalogue import (
     OpenDataset,
@@ -50,7 +55,8 @@ def may_be_bundle(path: Path) -> bool:
         path: As ``find_bundle_path`` returns it.
     """
     if path.is_dir():
-        return (path / BUNDLE_FILE).exists()
+        files = (path / BUNDLE_FILE, path / ASSEMBLY_FILE)
+        return any(file.exists() for file in files)
     if path.is_file():
         is_json = path.suffix.lower() == ".json"
         return is_json and not _lists_cases(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import Assembly, Bundle, list_networks
 from medseg.commands.bundle_argument import open_bundle
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import (
@@ -72,9 +72,10 @@ def check(
     """
     try:
         loaded = open_bundle(bundle, overrides)
-        try_network(loaded.spec)
-        if (
-            not loaded.is_trained
+        for each in list_networks(loaded).values():
+            try_network(each.spec)
+        if not (
+            loaded.is_trained or isinstance(loaded, Assembly)
         ):  # a trained bundle segments without its loss and its data
             check_loss(loaded.spec)
             check_layout_name(loaded.spec.data.format)
@@ -99,7 +100,7 @@ def check(
 
 def _note_absent_data(bundle: Bundle) -> Iterator[str]:
     """Say that the bundle alone was checked, where its data are known and could be downloaded."""
-    if bundle.is_trained:
+    if bundle.is_trained or isinstance(bundle, Assembly):
         return
     command = suggest_download(Path(bundle.spec.data.root))
     if command:
@@ -110,14 +111,18 @@ def _note_absent_data(bundle: Bundle) -> Iterator[str]:
 
 
 def _check_weights(bundle: Bundle) -> list[Fault]:
-    """Check that a trained bundle's weights are whole and of its network."""
-    if not bundle.is_trained:
-        return []
-    try:
-        Segmenter(bundle, "cpu")
-    except CheckpointError as error:
-        return [Fault.from_error("models/model.pt", error)]
-    return []
+    """Check that weights are whole and of their network; an assembly needs all of them."""
+    is_assembly = isinstance(bundle, Assembly)
+    faults = []
+    for folder, each in list_networks(bundle).items():
+        if not (each.is_trained or is_assembly):
+            continue
+        try:
+            Segmenter(each, "cpu")
+        except CheckpointError as error:
+            where = f"{folder}/models/model.pt".lstrip("/")
+            faults.append(Fault.from_error(where, error))
+    return faults
 
 
 def _find_data(bundle: Bundle, data: str | Path | None) -> Path | None:
@@ -127,6 +132,7 @@ def _find_data(bundle: Bundle, data: str | Path | None) -> Path | None:
     """
     if data is not None:
         return Path(data)
-    if bundle.is_trained or not bundle.data_root.exists():
+    is_assembly = isinstance(bundle, Assembly)
+    if bundle.is_trained or is_assembly or not bundle.data_root.exists():
         return None
     return bundle.data_root

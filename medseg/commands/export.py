@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,16 +15,23 @@ import numpy as np
 from medseg._support.files import atomic_folder, write_atomically
 from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    MODELS,
-    REFINER_FILE,
-    TRAINED_FILE,
+    ASSEMBLY_FILE,
+    Assembly,
     Bundle,
+    format_assembly,
     format_spec,
+    list_networks,
     load_bundle,
 )
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
+from medseg.commands.bundle_files import (
+    copy_bundle,
+    copy_files,
+    copy_weights,
+    read_scores,
+    write_configs,
+)
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import CheckpointError, MedsegError, OutputError
@@ -33,27 +39,24 @@ from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
-from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.onnx import require_onnx, write_onnx
-from medseg.networks.definition import define_network
-from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
-from medseg.networks.refiner import define_refined_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
 KINDS = ("monai", "onnx", "openvino")
 
 _TASK = "comparing label maps"
+_EACH_ALONE = (
+    "each bundle of the assembly is exported by itself: other software neither paints their labels "
+    "into one map nor crops one by another"
+)
 _PHANTOMS = 3
 _PHANTOM_WINDOWS = 1.5
 """Size of a phantom along each axis, in windows: so that windows overlap."""
 _DEFAULT_SPACING_MM = 1.5
-
-_COPIED_BESIDE_WEIGHTS = ("configs", "docs", "metrics.json", "LICENSE")
-"""What a copy of a trained bundle has besides its spec and weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ def export(
     """Export a trained bundle.
 
     Args:
-        bundle: A trained bundle.
+        bundle: A trained bundle; of an assembly each of its bundles is exported.
         out: A new or empty folder. For ``openvino`` it becomes a copy of the bundle that holds
             the exported networks; unless given, the bundle itself gets them.
         to: ``monai``: a MONAI Bundle; ``onnx``: each network as an ONNX file; ``openvino``:
@@ -117,6 +120,8 @@ def export(
     target = None if out is None else Path(out)
     if target is not None and target.resolve() == loaded.folder:
         target = None
+    if isinstance(loaded, Assembly):
+        return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
         return _export_to_openvino(loaded, target, scans, listeners)
     if target is None:
@@ -130,6 +135,55 @@ def export(
     with atomic_folder(target) as folder:
         write(loaded, folder)
     return Export(target)
+
+
+def _export_bundles(
+    assembly: Assembly,
+    out: Path | None,
+    to: str,
+    scans: str | Path | None,
+    listeners: Sequence[Listener],
+) -> Export:
+    """Export each bundle of an assembly, into its folder in ``out``.
+
+    Networks for OpenVINO make the copy, or the assembly itself, an assembly that is faster. Other
+    software runs each bundle alone: it knows neither painting nor crops.
+    """
+    if out is None and to != "openvino":
+        raise OutputError(
+            f"--to {to} needs a folder to write to, other than the assembly's own"
+        )
+    if to != "openvino":
+        notify(listeners, Notice(_EACH_ALONE))
+    if out is None:
+        return _export_each(assembly, None, to, scans, listeners)
+    _require_empty(out)
+    with atomic_folder(out) as folder:
+        made = _export_each(assembly, folder, to, scans, listeners)
+        if to == "openvino":
+            text = format_assembly(assembly.assembly)
+            write_atomically(folder / ASSEMBLY_FILE, text)
+    return Export(out, made.agreement)
+
+
+def _export_each(
+    assembly: Assembly,
+    out: Path | None,
+    to: str,
+    scans: str | Path | None,
+    listeners: Sequence[Listener],
+) -> Export:
+    """Export every bundle; the agreement is that of the one that agrees least."""
+    agreements = []
+    for name, bundle in list_networks(assembly).items():
+        target = None if out is None else out / name
+        made = export(
+            bundle.folder, target, to=to, scans=scans, listeners=listeners
+        )
+        if made.agreement is not None:
+            agreements.append(made.agreement)
+    least = min(agreements, key=lambda each: each.agreement, default=None)
+    return Export(out or assembly.folder, least)
 
 
 def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
@@ -162,76 +216,18 @@ def _require_empty(folder: Path) -> None:
 
 def _write_monai(bundle: Bundle, folder: Path) -> None:
     """Write the bundle as stock MONAI wants it: configs, weights and card."""
-    spec = bundle.spec
     for member in bundle.members:
         # Makes sure that the weights are of this network.
         load_network(bundle, member)
-    _copy_weights(bundle, folder)
-    refinement = bundle.trained.refinement
-    if refinement is not None and refinement.applied:
-        network = define_refined_network(spec)
-    else:
-        network = define_network(spec, supervised=False)
-    parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
-    scores = _read_scores(bundle)
-    write_monai_bundle(
-        folder, bundle.decided, parts, scores, bundle.trained.members
-    )
-    _copy(bundle.folder, folder, ("docs", "LICENSE"))
-
-
-def _copy_weights(bundle: Bundle, folder: Path) -> None:
-    models = folder / MODELS
-    models.mkdir()
-    for member in bundle.members:
-        shutil.copyfile(member, models / member.name)
-    # For readers that know one network only.
-    single = models / bundle.weights.name
-    if not single.exists():
-        shutil.copyfile(bundle.members[0], single)
-
-
-def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
-    """Copy those of some files and folders that are there."""
-    for name in names:
-        original, copy = source / name, target / name
-        if original.is_dir():
-            shutil.copytree(original, copy, symlinks=True)
-        elif original.is_file():
-            shutil.copyfile(original, copy)
-
-
-def _read_scores(bundle: Bundle) -> dict[str, dict[str, float]]:
-    """Return the mean scores that a bundle's training run wrote, for the metadata."""
-    file = bundle.folder / "metrics.json"
-    if not file.is_file():
-        return {}
-    scores: dict[str, dict[str, float]] = {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        for name, by_label in content["scores"].items():
-            if by_label["mean"] is not None:
-                scores[name] = {"mean": float(by_label["mean"])}
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise CheckpointError(
-            "the scores of the training run are damaged; remove or restore the file",
-            source=file,
-            detail=str(error),
-        ) from error
-    return scores
+    copy_weights(bundle, folder)
+    write_configs(bundle, folder, read_scores(bundle))
+    copy_files(bundle.folder, folder, ("docs", "LICENSE"))
 
 
 def _write_onnx(bundle: Bundle, folder: Path) -> None:
     require_onnx()
     spec = bundle.spec
-    window = (len(spec.channels), *spec.training.patch)
+    window = (spec.input_channels, *spec.training.patch)
     metadata = {"medseg.bundle": format_spec(spec)}
     labelled = get_output_layout(bundle).labelled
     for member in bundle.members:
@@ -258,14 +254,7 @@ def _export_to_openvino(
         return _convert(bundle, comparison, listeners)
     _require_empty(out)
     with atomic_folder(out) as folder:
-        write_atomically(folder / BUNDLE_FILE, format_spec(bundle.spec))
-        _copy_weights(bundle, folder)
-        _copy(
-            bundle.folder / MODELS,
-            folder / MODELS,
-            (TRAINED_FILE.name, REFINER_FILE.name, *bundle.trained.files),
-        )
-        _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
+        copy_bundle(bundle, folder)
         exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)
     return Export(out, exported.agreement)
 

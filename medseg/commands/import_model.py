@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -44,6 +45,8 @@ from medseg.networks.building import build_network
 from medseg.planning import read_description
 from medseg.planning.nnunet_model import describe_model
 
+Adapt = Callable[[dict[str, Any]], None]
+
 _SOFTWARE = "nnU-Net v2"
 _MOST_JSON_BYTES = 16 << 20
 
@@ -56,6 +59,7 @@ def import_model(
     configuration: str = "",
     checkpoint: str = "final",
     licence: str = "",
+    adapt: Adapt | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Import:
     """Make a bundle of a model that nnU-Net v2 trained. nnU-Net is not needed, and nothing is run.
@@ -69,6 +73,8 @@ def import_model(
         configuration: Which one to take where there are several, such as ``3d_fullres``.
         checkpoint: ``final`` or ``best``.
         licence: Of the weights.
+        adapt: Changes the content of the ``bundle.json`` before it is checked: what software that
+            runs the model does otherwise than nnU-Net.
         listeners: Told of progress, and of what a person should know.
 
     Raises:
@@ -91,7 +97,7 @@ def import_model(
     plans = read_nnunet_plans(model.folder / PLANS, name=first.configuration)
     _refuse_cascade(plans)
     origin = _describe_origin(model, plans, files, licence)
-    converter = _Converter(plans, first, origin)
+    converter = _Converter(plans, first, origin, adapt)
     remarks = [*explain_trainer(first.trainer), *converter.remarks]
     members = {}
     for name, file in zip(names, files, strict=True):
@@ -109,6 +115,7 @@ class _Converter:
         plans: What the model was planned as.
         first: The checkpoint of its first fold.
         origin: Where it comes from.
+        adapt: As for ``import_model``.
 
     Attributes:
         spec: The bundle.
@@ -116,7 +123,11 @@ class _Converter:
     """
 
     def __init__(
-        self, plans: NnunetPlans, first: NnunetCheckpoint, origin: OriginSpec
+        self,
+        plans: NnunetPlans,
+        first: NnunetCheckpoint,
+        origin: OriginSpec,
+        adapt: Adapt | None = None,
     ) -> None:
         description = read_description(plans.file.with_name(DATASET))
         described = describe_model(plans, description, first.mirror_axes)
@@ -125,6 +136,8 @@ class _Converter:
             content["network"]["norm"] = "batch"
         content["licence"] = origin.licence
         content["origin"] = summarise_origin(origin)
+        if adapt is not None:
+            adapt(content)
         unet = describe_as_unet(content["network"])
         self._own = parse_spec(content, plans.file)
         self._is_unet = unet is not None

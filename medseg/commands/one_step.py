@@ -77,7 +77,7 @@ def plan_first(
         return request  # whoever opens it says what it is
     _check_dataset(dataset, data, resume)
     if resume:
-        folder = request.out or _find_run(dataset)
+        folder = request.out or _find_run(dataset, listeners)
         return TrainingRequest(folder, folder, overrides)
     file = _choose_file(dataset, request.out)
     planned = plan(
@@ -122,8 +122,10 @@ def _choose_file(dataset: Path, out: Path | None) -> Path:
     return folder / f"{now:%Y%m%d-%H%M%S}-bundle.json"
 
 
-def _find_run(dataset: Path) -> Path:
+def _find_run(dataset: Path, listeners: Sequence[Listener]) -> Path:
     """Return the newest unfinished run that began with a data set.
+
+    Others' files may be damaged; listeners are told of such runs, which are left out.
 
     Raises:
         CheckpointError: If there is none.
@@ -134,7 +136,12 @@ def _find_run(dataset: Path) -> Path:
         folder = RunFolder(path)
         if not folder.has_begun or folder.is_finished:
             continue
-        if folder.read_info()["data"] == root:
+        try:
+            info = folder.read_info()
+        except CheckpointError as error:
+            notify(listeners, Notice(f"left out: {error}"))
+            continue
+        if info["data"] == root:
             return path
     raise CheckpointError(
         "there is no unfinished run of this data set to resume; name its folder with --out, or "

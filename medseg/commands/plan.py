@@ -22,6 +22,7 @@ from medseg.errors import (
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import Selection
 from medseg.layouts.cases_csv import parse_columns
+from medseg.layouts.missing_data import require_data
 from medseg.layouts.splits import relate_split
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
@@ -194,6 +195,7 @@ def plan_bundles(
         MedsegError: As ``plan``.
     """
     root = Path(dataset)
+    require_data(root)
     _check_files(files)
     if is_bundle(root):
         raise MedsegError(

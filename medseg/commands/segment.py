@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from medseg._support.files import write_atomically
 from medseg._support.folders import resolve_path
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
@@ -15,23 +15,22 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
-from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
+from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.ledger import Ledger, open_ledger
+from medseg.inference.ledger_entry import Entry, get_review_order
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import (
-    PREVIEWS,
-    VOLUMES,
-    format_volumes_csv,
-    write_report,
-)
+from medseg.inference.report import write_summaries
+from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import (
     ERROR_MAPS,
     choose_formats,
     refuse_overwriting,
 )
 from medseg.inference.segmenter import Segmenter
+from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
-from medseg.names import hash_text, make_printable
+from medseg.names import LEDGER, hash_text, make_printable
 from medseg.quality.estimates import explain_unjudged
 
 SEARCHING = "looking for scans"
@@ -51,6 +50,7 @@ class Batch:
         gone: How many results in the folder are of scans that were not found this time.
         full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
             caller, in no result.
+        shard: Which part of the scans this was; ``None`` where it was all.
 
     Examples:
         >>> from pathlib import Path
@@ -65,6 +65,15 @@ class Batch:
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
     full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
     gone: int = 0
+    shard: Shard | None = None
+
+    @property
+    def ledger(self) -> Path:
+        """The file with a line for each scan worked on."""
+        folder = (
+            self.out if self.shard is None else self.out / self.shard.folder
+        )
+        return folder / LEDGER
 
     @property
     def to_review(self) -> tuple[Entry, ...]:
@@ -116,6 +125,7 @@ def segment(
     precision: str = "auto",
     mirror: bool | None = None,
     fold_ensemble: bool = True,
+    labels: Sequence[str] | None = None,
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
@@ -126,6 +136,7 @@ def segment(
     allow_empty: bool = False,
     threads: int | None = None,
     sources: str | Path | None = None,
+    shard: str = "",
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -136,7 +147,7 @@ def segment(
     results are gone or were changed, or that failed.
 
     Args:
-        bundle: A trained bundle.
+        bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
             a CSV.
         out: The folder for results; made if needed.
@@ -145,6 +156,8 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
+        labels: Names of the labels that results shall have; all unless given. Of an assembly, only
+            the bundles that these need are run.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
             scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
@@ -167,6 +180,9 @@ def segment(
         sources: A table to write that says of each result which files and which DICOM study and
             series it was made from. It may name patients, so only its owner may read it, and it
             must not lie in ``out``. Rows of earlier calls stay.
+        shard: ``I/N`` does one of N parts, beside other processes that do the others into the
+            same ``out``; ``auto`` takes it from a scheduler's variables. Unless given, all scans
+            are done. Shards write no report and no table of volumes: ``medseg.report`` does.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -197,6 +213,8 @@ def segment(
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)
+    part = parse_shard(shard) if shard else None
+    holds = _hold_all if part is None else part.holds
     found = find_scans(
         scans,
         len(trained.spec.channels),
@@ -219,6 +237,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            labels=labels,
         )
 
     def segment_scan(opened: OpenScan) -> SegmentedScan:
@@ -226,17 +245,22 @@ def segment(
             return SegmentedScan(opened)
         # The volume passed the checks of Segmenter.segment when it was read.
         prediction = segmenter.predict(opened.volume)
-        segmentation = prediction.finish(error_map=error_maps)
-        return SegmentedScan(opened, segmentation)
+        finish = partial(prediction.finish, error_map=error_maps)
+        return SegmentedScan(opened, finish)
 
     searched = hash_text(str(resolve_path(scans)))
-    with limit_threads(threads), _open_ledger(out) as ledger:
+    with limit_threads(threads), _open_ledger(out, part) as ledger:
         found = found.keep_former_names(ledger.entries)
+        # By the names that results have: they do not change when scans are added.
+        found = found.choose(holds)
         if table is not None:
             # Before the first result is there, so that none is ever without its source.
             table.enter(found.scans)
         _send_notices(found, ledger, listeners)
-        notify(listeners, _describe_start(found, trained.spec))
+        start = _describe_start(found, trained.spec)
+        notify(listeners, start)
+        state = BatchState.begin(trained.spec, start.total)
+        write_state(ledger, state)
         batch = ScanBatch(
             segmenter,
             ledger,
@@ -259,9 +283,17 @@ def segment(
             record=batch.record,
         )
         here = _list_names(found)
-        batch.close_failures(here)
-        _write_summaries(ledger, trained.spec, report)
-        gone = _count_gone(ledger, searched, here)
+        batch.close_failures(here, holds)
+        gone = _count_gone(ledger, searched, here, holds)
+        if part is None:
+            write_summaries(
+                out,
+                ledger.entries.values(),
+                state.title,
+                state.label_set,
+                report=report,
+            )
+        write_state(ledger, state.end())
     batch.raise_bug()
     return Batch(
         out,
@@ -269,11 +301,14 @@ def segment(
         _describe_places(found, scans),
         _describe_errors(found, batch.full_errors),
         gone,
+        part,
     )
 
 
-def _open_ledger(out: Path) -> AbstractContextManager[Ledger]:
-    return open_ledger(out, [PREVIEWS, ERROR_MAPS])
+def _open_ledger(
+    out: Path, part: Shard | None
+) -> AbstractContextManager[Ledger]:
+    return open_ledger(out, [PREVIEWS, ERROR_MAPS], part)
 
 
 def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
@@ -282,11 +317,22 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
     return BatchStarted(total, len(found.skipped), title)
 
 
-def _count_gone(ledger: Ledger, searched: str, here: Collection[str]) -> int:
+def _hold_all(name: str) -> bool:
+    """Tell that a scan of this name is to be done: without shards every one is."""
+    return True
+
+
+def _count_gone(
+    ledger: Ledger,
+    searched: str,
+    here: Collection[str],
+    holds: Callable[[str], bool],
+) -> int:
     """Count the results whose scans are no longer where they were found; they are kept."""
     count = 0
     for entry in ledger.entries.values():
         is_gone = entry.is_good and entry.scan not in here
+        is_gone = is_gone and holds(entry.scan)
         count += is_gone and entry.searched == searched
     return count
 
@@ -338,18 +384,3 @@ def _describe_errors(
             text = f"{text} ({entry.detail})"
         errors[entry.name] = text
     return {name: make_printable(text) for name, text in errors.items()}
-
-
-def _write_summaries(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
-    """Write what stands above single scans, of all that the ledger knows."""
-    entries = ledger.entries.values()
-    write_atomically(
-        ledger.folder / VOLUMES, format_volumes_csv(entries, spec.label_set)
-    )
-    if report:
-        write_report(
-            ledger.folder,
-            entries,
-            f"{spec.name} {spec.version}",
-            spec.label_set,
-        )

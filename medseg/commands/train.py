@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import load_bundle
+from medseg.bundle.bundle import load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
@@ -33,6 +33,7 @@ from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import score_held_out
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
+from medseg.training.leakage import list_learned_cases
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -145,6 +146,7 @@ def train(
     )
     run_folder = request.out
     requested = open_bundle(request.bundle, request.overrides)
+    require_single(requested, "trained")
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
@@ -291,6 +293,7 @@ def _train_session(
         stopped_early=stopped_early,
         validated=measure_range(dataset.measures, session.spec),
         made_up=states_made_up(run.data),
+        learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
 

@@ -13,6 +13,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,8 +143,17 @@ def _list_other_codes(spec: BundleSpec) -> list[object]:
 
 def hash_content(case: Case) -> str:
     """Return ten hex digits of the SHA-256 of the case's image files' bytes."""
+    return _hash_files(case.scan.files)
+
+
+def hash_label_content(case: Case) -> str:
+    """Return ten hex digits of the SHA-256 of the case's label files' bytes."""
+    return _hash_files(case.label_files)
+
+
+def _hash_files(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in case.scan.files:
+    for path in paths:
         for file in _files_of(path):
             refuse_special(file)
             with file.open("rb") as stream:

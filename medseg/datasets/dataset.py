@@ -201,7 +201,7 @@ def _prepare_cases(
     """
     # What no file can settle is said before cases are read.
     every_index = range(1, len(spec.labels) + 1)
-    _refuse_contradictions(found, every_index)
+    refuse_contradictions(found, every_index)
     entries: dict[str, Path] = {}
     unread = []
     for case in found.cases:
@@ -212,7 +212,7 @@ def _prepare_cases(
     to_check = CaseList(tuple(unread), found.faults, found.warnings)
     keep = _make_keeper(entries, spec)
     checked = check_cases(to_check, spec, listeners, handle_case=keep)
-    _report_faults(checked.faults, skip_bad_cases, listeners)
+    report_faults(checked.faults, skip_bad_cases, listeners)
     usable = []
     cached = {}
     present: set[int] = set()
@@ -222,7 +222,7 @@ def _prepare_cases(
             usable.append(case)
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
-    _refuse_contradictions(found, present)
+    refuse_contradictions(found, present)
     absent = describe_absent_labels(present, spec)
     known = _list_known_warnings(cached, unread)
     measures = {
@@ -261,7 +261,7 @@ def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
     return keep
 
 
-def _refuse_contradictions(found: CaseList, present: Collection[int]) -> None:
+def refuse_contradictions(found: CaseList, present: Collection[int]) -> None:
     """Refuse a data set that says something else than the bundle.
 
     Args:
@@ -278,9 +278,14 @@ def _refuse_contradictions(found: CaseList, present: Collection[int]) -> None:
         )
 
 
-def _report_faults(
+def report_faults(
     faults: Sequence[Fault], skip_bad_cases: bool, listeners: Sequence[Listener]
 ) -> None:
+    """Refuse bad cases, or say that they are left out.
+
+    Raises:
+        DatasetError: If they are not to be skipped.
+    """
     if faults and not skip_bad_cases:
         noun = "case" if len(faults) == 1 else "cases"
         raise DatasetError(

@@ -34,6 +34,10 @@ from medseg.names import (
 
 _REMEDY = "to segment one all the same, give it as a file or in a CSV"
 
+_BUNDLE, _MODELS = "bundle.json", "models"
+_CURVES, _PREVIEWS = "curves.png", "previews"
+"""What a training run leaves in its folder, among else."""
+
 SearchProgress = Callable[[int, int], None]
 """Told how many files were looked into so far, and how many there are."""
 
@@ -49,7 +53,13 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
         search.notes.append(note)
     images: list[Path] = []
     others: list[Path] = []
+    pictures = set(filter(_is_of_bundle, listing.files))
+    if pictures:
+        note = f"{len(pictures)} pictures of a training run are left out"
+        search.notes.append(note)
     for file in listing.files:
+        if file in pictures:
+            continue
         kind = images if has_image_suffix(file.name) else others
         kind.append(file)
     sorted_files = set_labels_apart(root, images)
@@ -67,6 +77,17 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
         search.candidates += [make_series(series, root) for series in found]
     voxel_files = {find_voxel_file(file) for file in images}
     _add_skipped(skipped, root, search, voxel_files)
+
+
+def _is_of_bundle(file: Path) -> bool:
+    """Tell whether a file is a picture that a training run drew for people."""
+    folder = file.parent
+    if folder.name == _PREVIEWS:
+        folder = folder.parent
+    elif file.name != _CURVES:
+        return False
+    is_bundle = (folder / _BUNDLE).is_file() and (folder / _MODELS).is_dir()
+    return is_bundle and file.suffix.lower() == ".png"
 
 
 def _describe_label_maps(root: Path, files: SortedFiles) -> Iterator[str]:

@@ -67,6 +67,26 @@ class ScanList:
             scans.append(scan)
         return replace(self, scans=tuple(scans))
 
+    def choose(self, is_wanted: Callable[[str], bool]) -> ScanList:
+        """Return what has the wanted names: of scans, and of what is no scan or not asked for."""
+        kept: list[int] = []
+        for number, scan in enumerate(self.scans):
+            if is_wanted(scan.name):
+                kept.append(number)
+        return replace(
+            self,
+            scans=tuple(self.scans[number] for number in kept),
+            former_names=tuple(self.former_names[number] for number in kept),
+            left_out=_choose(self.left_out, is_wanted),
+            skipped=_choose(self.skipped, is_wanted),
+        )
+
+
+def _choose(
+    entries: Iterable[LeftOut], is_wanted: Callable[[str], bool]
+) -> tuple[LeftOut, ...]:
+    return tuple(entry for entry in entries if is_wanted(entry.name))
+
 
 def _ignore_progress(done: int, total: int) -> None:
     """Do nothing."""

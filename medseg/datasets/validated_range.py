@@ -218,24 +218,16 @@ class RangeCheck:
             )
 
     def _compare_sizes(self) -> Iterator[str]:
-        spacings = zip(
-            _AXES, self.validated.spacing_mm, self.scan.spacing, strict=False
+        yield from _compare_axes(
+            self.validated.spacing_mm,
+            self.scan.spacing,
+            "its voxels measure {} mm towards the {}, those of the training cases {} mm",
         )
-        for axis, known, value in spacings:
-            if _is_outside(value, known):
-                yield (
-                    f"its voxels measure {value:.3g} mm towards the {axis}, those of the training "
-                    f"cases {_format_range(known)} mm"
-                )
-        extents = zip(
-            _AXES, self.validated.extent_mm, self.scan.extent, strict=False
+        yield from _compare_axes(
+            self.validated.extent_mm,
+            self.scan.extent,
+            "it measures {} mm towards the {}, the training cases {} mm",
         )
-        for axis, known, value in extents:
-            if _is_outside(value, known):
-                yield (
-                    f"it measures {value:.3g} mm towards the {axis}, the training cases "
-                    f"{_format_range(known)} mm"
-                )
 
     def _compare_intensities(self) -> Iterator[str]:
         channels = zip(
@@ -277,6 +269,34 @@ class RangeCheck:
                 yield (
                     f"{label.name} touches the border of the scan, and does so in no training case"
                 )
+
+
+def _compare_axes(
+    ranges: Sequence[MeasureRange], sizes: Sequence[float], sentence: str
+) -> Iterator[str]:
+    """Say in one sentence along which axes sizes lie outside; nothing if along none.
+
+    Args:
+        ranges: Of the training cases, along each axis; none of pictures.
+        sizes: Of the scan, likewise.
+        sentence: Takes the scan's sizes, the axes and the training cases' sizes.
+    """
+    own = []
+    axes = []
+    known = []
+    for axis, of_axis, size in zip(_AXES, ranges, sizes, strict=False):
+        if _is_outside(size, of_axis):
+            own.append(f"{size:.3g}")
+            axes.append(axis)
+            known.append(_format_range(of_axis))
+    if axes:
+        yield sentence.format(_list(own), _list(axes), _list(known))
+
+
+def _list(words: Sequence[str]) -> str:
+    """Return words as a person lists them: ``a, b and c``."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _compare_volume(name: str, known: LabelRange, ml: float) -> Iterator[str]:

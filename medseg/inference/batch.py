@@ -7,7 +7,7 @@ ends the batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -37,10 +37,11 @@ from medseg.inference.failures import (
     is_bug,
 )
 from medseg.inference.hashes import hash_scan, make_result_key
-from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
+from medseg.inference.ledger import Ledger
+from medseg.inference.ledger_entry import Entry, QualityEntry, State
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import Stage
-from medseg.inference.report import get_preview_path
+from medseg.inference.report_rows import get_preview_path
 from medseg.inference.result_files import (
     ResultFormat,
     find_missing_formats,
@@ -161,16 +162,17 @@ class ScanBatch:
         Raises:
             OutputError: If no file can be written, or the folder no longer takes any.
         """
-        opened, segmentation = segmented.opened, segmented.segmentation
+        opened = segmented.opened
         scan, volume, kept = opened.scan, opened.volume, opened.kept
         if kept is not None:
             if volume is not None and opened.kept_labels is not None:
                 self._draw(scan, volume, opened.kept_labels)
             return kept.model_copy(update={"state": "skipped"})
-        if volume is None or segmentation is None:
+        if volume is None or segmented.finish is None:
             raise TypeError(
                 "a scan without an earlier result has been read and segmented"
             )
+        segmentation = segmented.finish()
         self._draw(scan, volume, segmentation.labels)
         written = self._write_files(opened, volume, segmentation)
         volumes_ml = {
@@ -252,14 +254,18 @@ class ScanBatch:
             skipped.append(entry)
         return skipped
 
-    def close_failures(self, here: Collection[str]) -> None:
+    def close_failures(
+        self, here: Collection[str], holds: Callable[[str], bool]
+    ) -> None:
         """Enter that failed scans of earlier calls are gone, so that no report names them for ever.
 
         Args:
             here: Every name of this call. What another call found elsewhere stays as it is.
+            holds: Tells whether a scan of this name would be of this call.
         """
         for entry in tuple(self._ledger.entries.values()):
             is_gone = entry.is_failed and entry.scan not in here
+            is_gone = is_gone and holds(entry.scan)
             if is_gone and entry.searched == self._searched:
                 self._ledger.enter(
                     self._make_entry(entry.scan, "skipped", reason=GONE)

@@ -16,13 +16,14 @@ _MOST_LISTED = 20
 
 
 def choose_labels(
-    spec: BundleSpec, wanted: Sequence[str] | None
+    spec: BundleSpec, wanted: Sequence[str] | str | None
 ) -> frozenset[str]:
     """Return the names of the labels that results have.
 
     Args:
         spec: The bundle.
-        wanted: Those that were asked for; all unless given.
+        wanted: Those that were asked for, one or several with commas between in each text; all
+            unless given.
 
     Raises:
         MedsegError: If the bundle has no such label, none is asked for, or it has regions.
@@ -35,16 +36,29 @@ def choose_labels(
             "labels cannot be chosen from this bundle: its structures are regions that overlap, "
             "and each result shows all of them"
         )
-    unknown = sorted(set(wanted) - set(names))
-    if unknown or not wanted:
+    chosen = _split_names(
+        (wanted,) if isinstance(wanted, str) else wanted, names
+    )
+    unknown = sorted(chosen - set(names))
+    if unknown or not chosen:
         listed = ", ".join(names[:_MOST_LISTED])
         rest = len(names) - _MOST_LISTED
         more = f" and {rest} more" if rest > 0 else ""
         raise MedsegError(
-            f"the bundle has no label {', '.join(unknown) or 'without a name'}; its labels are "
-            f"{listed}{more}"
+            f"the bundle has no label {', '.join(unknown) or '(none was named)'}; it has {listed}"
+            f"{more}"
         )
-    return frozenset(wanted)
+    return frozenset(chosen)
+
+
+def _split_names(texts: Sequence[str], known: Sequence[str]) -> set[str]:
+    """Return names that stand one or several, with commas between, in each text."""
+    names: set[str] = set()
+    for text in texts:
+        # A comma may belong to a name.
+        parts = (text,) if text in known else text.split(",")
+        names.update(part.strip() for part in parts)
+    return names
 
 
 def keep_chosen(found: Segmentation, names: frozenset[str]) -> Segmentation:

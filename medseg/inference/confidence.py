@@ -20,9 +20,14 @@ import numpy.typing as npt
 import torch
 
 from medseg.inference.accumulator import Accumulator
+from medseg.inference.largest_components import find_box_of_labels
 from medseg.labels import LabelSet
 from medseg.preprocessing.grid import NetworkGrid
-from medseg.preprocessing.resampling import resample_linear
+from medseg.preprocessing.resampled_parts import (
+    Box,
+    find_reach,
+    resample_part,
+)
 from medseg.volume import Array
 
 PERCENT = 100
@@ -238,7 +243,28 @@ def map_errors(
     """
     errors = np.zeros(shape, np.uint8, order="F")
     with_channel = grid.crop(errors[None])
-    resampled = resample_linear(sums.errors[None], grid.network_to_scan)
-    rounded = resampled.round().to(torch.uint8)
-    with_channel[...] = rounded.numpy()
+    doubtful = find_box_of_labels(sums.errors)
+    if doubtful is None:
+        return errors
+    part = find_reach(doubtful, grid.network_to_scan)
+    if part is not None:
+        with_channel[(0, *part)] = map_errors_within(sums, grid, part)
     return errors
+
+
+def map_errors_within(
+    sums: ConfidenceSums, grid: NetworkGrid, part: Box
+) -> Array:
+    """Map where labels are probably wrong, in a part of what the network looks at.
+
+    Args:
+        sums: What the network was sure of.
+        grid: The grid on which it saw the scan.
+        part: A box in the view that ``grid.crop`` returns.
+
+    Returns:
+        uint8, along the axes of that view: what ``map_errors`` has there.
+    """
+    resampled = resample_part(sums.errors[None], grid.network_to_scan, part)
+    percent: Array = resampled[0].round().to(torch.uint8).numpy()
+    return percent

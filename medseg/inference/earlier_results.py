@@ -9,7 +9,8 @@ from medseg.bundle.hashes import hash_file
 from medseg.datasets.cases import Scan
 from medseg.errors import OutputError
 from medseg.events import Listener, Notice, notify
-from medseg.inference.ledger import Entry, Ledger
+from medseg.inference.ledger import Ledger
+from medseg.inference.ledger_entry import Entry
 
 _READABLE = (".nii.gz", ".nrrd", ".mha", ".png")
 

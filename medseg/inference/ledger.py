@@ -11,220 +11,25 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from medseg._support.files import PART
 from medseg._support.platform.files import open_binary, read_at, sync_handle
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import BusyError, OutputError
-from medseg.names import LEDGER, is_safe_name
-from medseg.quality.estimates import LabelQuality, Quality
-
-
-def _check_name(name: str) -> str:
-    """Return a plain file name as it is.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if not is_safe_name(name):
-        raise ValueError("not a plain file name")
-    return name
-
-
-PlainName = Annotated[str, AfterValidator(_check_name)]
-"""A file's name that leads nowhere else."""
-
-State = Literal["done", "failed", "error", "skipped"]
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.shards import (
+    PATIENCE_SECONDS,
+    Shard,
+    list_ledger_folders,
+    refuse_others,
+)
+from medseg.names import LEDGER
 
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
-
-_FAILED, _GOOD, _NOT_ASKED_FOR = range(3)
-"""How scans are ordered for review."""
-
-_NOTHING_FOUND = -1.0
-_UNKNOWN_DICE = 2.0
-"""Where results without an expected Dice stand when sorted: first, and (older ones) last."""
-
-
-class QualityEntry(BaseModel):
-    """How good a result probably is, estimated without knowing the truth."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
-
-    expected_dice: float | None
-    """Mean over the structures that were found; `null` if none was."""
-    lower_bound: float | None
-    """The true Dice is at or above it in the share of scans the bundle states; `null` if the
-    bundle is not calibrated."""
-    labels: dict[str, tuple[float, float | None]] = {}
-    """Label name → expected Dice and its bound, of the structures found."""
-    is_calibrated: bool
-    """Whether the numbers were learned from held-out cases."""
-    review: bool
-    """Whether someone should look at this result first."""
-    reasons: tuple[str, ...] = ()
-    """Why, in plain words."""
-    is_made_up: bool = False
-    """Whether the bundle was trained on made-up data."""
-    is_range_known: bool = False
-    """Whether scan and result were compared with what the bundle was validated on."""
-
-    @classmethod
-    def from_quality(cls, quality: Quality) -> QualityEntry:
-        """Make the ledger's record of an estimated quality."""
-        labels = {}
-        for name, estimate in quality.labels.items():
-            labels[name] = (estimate.expected, estimate.lower)
-        return cls(
-            expected_dice=quality.expected,
-            lower_bound=quality.lower,
-            labels=labels,
-            is_calibrated=quality.is_calibrated,
-            review=quality.review,
-            reasons=quality.reasons,
-            is_made_up=quality.is_made_up,
-            is_range_known=quality.is_range_known,
-        )
-
-    def to_quality(self) -> Quality:
-        """Return the quality that this is the record of."""
-        labels = {}
-        for name, (expected, lower) in self.labels.items():
-            labels[name] = LabelQuality(expected, lower)
-        return Quality(
-            expected=self.expected_dice,
-            lower=self.lower_bound,
-            labels=labels,
-            is_calibrated=self.is_calibrated,
-            review=self.review,
-            reasons=self.reasons,
-            is_made_up=self.is_made_up,
-            is_range_known=self.is_range_known,
-        )
-
-
-class Entry(BaseModel):
-    """What became of one scan. It holds no path, no patient's name, and no UID."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
-
-    scan: PlainName
-    """Its name in this batch."""
-    state: State
-    """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
-    nothing was done, because its result is there already and would be the same (returned to the
-    caller, not written), or because it was not asked for."""
-    reason: str = ""
-    """Why it was not asked for; empty unless that is why it was skipped."""
-    files: dict[PlainName, str] = {}
-    """Result file → its SHA-256."""
-    missing: dict[str, str] = {}
-    """Format that was asked for and that the scan has no file of → why."""
-    content: str = ""
-    """Hash of the scan's files."""
-    key: str = ""
-    """Hash of the scan's content, the bundle and the options: a result's with the same key would
-    be the same. Empty where a file is missing that may well be written next time."""
-    volumes_ml: dict[str, float] = {}
-    """Label name → millilitres."""
-    quality: QualityEntry | None = None
-    """How good the result probably is; absent in failed scans and in older ledgers."""
-    shape: tuple[int, ...] = ()
-    """Voxels along the scan's own axes."""
-    spacing_mm: tuple[float, ...] = ()
-    """Their sizes."""
-    seconds: dict[str, float] = {}
-    """Stage → time it took."""
-    warnings: tuple[str, ...] = ()
-    """What a person should know about the scan."""
-    error: str = ""
-    """What is wrong, what is allowed, what to do; empty if done."""
-    bundle: str = ""
-    """The bundle's name and version."""
-    origin: Annotated[str, Field(exclude_if=lambda text: not text)] = ""
-    """Where the bundle's weights come from, if other software trained them."""
-    bundle_hash: str = ""
-    """Of its `bundle.json` and weights."""
-    medseg: str = ""
-    """Version of medseg."""
-    device: str = ""
-    """Kind of device the network ran on."""
-    arithmetic: str = ""
-    """The backend that computed it, and its precision."""
-    finished: str = ""
-    """When, in UTC."""
-    searched: str = ""
-    """Hash of the path of the folder, file or table in which the scan was found."""
-
-    @property
-    def is_good(self) -> bool:
-        """Whether there is a result."""
-        return self.state in ("done", "skipped") and not self.reason
-
-    @property
-    def is_failed(self) -> bool:
-        """Whether there should be a result and is none."""
-        return self.state in ("failed", "error")
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """All that a person should know of a result: warnings, and formats without a file."""
-        reasons = [
-            f"there is no {name} of this scan: {why}"
-            for name, why in self.missing.items()
-        ]
-        return (*self.warnings, *reasons)
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Whether there is a result, but not in all formats that were asked for."""
-        return self.is_good and bool(self.missing)
-
-    @property
-    def needs_review(self) -> bool:
-        """Whether there is a result that someone should look at first."""
-        return self.is_good and self.quality is not None and self.quality.review
-
-    @property
-    def review_reasons(self) -> tuple[str, ...]:
-        """Why someone should look at the result first."""
-        if not self.needs_review or self.quality is None:
-            return ()
-        return self.quality.reasons
-
-
-def get_review_order(entry: Entry) -> tuple[int, bool, float, str]:
-    """Return the sort key of what to look at first.
-
-    Failed scans come first, then results flagged for review, then all others, each from the worst
-    to the best. What was not asked for comes last.
-    """
-    name = entry.scan.casefold()
-    quality = entry.quality
-    rank = _FAILED if entry.is_failed else _NOT_ASKED_FOR
-    is_quiet = not entry.needs_review
-    if not entry.is_good:
-        return rank, is_quiet, _UNKNOWN_DICE, name
-    if quality is None:
-        return _GOOD, is_quiet, _UNKNOWN_DICE, name
-    if quality.expected_dice is None:
-        return _GOOD, is_quiet, _NOTHING_FOUND, name
-    return _GOOD, is_quiet, quality.expected_dice, name
 
 
 class Ledger:
@@ -232,7 +37,8 @@ class Ledger:
 
     Args:
         folder: The folder of results.
-        handle: The open file.
+        path: The file.
+        handle: The same, open.
         entries: Scan → its latest entry so far.
         damaged: How many lines cannot be read.
     """
@@ -240,12 +46,14 @@ class Ledger:
     def __init__(
         self,
         folder: Path,
+        path: Path,
         handle: int,
         entries: Mapping[str, Entry],
         damaged: int,
     ) -> None:
         self.folder = folder
         self.damaged = damaged
+        self.path = path
         self._handle = handle
         self._entries = dict(entries)
 
@@ -268,40 +76,87 @@ class Ledger:
             sync_handle(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
-            raise _make_write_error(self.folder / LEDGER, error) from error
+            raise _make_write_error(self.path, error) from error
         self._entries[entry.scan] = entry
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
+def open_ledger(
+    folder: Path, parts: Sequence[str] = (), shard: Shard | None = None
+) -> Iterator[Ledger]:
     """Open the ledger of a folder for this process alone, and clear what a killed one left.
+
+    What any ledger of the folder knows is known; entries are added to the own one.
 
     Args:
         folder: The folder of results; made if needed.
         parts: Folders in it that hold results, too.
+        shard: Whose ledger to open. What killed shards left half-written is cleared by who works
+            on all scans: others may still be writing.
 
     Raises:
         OutputError: If the folder cannot be written.
-        BusyError: If another process works in it.
+        BusyError: If another process works in it on the same scans.
     """
-    path = folder / LEDGER
+    own = folder if shard is None else folder / shard.folder
+    path = own / LEDGER
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
         handle = open_binary(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise _make_write_error(path, error) from error
     try:
-        with _lock(folder):
+        patience = 0.0 if shard is None else PATIENCE_SECONDS
+        with _lock(own, patience):
+            refuse_others(folder, shard)
             try:
                 _cut_torn_line(handle)
-                folders = [folder, *(folder / part for part in parts)]
-                _remove_half_written(folders)
+                if shard is None:
+                    folders = [folder, *(folder / part for part in parts)]
+                    _remove_half_written(folders)
+                else:
+                    # It marks a folder of results.
+                    (folder / LEDGER).touch()
             except OSError as error:
                 raise _make_write_error(path, error) from error
-            entries, damaged = read_ledger(path)
-            yield Ledger(folder, handle, entries, damaged)
+            entries, damaged = read_ledgers(folder)
+            yield Ledger(folder, path, handle, entries, damaged)
     finally:
         os.close(handle)
+
+
+def read_ledgers(folder: Path) -> tuple[dict[str, Entry], int]:
+    """Read the ledgers of a folder, its own and those of its shards, even while batches write.
+
+    Returns:
+        Scan → its latest entry in any ledger, in the order in which scans first came; and how many
+        lines were passed over because they are damaged.
+
+    Raises:
+        OutputError: If a file cannot be read.
+    """
+    merged: dict[str, Entry] = {}
+    damaged = 0
+    for place in list_ledger_folders(folder):
+        path = place / LEDGER
+        # A shard makes its folder before its ledger.
+        entries, bad = read_ledger(path) if path.is_file() else ({}, 0)
+        damaged += bad
+        for name, entry in entries.items():
+            known = merged.get(name)
+            if known is None or _is_later(entry, known):
+                merged[name] = entry
+    return merged, damaged
+
+
+def _is_later(entry: Entry, other: Entry) -> bool:
+    """Tell whether an entry is newer than one of another ledger; of the same second, if it is good.
+
+    All times are UTC in one form, so that their texts have their order.
+    """
+    if entry.finished == other.finished:
+        return entry.is_good and not other.is_good
+    return entry.finished > other.finished
 
 
 def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
@@ -339,7 +194,7 @@ def read_review_reasons(folder: Path) -> dict[str, tuple[str, ...]]:
         Those flagged for review; nothing where the folder has no ledger that can be read.
     """
     try:
-        entries, _ = read_ledger(folder / LEDGER)
+        entries, _ = read_ledgers(folder)
     except OutputError:
         return {}
     reasons: dict[str, tuple[str, ...]] = {}
@@ -361,9 +216,9 @@ def _remove_half_written(folders: Sequence[Path]) -> None:
             file.unlink()
 
 
-def _lock(folder: Path) -> contextlib.ExitStack:
+def _lock(folder: Path, patience: float) -> contextlib.ExitStack:
     try:
-        return lock_folder(folder)
+        return lock_folder(folder, patience=patience)
     except LockedError as error:
         raise BusyError(
             "another process is segmenting into this folder; wait for it, stop it, or give "

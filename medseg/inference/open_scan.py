@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from medseg.datasets.cases import Scan
-from medseg.inference.ledger import Entry
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.segmentation import Segmentation
 from medseg.volume import Array, Volume
 
@@ -36,7 +36,13 @@ class OpenScan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentedScan:
-    """A scan that was read and, unless its earlier result is kept, segmented."""
+    """A scan that was read and, unless its earlier result is kept, segmented.
+
+    Attributes:
+        opened: The scan.
+        finish: Makes the segmentation of what the network answered. Whoever writes calls it, so
+            that meanwhile the network sees the next scan.
+    """
 
     opened: OpenScan
-    segmentation: Segmentation | None = None
+    finish: Callable[[], Segmentation] | None = None

@@ -10,12 +10,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from medseg.bundle.spec import BundleSpec, QualityFinding
 from medseg.datasets.validated_range import RangeCheck
 from medseg.inference.chosen_labels import keep_chosen
-from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
+from medseg.inference.confidence import (
+    PERCENT,
+    ConfidenceSums,
+    map_errors,
+    map_errors_within,
+)
+from medseg.inference.largest_components import (
+    find_box_of_labels,
+    find_boxes,
+    keep_largest_components,
+)
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
 from medseg.labels import LabelSet
@@ -23,6 +32,8 @@ from medseg.metrics.confusion import count_voxels
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
+
+_NOWHERE = (slice(0), slice(0), slice(0))
 
 
 class Prediction:
@@ -137,9 +148,29 @@ class Prediction:
         if not indices:
             return self.labels, sums
         kept = keep_largest_components(self.labels, indices)
-        errors = self._error_map()
-        shares = _compute_shares_kept(self.labels, kept, indices, errors)
+        shares = self._compute_shares_kept(kept, indices)
         return kept, sums.with_share_kept(shares)
+
+    def _compute_shares_kept(
+        self, after: Array, indices: Sequence[int]
+    ) -> Mapping[int, float]:
+        """Return class → share of its mask's probability that lies in what is kept of it."""
+        result = self._result
+        grid = result.grid
+        before_seen = grid.crop(self.labels[None])[0]
+        after_seen = grid.crop(after[None])[0]
+        shares = {}
+        for index, box in find_boxes(self.labels, indices).items():
+            part = grid.locate(box, self.labels.shape)
+            was_there = before_seen[part] == index
+            is_kept = after_seen[part] == index
+            if np.array_equal(was_there, is_kept):
+                continue
+            errors = map_errors_within(result.confidence, grid, part)
+            total = _sum_percent_right(was_there, errors)
+            kept = _sum_percent_right(is_kept, errors)
+            shares[index] = kept / total if total else 1.0
+        return shares
 
     def _error_map(self) -> Array:
         if self._errors is None:
@@ -150,52 +181,18 @@ class Prediction:
         return self._errors
 
 
-def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
-    """Return the labels with only the largest connected component of some of them.
-
-    Args:
-        labels: Label indices ``(i, j, k)``.
-        indices: The labels of which smaller components become background.
-    """
-    from monai.transforms import get_largest_connected_component_mask
-    from scipy.ndimage import find_objects
-
-    kept = np.array(labels, order="F")
-    boxes = find_objects(labels)
-    for index in indices:
-        box = boxes[index - 1] if index <= len(boxes) else None
-        if box is None:
-            continue
-        mask = np.ascontiguousarray(labels[box] == index)
-        largest = get_largest_connected_component_mask(torch.from_numpy(mask))
-        is_smaller = mask & ~largest.numpy().astype(bool)
-        kept[box][is_smaller] = 0
-    return kept
-
-
-def _compute_shares_kept(
-    before: Array, after: Array, indices: Sequence[int], errors: Array
-) -> Mapping[int, float]:
-    """Return class → share of its mask's probability that lies in what is kept of it."""
-    shares = {}
-    for index in indices:
-        total = _sum_percent_right(before == index, errors)
-        kept = _sum_percent_right(after == index, errors)
-        shares[index] = kept / total if total else 1.0
-    return shares
-
-
-def _sum_percent_right(mask: Array, errors: Array) -> float:
-    percent_wrong = errors[mask].astype(np.float64)
-    percent_right = PERCENT - percent_wrong
-    return float(percent_right.sum())
+def _sum_percent_right(mask: Array, errors: Array) -> int:
+    """Return by how many percent the labels of a mask are right, added up over its voxels."""
+    percent_wrong = int(errors[mask].sum(dtype=np.int64))
+    return PERCENT * int(mask.sum()) - percent_wrong
 
 
 def measure_volumes_ml(
     labels: Array, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
     """Return the volume of each label or region of a label map, by name."""
-    counts = count_voxels(labels, label_set.classes)
+    box = find_box_of_labels(labels)
+    counts = count_voxels(labels[box or _NOWHERE], label_set.classes)
     volumes = {}
     for region in label_set.regions:
         voxels = float(counts[list(region.labels)].sum())

@@ -24,6 +24,7 @@ from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.io import write_labels
 from medseg.io.dicom.volume import Slices
+from medseg.io.registry import find_label_format, list_label_suffixes
 from medseg.names import LEDGER
 from medseg.volume import Array, Volume
 
@@ -215,6 +216,7 @@ def write_result(
     """
     kind = _find_result_format(path, name)
     if kind is None:
+        _refuse_unknown_ending(path)
         write_labels(path, labels, like)
         return
     if spec is None:
@@ -229,6 +231,24 @@ def write_result(
             error.message, source=path, detail=error.detail
         ) from error
     kind.write(path, labels, like, spec)
+
+
+def _refuse_unknown_ending(path: Path) -> None:
+    """Refuse an ending of no format, with all that may be written.
+
+    Raises:
+        OutputError: If it is of none.
+    """
+    if find_label_format(path) is not None:
+        return
+    formats, _ = RESULT_FORMATS.usable()
+    endings = list(list_label_suffixes())
+    endings.extend(kind.ending for kind in formats.values())
+    listed = ", ".join(dict.fromkeys(endings))
+    raise OutputError(
+        f"label maps are written as {listed}; the ending given is none of these",
+        source=path,
+    )
 
 
 def _find_result_format(path: Path, name: str | None) -> ResultFormat | None:

@@ -7,9 +7,8 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -22,7 +21,7 @@ from medseg.datasets.input_checks import admit
 from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
-from medseg.errors import GeometryError, MedsegError, ScanError
+from medseg.errors import MedsegError
 from medseg.inference.accumulator import count_bytes_held
 from medseg.inference.assembly import (
     AssemblyPrediction,
@@ -32,7 +31,10 @@ from medseg.inference.assembly import (
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
 from medseg.inference.chosen_labels import choose_labels
-from medseg.inference.prediction import Prediction
+from medseg.inference.clicks import Space
+from medseg.inference.correction import Correction
+from medseg.inference.given_labels import check_labels
+from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import (
     PassPlan,
@@ -42,6 +44,7 @@ from medseg.inference.sliding_window import (
 )
 from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice
+from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import choose_device, choose_precision
 from medseg.networks.loading import get_output_layout
 from medseg.preprocessing.shared_input import SharedInput
@@ -119,7 +122,7 @@ class Segmenter:
         mirror: bool | None = None,
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
-        labels: Sequence[str] | None = None,
+        labels: Sequence[str] | str | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
             bundle = load_bundle(bundle)
@@ -165,9 +168,8 @@ class Segmenter:
             self.bundle, files, self.choices["backend"], self.device, dtype
         )
         axes = self.spec.mirror_axes if mirror else ()
-        self._loaded: Ensemble | None = Ensemble(
-            loaded, self.spec.network.dims, axes
-        )
+        dims, channels = self.spec.network.dims, self.spec.input_channels
+        self._loaded: Ensemble | None = Ensemble(loaded, dims, axes, channels)
         if self.device.type == "cuda":
             refuse_wrong_arithmetic(self._ensemble, self.spec, self.device)
         self.precision = self._ensemble.precision
@@ -260,7 +262,7 @@ class Segmenter:
         """
         volume = self._open(volume)
         if given is not None:
-            given = _check_labels(given, volume.shape, len(self.spec.label_set))
+            given = check_labels(given, volume.shape, len(self.spec.label_set))
         if self._parts:
             if probabilities:
                 raise MedsegError(
@@ -350,6 +352,97 @@ class Segmenter:
             self._calibration,
         )
         return replace(quality, warnings=own.warnings)
+
+    def begin_correction(self, volume: VolumeLike) -> Correction:
+        """Prepare a scan for clicks, once it has passed the checks of ``segment``.
+
+        For many clicks on one scan: it is opened, resampled and normalised only here. ``correct``
+        of what is returned takes the clicks.
+
+        Args:
+            volume: As for ``segment``.
+
+        Raises:
+            ScanError: As ``segment`` does.
+            GeometryError: As ``segment`` does.
+            MedsegError: If the bundle is not interactive.
+        """
+        if self._parts:
+            raise MedsegError(
+                "an assembly takes no clicks; correct with one of its bundles"
+            )
+        if self.spec.training.clicks is None:
+            raise MedsegError(
+                "this bundle takes no clicks; train one that does from it: medseg train BUNDLE "
+                "--from BUNDLE --set 'training.clicks={}'"
+            )
+        scan = admit(self._open(volume), self.spec)
+        with self._explain_memory_errors(scan):
+            return Correction(scan, self.spec, self._compute, self.device)
+
+    def correct(
+        self,
+        volume: VolumeLike,
+        mask: Array,
+        label: str | int,
+        *,
+        inside: Any = (),
+        outside: Any = (),
+        space: Space = "voxel",
+    ) -> Segmentation:
+        """Correct one label of a label map by clicks; the bundle must be interactive.
+
+        Windows around the clicks are computed; what lies outside of them stays as it is. How good
+        the result is, is not estimated.
+
+        Args:
+            volume: The scan, as for ``segment``.
+            mask: Label indices ``(i, j, k)`` on its grid, such as ``segment`` found; not changed.
+            label: The label to correct, by its name or index.
+            inside: Clicks inside it, ``(n, 3)``.
+            outside: Clicks outside of it.
+            space: ``voxel`` for indices ``(i, j, k)`` of the scan's array; ``ras`` for mm to the
+                patient's right, front and head.
+
+        Raises:
+            ScanError: As ``segment`` does; or if there is no such label, or a click is none or lies
+                outside the scan.
+            GeometryError: If the mask does not have the scan's shape.
+            MedsegError: If the bundle is not interactive, or as ``segment`` does.
+
+        Examples:
+            >>> from medseg import Segmenter
+            >>> from medseg.testing import make_phantom, write_example_bundle
+            >>> bundle = write_example_bundle(trained=True, interactive=True)
+            >>> segmenter = Segmenter(bundle, device="cpu")
+            >>> scan, _ = make_phantom(0, shape=(24, 20, 16), spacing=9.0)
+            >>> mask = segmenter.segment(scan).labels
+            >>> corrected = segmenter.correct(scan, mask, "kidney", inside=[(12, 9, 7)])
+            >>> int(corrected.labels[12, 9, 7])
+            2
+        """
+        correction = self.begin_correction(volume)
+        labels = correction.correct(mask, label, inside, outside, space=space)
+        return self.describe_correction(correction, labels)
+
+    def describe_correction(
+        self, correction: Correction, labels: Array
+    ) -> Segmentation:
+        """Return a corrected label map with what is known of it."""
+        scan, label_set = correction.scan, self.spec.label_set
+        return Segmentation(
+            labels,
+            label_set,
+            measure_volumes_ml(labels, label_set, scan.voxel_ml),
+            warnings=scan.warnings,
+            grid=scan,
+            spec=self.spec,
+        )
+
+    @torch.inference_mode()
+    def _compute(self, windows: torch.Tensor) -> torch.Tensor:
+        with self._ensemble.arithmetic():
+            return self._ensemble(windows)
 
     def close(self) -> None:
         """Free the networks, and the memory of a GPU; it segments nothing afterwards."""
@@ -556,6 +649,7 @@ class Ensemble:
         dims: 2 for networks that see slices, else 3.
         mirror_axes: Axes along which windows are also flipped, 0 for x; the scores of all
             combinations are averaged.
+        channels: What the networks take. Channels for clicks are missing where nobody clicked.
     """
 
     def __init__(
@@ -563,9 +657,11 @@ class Ensemble:
         members: Sequence[Member],
         dims: int,
         mirror_axes: Sequence[int] = (),
+        channels: int | None = None,
     ) -> None:
         self._members = members
         self._dims = dims
+        self._channels = channels
         # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
         batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
         self._flips = _list_combinations(batch_axes)
@@ -594,6 +690,8 @@ class Ensemble:
         Returns:
             ``(batch, classes, x, y, z)``; float32 where there is more to average than one.
         """
+        if self._channels is not None:
+            windows = append_no_clicks(windows, self._channels)
         if self._dims == 2:
             windows = windows.squeeze(-1)
         first, *others = self._members
@@ -660,24 +758,3 @@ def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto" and device.type == "cpu":
         name = "fp32"
     return choose_precision(name, device)
-
-
-def _check_labels(
-    labels: Array, shape: tuple[int, int, int], most: int
-) -> Array:
-    """Return labels as unsigned integers once they are certain to be label indices of a scan."""
-    if labels.shape != shape:
-        raise GeometryError(
-            f"the labels have shape {labels.shape} and the scan {shape}; both must lie on one grid"
-        )
-    if labels.dtype.kind not in "bui":
-        raise ScanError(
-            f"label indices are integers, these labels are {labels.dtype}"
-        )
-    lowest, highest = labels.min(), labels.max()
-    if lowest < 0 or highest > most:
-        raise ScanError(
-            f"the labels hold values from {lowest} to {highest}; label indices 0 to {most} are "
-            "needed"
-        )
-    return labels.astype(np.uint8 if most < 256 else np.uint16, copy=False)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import write_atomically
+from medseg._support.files import is_there, write_atomically
 from medseg._support.folders import resolve_path
 from medseg._support.platform.locks import LockedError, hold_lock
 from medseg._support.tables import read_text
@@ -56,7 +56,8 @@ class SourcesTable:
         """Refuse a place where others would see it, or where something else lies.
 
         Raises:
-            OutputError: If it would lie among the results, or replace another file.
+            OutputError: If it would lie among the results or below a file, or replace another
+                file.
         """
         if resolve_path(self.path).is_relative_to(resolve_path(self.out)):
             raise OutputError(
@@ -64,6 +65,12 @@ class SourcesTable:
                 "give a file outside of the folder of results",
                 source=self.path,
             )
+        for folder in self.path.absolute().parents:
+            if is_there(folder) and not folder.is_dir():
+                raise OutputError(
+                    "the table of sources would lie below a file; give a file in a folder",
+                    source=self.path,
+                )
         self._read()
 
     def enter(self, scans: Iterable[Scan]) -> None:

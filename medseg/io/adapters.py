@@ -63,6 +63,10 @@ _BROKEN: tuple[type[Exception], ...] = (
 )
 
 
+_MOST_LEVELS = 4
+"""How deep lists of images may lie in each other."""
+
+
 def as_volume(
     image: VolumeLike,
     *,
@@ -111,6 +115,7 @@ def as_volume(
         >>> as_volume(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).shape
         (4, 5, 6)
     """
+    _refuse_deep_lists(image)
     channels = _list_channels(image)
     if channels is not None:
         volumes = [
@@ -133,6 +138,31 @@ def as_volume(
     if files:
         return _read_files(files, series)
     return _convert(image)
+
+
+def _refuse_deep_lists(image: VolumeLike) -> None:
+    """Refuse lists in lists, beyond those of a channel's files: one may hold itself.
+
+    Raises:
+        ScanError: If they are deeper.
+    """
+    level = [image]
+    for _ in range(_MOST_LEVELS):
+        below: list[Any] = []
+        for each in level:
+            below.extend(_list_parts(each))
+        level = below
+    if level:
+        raise ScanError(
+            "the lists lie in each other too deeply, or one holds itself; give one image, or one "
+            "per channel in one list"
+        )
+
+
+def _list_parts(image: VolumeLike) -> Sequence[Any]:
+    if isinstance(image, Mapping):
+        return list(image.values())
+    return image if _is_list(image) else ()
 
 
 def _convert(image: Image) -> Volume:

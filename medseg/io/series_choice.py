@@ -68,13 +68,22 @@ def _choose(found: Sequence[Series], series: int | str, source: Path) -> Series:
             "there is no DICOM series to choose from; leave series out",
             source=source,
         )
-    raise _make_choice_error(found, str(source))
+    absent = "no series, or several, have the UID that was given; "
+    if text.isdecimal():
+        absent = f"there is no series number {text}; "
+    raise _make_choice_error(found, str(source), absent)
 
 
 def _make_choice_error(
-    found: Sequence[Series], source: str | None
+    found: Sequence[Series], source: str | None, absent: str = ""
 ) -> MedsegError:
-    """Return the error that lists what there is; UIDs and names stand apart from its message."""
+    """Return the error that lists what there is; UIDs and names stand apart from its message.
+
+    Args:
+        found: What there is.
+        source: Where.
+        absent: What was asked for and is not there.
+    """
     lines = []
     details = []
     for number, series in enumerate(found[:_MOST_LISTED], start=1):
@@ -85,8 +94,8 @@ def _make_choice_error(
     if more > 0:
         listed = f"{listed}; and {more} more"
     return ScanError(
-        f"there are {len(found)} DICOM series or volumes, and one is segmented at a time; choose "
-        f"it by its number here, as series=1, or its Series Instance UID: {listed}",
+        f"{absent}there are {len(found)} DICOM series or volumes, and one is segmented at a time; "
+        f"choose it by its number here, as series=1, or its Series Instance UID: {listed}",
         source=source,
         detail="; ".join(details),
     )

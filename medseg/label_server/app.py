@@ -15,6 +15,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import processes
 
+from medseg.bundle.bundle import Assembly
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
 from medseg.label_server.datastore import CaseDatastore
@@ -89,7 +90,10 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         return {self.spec.name: task}
 
     def init_trainers(self) -> dict[str, TrainTask]:
-        """Offer to train it."""
+        """Offer to train it, unless it is an assembly, which is not trained as a whole."""
+        bundle = self.versions.find_served().load_bundle()
+        if isinstance(bundle, Assembly):
+            return {}
         return {
             self.spec.name: RetrainTask(self.state, self.spec, self._device)
         }

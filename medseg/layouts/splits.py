@@ -44,7 +44,8 @@ def keep_split(listing: CaseListing, root: Path, path: str) -> None:
         DatasetError: If the file cannot be read, is no split, or names none of the cases.
     """
     folder = root if root.is_dir() else root.parent
-    file = folder / path
+    # Such paths were made relative to where the folder leads.
+    file = Path(os.path.normpath(folder.resolve() / path))
     stated = read_split(file)
     numbers = _match(listing, stated.folds)
     found = [number for number in numbers if number is not None]

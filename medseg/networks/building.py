@@ -45,7 +45,7 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
     """
     network = spec.network
     if isinstance(network, StagedUNetSpec):
-        channels = len(spec.channels)
+        channels = spec.input_channels
         classes = spec.label_set.channels
         return build_staged_unet(
             network, channels, classes, supervised=supervised
@@ -99,7 +99,7 @@ def _try_patch(spec: BundleSpec, device: str) -> None:
     patch = list(spec.training.patch)
     with torch.device(device), torch.no_grad():
         network = build_network(spec)
-        image = torch.zeros(batch, len(spec.channels), *patch)
+        image = torch.zeros(batch, spec.input_channels, *patch)
         try:
             output = network.eval()(image)
             levels = list_levels(SupervisedNetwork(network.train())(image))

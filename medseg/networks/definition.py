@@ -81,7 +81,7 @@ def _list_own_arguments(
     own: dict[str, Any] = {}
     for names, value in (
         (DIMENSION_NAMES, network.dims),
-        (INPUT_NAMES, len(spec.channels)),
+        (INPUT_NAMES, spec.input_channels),
         (OUTPUT_NAMES, spec.label_set.channels),
     ):
         for name in names:

@@ -61,7 +61,7 @@ def define_staged_unet(
     strides = [list(stride) for stride in network.level_strides]
     return {
         "_target_": f"{PACKAGE}.architectures.unet.{_CLASSES[network.kind]}",
-        "input_channels": len(spec.channels),
+        "input_channels": spec.input_channels,
         "n_stages": len(strides),
         "features_per_stage": list(network.level_channels),
         "conv_op": f"$torch.nn.Conv{dims}d",

@@ -66,7 +66,7 @@ def choose_training_precisions(
 
 def _key(spec: BundleSpec) -> tuple[str, ...]:
     """Return all that the networks, their sizes and the kernels taken depend on."""
-    sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
+    sizes = [spec.input_channels, spec.label_set.channels, *spec.training.patch]
     refinement = (
         "" if spec.refinement is None else spec.refinement.model_dump_json()
     )
@@ -103,7 +103,7 @@ class _Candidate(NamedTuple):
 
 
 def _list_candidates(spec: BundleSpec) -> list[_Candidate]:
-    images = len(spec.channels)
+    images = spec.input_channels
     classes = spec.label_set.channels
     candidates = [
         _Candidate("network", partial(build_network, spec), (images,))

@@ -34,7 +34,7 @@ def define_unet(
     return {
         "_target_": "monai.networks.nets.DynUNet",
         "spatial_dims": network.dims,
-        "in_channels": len(spec.channels),
+        "in_channels": spec.input_channels,
         "out_channels": spec.label_set.channels,
         "kernel_size": kernels,
         "strides": strides,

@@ -119,7 +119,7 @@ class _Clock:
 def measure_training(
     root: Path, spec: BundleSpec, device: torch.device
 ) -> TrainingCost:
-    """Time a few steps of a planned bundle on one of its cases.
+    """Time a few steps of a planned bundle on one of its cases; random numbers of others stay.
 
     Args:
         root: The data set.
@@ -129,6 +129,14 @@ def measure_training(
     Raises:
         DatasetError: If no case can be used by this bundle.
     """
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        return _measure(root, spec, device)
+
+
+def _measure(
+    root: Path, spec: BundleSpec, device: torch.device
+) -> TrainingCost:
     clock = _Clock()
     found = find_cases(root, spec)
     if not found.cases:

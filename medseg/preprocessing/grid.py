@@ -62,6 +62,25 @@ class NetworkGrid:
         """
         return _reorient(array, self.orientation)[(..., *self.box)]
 
+    def locate(self, part: Box, shape: Shape) -> Box:
+        """Return where a part of the scan lies in the view that ``crop`` returns.
+
+        Args:
+            part: A box ``(i, j, k)`` on the scan's grid, inside the box that is looked at.
+            shape: Voxels of the scan.
+        """
+        located = [slice(0)] * 3
+        for side, length, (axis, direction) in zip(
+            part, shape, self.orientation, strict=True
+        ):
+            start, stop = side.start, side.stop
+            if direction < 0:
+                start, stop = length - stop, length - start
+            first = self.box[int(axis)].start
+            located[int(axis)] = slice(start - first, stop - first)
+        x, y, z = located
+        return x, y, z
+
 
 def compute_network_grid(
     volume: Volume, prep: PreprocessingSpec

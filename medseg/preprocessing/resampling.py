@@ -273,13 +273,35 @@ def resample_linear(
     if not grid_map.is_axis_aligned:
         return _resample_slanted(source, grid_map, device)
     order = find_memory_order(source)
-    size = [grid_map.target[axis] for axis in order]
     taps: list[Taps | None] = [None, None, None]
     if not grid_map.is_identity:
         taps = [grid_map.axis_taps(axis, device) for axis in order]
+    return resample_channels(source, taps, order, grid_map.target, device)
+
+
+def resample_channels(
+    source: Array,
+    taps: Sequence[Taps | None],
+    order: Sequence[int],
+    target: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Interpolate images along each axis by itself.
+
+    Args:
+        source: ``(channels, i, j, k)``, numbers of any type and strides.
+        taps: What is read along each axis, in the order of ``order``; ``None`` where all stays.
+        order: The spatial axes in the order in which the source lies in memory.
+        target: Voxels of the result along its axes.
+        device: Where to compute.
+
+    Returns:
+        float32, ``(channels, *target)``.
+    """
+    size = [target[axis] for axis in order]
     resampled = torch.empty([len(source), *size], device=device)
-    for channel, target in zip(source, resampled, strict=True):
-        _resample_channel(channel.transpose(order), target, taps)
+    for channel, planes in zip(source, resampled, strict=True):
+        _resample_channel(channel.transpose(order), planes, taps)
     back = [1 + order.index(axis) for axis in range(3)]
     return resampled.permute(0, *back)
 

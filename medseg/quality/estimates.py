@@ -136,9 +136,10 @@ class Agreement:
             calibrated.
         dice: Dice with the bundle's own mask. Not calibrated: it says how alike the two are, not
             which of them is right.
-        expected: ``raw`` mapped by the bundle's calibration; ``None`` if it has none. The
-            calibration was learned from the bundle's own masks, so it holds for masks like them
-            and is a guess for others; the order is that of ``raw``.
+        expected: The lesser of ``dice`` and of what is expected of the bundle's own mask: the
+            middle of what the distance between the two masks allows; ``None`` if the bundle has
+            no calibration. A mask that is better than the bundle's own has too low a value: the
+            bundle cannot tell which of the two is right.
         lower: Lower bound of the mask's true Dice, as certain as the bundle's bound of its own
             mask, from which it follows; ``None`` where that has none, and for the mean.
     """

@@ -80,7 +80,7 @@ class BackendContract:
     def windows(self, bundle: Bundle) -> torch.Tensor:
         """Return two windows of noise on the device."""
         generator = torch.Generator().manual_seed(1)
-        shape = (2, len(bundle.spec.channels), *bundle.spec.training.patch)
+        shape = (2, bundle.spec.input_channels, *bundle.spec.training.patch)
         return torch.randn(*shape, generator=generator).to(self.device)
 
     @pytest.fixture

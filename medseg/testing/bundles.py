@@ -21,20 +21,27 @@ EXAMPLE: dict[str, Any] = {
 
 
 def write_example_bundle(
-    folder: Path | None = None, *, trained: bool = False
+    folder: Path | None = None,
+    *,
+    trained: bool = False,
+    interactive: bool = False,
 ) -> Path:
     """Write a small bundle for phantoms.
 
     Args:
         folder: The folder to write to, made if needed; a new temporary one unless given.
         trained: Whether it has weights. They are random, so what it finds means nothing.
+        interactive: Whether it takes clicks.
 
     Returns:
         The bundle's folder.
     """
     folder = Path(tempfile.mkdtemp()) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(EXAMPLE, indent=2)
+    content = dict(EXAMPLE)
+    if interactive:
+        content["training"] = {**EXAMPLE["training"], "clicks": {}}
+    text = json.dumps(content, indent=2)
     write_atomically(folder / BUNDLE_FILE, text)
     if trained:
         _write_random_weights(folder)

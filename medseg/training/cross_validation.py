@@ -144,7 +144,16 @@ def _join_reports(
         folds=summaries,
         validated=trained.validated,
         made_up=trained.made_up,
+        learned_from=_join_learned(reports),
     )
+
+
+def _join_learned(reports: Sequence[TrainingReport]) -> tuple[str, ...]:
+    """Return the ids of the cases that any of the networks learned from."""
+    learned: set[str] = set()
+    for report in reports:
+        learned.update(report.learned_from)
+    return tuple(sorted(learned))
 
 
 def _copy_file(source: Path, target: Path) -> None:

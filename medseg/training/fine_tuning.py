@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import Bundle, list_differences
+from medseg.bundle.bundle import Bundle, list_differences, require_single
 from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.errors import BundleError, CheckpointError
@@ -23,8 +23,8 @@ from medseg.networks.refiner import select_coarse_weights
 from medseg.training.lineage import (
     Sources,
     any_known,
-    channel_sources,
     initial_weights_file,
+    input_sources,
     label_sources,
 )
 
@@ -90,11 +90,13 @@ class InitialWeights:
         parent: The trained bundle to start from.
 
     Raises:
+        BundleError: If the parent is an assembly.
         CheckpointError: If the parent has no weights, they are damaged, or they belong to a
             network that is built differently.
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
+        require_single(parent, "fine-tuned")
         self._weights = select_coarse_weights(
             load_bundle_weights(parent, initial_weights_file(parent))
         )
@@ -152,7 +154,7 @@ def _find_sliced_weights(
 ) -> dict[str, _SlicedWeight]:
     """Find the weights that have one slice per input channel or output class."""
     sliced = {}
-    sources = channel_sources(parent, spec)
+    sources = input_sources(parent, spec)
     # A new channel at zero adds nothing, so that the network first answers as its parent did.
     zero_new = any_known(sources)
     with_channel = _shapes(_add_channel(spec))

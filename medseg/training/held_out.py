@@ -5,15 +5,16 @@ They show how good results are, and how well that can be estimated without a ref
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cases import Case
 from medseg.datasets.integrity import open_case
-from medseg.events import Progress, notify
+from medseg.events import Listener, Progress, notify
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
@@ -28,6 +29,9 @@ from medseg.training.session import TrainingSession
 from medseg.training.time_budget import count_corrupted_copies
 from medseg.volume import Array, Volume
 
+ByPostprocessing = list[CaseResults]
+"""Results of one case with each postprocessing that may be chosen."""
+
 _TASK = "scoring held-out cases"
 
 
@@ -39,43 +43,15 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
             progress.
     """
     spec = session.spec
-    count = len(session.dataset.held_out)
-    postprocessings = list_postprocessings(spec)
-    results = [list[CaseResults]() for _ in postprocessings]
-    if count:
-        scored_cases = score_held_out_cases(
-            Segmenter(
-                Bundle(spec, session.run.folder.path), str(session.device)
-            ),
-            _open_cases(session),
-            postprocessings,
-            count=count,
-            copies=count_corrupted_copies(spec, session.calibrating),
-            seed=spec.training.seed,
-        )
-        notify(session.listeners, Progress(_TASK, 0, count))
-        for done, case_results in enumerate(scored_cases, start=1):
-            for result, of_case in zip(results, case_results, strict=True):
-                result.append(of_case)
-            notify(session.listeners, Progress(_TASK, done, count))
-    return HeldOutResults(*(join_results(result) for result in results))
-
-
-def list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
-    """Return of which labels to keep the largest component: as requested, then what to try."""
-    requested = spec.inference.keep_largest
-    if requested is not None:
-        return [requested]
-    if spec.regions:
-        return [()]
-    return [(), spec.label_set.names]
-
-
-def _open_cases(session: TrainingSession) -> Iterator[HeldOutCase]:
     dataset = session.dataset
-    for cached, case in zip(dataset.validation, dataset.held_out, strict=True):
-        volume, reference = open_case(case, session.spec)
-        yield HeldOutCase(cached.case_id, volume, reference)
+    ids = [cached.case_id for cached in dataset.validation]
+    return score_bundle(
+        Bundle(spec, session.run.folder.path),
+        HeldOutCases(dataset.held_out, ids, spec),
+        str(session.device),
+        copies=count_corrupted_copies(spec, session.calibrating),
+        listeners=session.listeners,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,43 +69,129 @@ class HeldOutCase:
     reference: Array
 
 
-def score_held_out_cases(
+@dataclass(frozen=True, slots=True)
+class HeldOutCases:
+    """Cases that a bundle has not learned from, each opened when it is needed.
+
+    Attributes:
+        cases: As they lie on disk.
+        ids: What results call them: the ids of ``hash_content``.
+        spec: The bundle by which they are read.
+    """
+
+    cases: Sequence[Case]
+    ids: Sequence[str]
+    spec: BundleSpec
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def open(self, position: int) -> HeldOutCase:
+        """Read one of them.
+
+        Raises:
+            ScanError: If it has changed since it was checked.
+        """
+        case = self.cases[position]
+        volume, reference = open_case(case, self.spec)
+        return HeldOutCase(self.ids[position], volume, reference)
+
+
+def score_bundle(
+    bundle: Bundle,
+    cases: HeldOutCases,
+    device: str,
+    *,
+    copies: int,
+    listeners: Sequence[Listener] = (),
+    known: Sequence[ByPostprocessing] = (),
+    keep: Callable[[ByPostprocessing], None] | None = None,
+) -> HeldOutResults:
+    """Segment held-out scans and corrupted copies of them with a bundle, and score them.
+
+    Args:
+        bundle: With weights, and without a calibration.
+        cases: The cases.
+        device: Where to compute.
+        copies: Corrupted copies to make in all.
+        listeners: Notified of the progress.
+        known: Results of the first cases, from a call that was interrupted.
+        keep: Called with the results of each further case, so that they can be passed as
+            ``known``.
+    """
+    spec = bundle.spec
+    count = len(cases)
+    postprocessings = list_postprocessings(spec)
+    scored = list(known)
+    if count > len(scored):
+        segmenter = Segmenter(bundle, device)
+        notify(listeners, Progress(_TASK, len(scored), count))
+    for position in range(len(scored), count):
+        results = score_case_and_copies(
+            segmenter,
+            cases.open(position),
+            position,
+            postprocessings,
+            count=count,
+            copies=copies,
+            seed=spec.training.seed,
+        )
+        if keep is not None:
+            keep(results)
+        scored.append(results)
+        notify(listeners, Progress(_TASK, len(scored), count))
+    joined = []
+    for number in range(len(postprocessings)):
+        of_cases = [results[number] for results in scored]
+        joined.append(join_results(of_cases))
+    return HeldOutResults(*joined)
+
+
+def list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
+    """Return of which labels to keep the largest component: as requested, then what to try."""
+    requested = spec.inference.keep_largest
+    if requested is not None:
+        return [requested]
+    if spec.regions:
+        return [()]
+    return [(), spec.label_set.names]
+
+
+def score_case_and_copies(
     segmenter: Segmenter,
-    cases: Iterable[HeldOutCase],
+    case: HeldOutCase,
+    position: int,
     keep_largest: Sequence[Collection[str]],
     *,
     count: int,
     copies: int,
     seed: int,
-) -> Iterator[list[CaseResults]]:
-    """Segment and score held-out cases and corrupted copies of them.
+) -> ByPostprocessing:
+    """Segment and score one of several held-out cases, and corrupted copies of it.
 
     Args:
         segmenter: With the weights to score.
-        cases: The cases, opened as late as possible.
+        case: The case.
+        position: Its place among the cases.
         keep_largest: Of which labels to keep only the largest component; every scan is scored
             with each of these.
         count: How many cases there are.
         copies: Corrupted copies to make in all, shared out evenly over cases and kinds.
         seed: Of the corruptions.
-
-    Yields:
-        For each case, in order, its results with each of ``keep_largest``.
     """
-    for position, case in enumerate(cases):
-        results = _score_scan(
-            segmenter, case, case.volume, keep_largest, is_clean=True
+    results = _score_scan(
+        segmenter, case, case.volume, keep_largest, is_clean=True
+    )
+    for copy in range(position, copies, count):
+        volume = _corrupt(case.volume, copy, seed)
+        of_copy = _score_scan(
+            segmenter, case, volume, keep_largest, is_clean=False
         )
-        for copy in range(position, copies, count):
-            volume = _corrupt(case.volume, copy, seed)
-            of_copy = _score_scan(
-                segmenter, case, volume, keep_largest, is_clean=False
-            )
-            results = [
-                _add_samples(result, copy_result)
-                for result, copy_result in zip(results, of_copy, strict=True)
-            ]
-        yield results
+        results = [
+            _add_samples(result, copy_result)
+            for result, copy_result in zip(results, of_copy, strict=True)
+        ]
+    return results
 
 
 def _add_samples(results: CaseResults, of_copy: CaseResults) -> CaseResults:
@@ -154,7 +216,7 @@ def _score_scan(
     keep_largest: Sequence[Collection[str]],
     *,
     is_clean: bool,
-) -> list[CaseResults]:
+) -> ByPostprocessing:
     """Segment one scan and score it with each kind of postprocessing."""
     prediction = segmenter.predict(volume, temperatures=TEMPERATURES)
     segmentations = [

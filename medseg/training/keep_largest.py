@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from medseg.bundle.spec import KeepLargestDecision, KeepLargestFinding
-from medseg.metrics.metrics import CaseScores
+from medseg.metrics.metrics import ABSENT, CaseScores
 from medseg.quality.calibration import CalibrationSample
 
 MIN_CASES = 5
@@ -81,6 +81,14 @@ class HeldOutResults:
             samples.append(_merge_samples(sample, other_sample, kept))
         return CaseResults(cases, samples)
 
+    def without_labels(self, names: Collection[str]) -> HeldOutResults:
+        """Return the results as if nothing were known of some labels' truth."""
+        largest = self.largest
+        return HeldOutResults(
+            _forget(self.requested, names),
+            None if largest is None else _forget(largest, names),
+        )
+
 
 NOTHING_HELD_OUT = HeldOutResults(CaseResults())
 """Results of a run that was trained on every case."""
@@ -116,6 +124,20 @@ def explain(finding: KeepLargestFinding) -> list[str]:
     for name, decision in finding.labels.items():
         sentences.append(_explain_decision(name, decision))
     return sentences
+
+
+def _forget(results: CaseResults, names: Collection[str]) -> CaseResults:
+    cases = []
+    absent = dict.fromkeys(names, ABSENT)
+    for case in results.cases:
+        labels = _replace_labels(case.labels, absent, names)
+        cases.append(replace(case, labels=labels))
+    samples = []
+    unknown = dict.fromkeys(names, math.nan)
+    for sample in results.samples:
+        dice = _replace_labels(sample.dice, unknown, names)
+        samples.append(replace(sample, dice=dice))
+    return CaseResults(cases, samples)
 
 
 def _decide_label(

@@ -22,6 +22,7 @@ from medseg.networks.inferers import build_training_inferer
 from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.preprocessing.transforms import get_padding_value
+from medseg.training.clicks import ClickSimulator
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.handlers import (
@@ -35,7 +36,7 @@ from medseg.training.handlers import (
     WeightAverage,
 )
 from medseg.training.losses import build_loss
-from medseg.training.patches import PatchBatches
+from medseg.training.patches import AddInputs, PatchBatches
 from medseg.training.validation import Validation, validate_network
 
 GPU_MEMORY_SHARE = 0.5
@@ -114,6 +115,7 @@ class Learner:
             padding=get_padding_value(spec),
             device=device,
             group=group,
+            add_inputs=self._choose_inputs(),
         )
         self._scaler: torch.amp.GradScaler | None = None
         self._scale: dict[str, Any] | None = None
@@ -143,6 +145,13 @@ class Learner:
         """
         shorter = self._spec.training.model_copy(update={"steps": steps})
         self._spec = self._spec.model_copy(update={"training": shorter})
+
+    def _choose_inputs(self) -> AddInputs | None:
+        """Return what adds clicks to the patches, where the bundle is interactive."""
+        if self._spec.training.clicks is None:
+            return None
+        forward = build_training_inferer(self._device, self._precision)
+        return ClickSimulator(self.network, self._spec, forward)
 
     def learn(self, callbacks: Callbacks) -> bool:
         """Take the steps that are left.

@@ -14,7 +14,12 @@ from typing import Any, Protocol
 
 from medseg.bundle.bundle import Bundle, list_differences, load_bundle
 from medseg.bundle.hashes import hash_file
-from medseg.bundle.spec import BundleSpec, ChannelSpec, UNetSpec
+from medseg.bundle.spec import (
+    CLICK_CHANNELS,
+    BundleSpec,
+    ChannelSpec,
+    UNetSpec,
+)
 from medseg.errors import CheckpointError
 from medseg.labels import LabelSet
 from medseg.names import fold_name
@@ -200,6 +205,16 @@ def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     return tuple(sources.get(index) for index in indices)
 
 
+def input_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
+    """Return the same of all that the network sees: the channels, and what shows clicks."""
+    sources = channel_sources(parent, spec)
+    if spec.training.clicks is None:
+        return sources
+    if parent.training.clicks is None:
+        return (*sources, *(None for _ in CLICK_CHANNELS))
+    return (*sources, *range(len(parent.channels), parent.input_channels))
+
+
 def _match_channels(
     channels: Sequence[ChannelSpec],
     parents: Sequence[ChannelSpec],
@@ -257,6 +272,7 @@ def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     yield from _describe_outputs(outputs, spec.label_set, old.label_set)
     inputs = channel_sources(old, spec)
     yield from _describe_channels(inputs, spec, old)
+    yield from _describe_clicks(spec, old)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
         yield "deep supervision outputs, which only training uses: newly initialised"
     for change in list_differences(old, spec):
@@ -295,6 +311,14 @@ def _describe_channels(
     yield from _describe_sources(
         "channel", sources, names, parent_names, without_source
     )
+
+
+def _describe_clicks(spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:
+    shows, showed = spec.training.clicks, parent.training.clicks
+    if shows is not None:
+        yield f"inputs for clicks: {'taken over' if showed else _ZERO}"
+    elif showed is not None:
+        yield "inputs for clicks of the parent: dropped"
 
 
 def _describe_sources(

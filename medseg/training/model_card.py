@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from medseg.metrics.statistics import Statistic
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.keep_largest import explain
 from medseg.training.lineage import Lineage
+from medseg.training.markdown import bullets, escape, table
 from medseg.training.report import FoldSummary, Statistics, TrainingReport
 
 _METRIC_TITLES = {
@@ -41,25 +41,25 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
     """
     sections = [
         f"# {spec.name}",
-        _escape(spec.description) or "No description was given.",
+        escape(spec.description) or "No description was given.",
         "## Intended use",
-        _escape(spec.intended_use),
+        escape(spec.intended_use),
         "## Input and output",
-        _bullets(_describe_input(spec)),
+        bullets(_describe_input(spec)),
         "## Training",
-        _bullets(_describe_training(spec, report)),
+        bullets(_describe_training(spec, report)),
         *_lineage_section(report.lineage),
         "## Results",
         *_results_section(report),
         *_postprocessing_section(spec, report),
         "## Quality estimates",
-        _describe_quality(report.quality, report.validation_cases),
+        describe_quality(report.quality, report.validation_cases),
         *_describe_range(spec, report),
         *[stage.card for stage in report.stages if stage.card],
         "## Limits",
         _LIMITS,
         "## Provenance",
-        _bullets(_describe_provenance(spec, report)),
+        bullets(_describe_provenance(spec, report)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -67,34 +67,34 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
 def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
     """Return the model card of a model that other software trained, as Markdown."""
     files = [
-        f"{_escape(name)}: SHA-256 `{digest}`"
+        f"{escape(name)}: SHA-256 `{digest}`"
         for name, digest in origin.files.items()
     ]
     provenance = [
-        f"Software: {_escape(origin.software)}",
-        f"Model: {_escape(origin.model)}",
-        f"Data set: {_escape(origin.dataset)}",
-        f"Licence of the weights: {_escape(origin.licence)}",
-        f"Imported with {_escape(origin.imported_with)}",
+        f"Software: {escape(origin.software)}",
+        f"Model: {escape(origin.model)}",
+        f"Data set: {escape(origin.dataset)}",
+        f"Licence of the weights: {escape(origin.licence)}",
+        f"Imported with {escape(origin.imported_with)}",
         *files,
     ]
     sections = [
         f"# {spec.name}",
-        _escape(spec.description) or "No description was given.",
+        escape(spec.description) or "No description was given.",
         "## Intended use",
-        _escape(spec.intended_use),
+        escape(spec.intended_use),
         "## Input and output",
-        _bullets(_describe_input(spec)),
+        bullets(_describe_input(spec)),
         "## Training",
-        f"Trained by {_escape(origin.software)}, not by medseg, which knows nothing of its data.",
+        f"Trained by {escape(origin.software)}, not by medseg, which knows nothing of its data.",
         "## Results",
         "Nothing was measured by medseg. Look at every result.",
         "## Quality estimates",
-        _describe_quality(None, 0),
+        describe_quality(None, 0),
         "## Limits",
         _LIMITS,
         "## Provenance",
-        _bullets(provenance),
+        bullets(provenance),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -105,20 +105,8 @@ def describe_bundle(spec: BundleSpec) -> str:
     A description that holds a path is left out: it may name a person.
     """
     description = "" if _PATH.search(spec.description) else spec.description
-    sections = [_escape(description), _bullets(_describe_input(spec))]
+    sections = [escape(description), bullets(_describe_input(spec))]
     return "\n\n".join(section for section in sections if section)
-
-
-def _escape(text: str) -> str:
-    """Return text on one line that Markdown and browsers show as it is."""
-    one_line = " ".join(text.split())
-    text = html.escape(one_line, quote=False)
-    text = re.sub(r"([\\`*\[\]|])", r"\\\1", text)
-    return re.sub(r"^([#+=~-])", r"\\\1", text)
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def _describe_input(spec: BundleSpec) -> list[str]:
@@ -129,9 +117,9 @@ def _describe_input(spec: BundleSpec) -> list[str]:
     for label in spec.label_set:
         labels.append(f"{label.index} {label.name}")
     lines = [
-        f"Channels: {_escape(', '.join(channels))}",
+        f"Channels: {escape(', '.join(channels))}",
         f"Network's grid: {_describe_spacing(spec.preprocessing.spacing_mm)}",
-        f"Labels: {_escape(', '.join(labels))}",
+        f"Labels: {escape(', '.join(labels))}",
     ]
     if spec.label_set.has_regions:
         lines.append(_describe_regions(spec.label_set))
@@ -156,7 +144,7 @@ def _describe_regions(labels: LabelSet) -> str:
         shown_as = labels[region.paints - 1].name
         description = f"{members}; shown as {shown_as} where no later one is"
         descriptions.append(f"{region.name} ({description})")
-    listed = _escape("; ".join(descriptions))
+    listed = escape("; ".join(descriptions))
     return f"Regions, which overlap, in the order of decoding: {listed}"
 
 
@@ -210,14 +198,14 @@ def _describe_best_steps(report: TrainingReport) -> str:
 def _lineage_section(lineage: Lineage | None) -> list[str]:
     if lineage is None:
         return []
-    parent = _escape(f"{lineage.name} {lineage.version}")
+    parent = escape(f"{lineage.name} {lineage.version}")
     if lineage.run_id:
-        run_id = _escape(lineage.run_id)
+        run_id = escape(lineage.run_id)
         parent += f", run `{run_id}`"
     section = ["## Fine-tuned from", f"{parent}, weights `{lineage.weights}`"]
     if lineage.decisions:
-        decisions = [_escape(decision) for decision in lineage.decisions]
-        section.append(_bullets(decisions))
+        decisions = [escape(decision) for decision in lineage.decisions]
+        section.append(bullets(decisions))
     return section
 
 
@@ -226,7 +214,7 @@ def _results_section(report: TrainingReport) -> list[str]:
         return ["No case was held out, so nothing was measured."]
     note = f"Mean ± standard deviation over {report.validation_cases} held-out cases."
     if not report.folds:
-        return [_results_table(report.statistics), note]
+        return [results_table(report.statistics), note]
     note += (
         " Each case was scored by the one network that did not see it; the mean of all networks, "
         "which users get, cannot be scored on these cases."
@@ -235,11 +223,12 @@ def _results_section(report: TrainingReport) -> list[str]:
         "Mean ± standard deviation: over the cases of each fold, and in the last row over the "
         "means of the folds."
     )
-    folds_table = _table(cross_validation_rows(report.folds))
-    return [_results_table(report.statistics), note, folds_table, folds_note]
+    folds_table = table(cross_validation_rows(report.folds))
+    return [results_table(report.statistics), note, folds_table, folds_note]
 
 
-def _results_table(statistics: Statistics) -> str:
+def results_table(statistics: Statistics) -> str:
+    """Return the table of scores per label as Markdown."""
     metrics = [metric for metric in _METRIC_TITLES if metric in statistics]
     labels = next(iter(statistics.values())).keys()
     titles = [_METRIC_TITLES[metric] for metric in metrics]
@@ -250,18 +239,7 @@ def _results_table(statistics: Statistics) -> str:
             statistic = statistics[metric][label]
             row.append(_format_statistic(statistic))
         rows.append(row)
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; its first row is the heading."""
-    lines = []
-    for row in rows:
-        cells = [_escape(cell) for cell in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    columns = len(rows[0])
-    lines.insert(1, "|" + " --- |" * columns)
-    return "\n".join(lines)
+    return table(rows)
 
 
 def cross_validation_rows(folds: Sequence[FoldSummary]) -> list[list[str]]:
@@ -308,25 +286,29 @@ def _postprocessing_section(
     requested = spec.inference.keep_largest
     finding = report.keep_largest
     if finding is not None and finding.labels:
-        decisions = [_escape(sentence) for sentence in explain(finding)]
+        decisions = [escape(sentence) for sentence in explain(finding)]
         reason = (
             "Results keep only the largest connected component of a label where that gave the "
             "held-out cases the better mean Dice. The scores above are those of results as "
             "decided; since the same cases decided, a gain is slightly too good."
         )
-        return ["## Postprocessing", reason, _bullets(decisions)]
+        return ["## Postprocessing", reason, bullets(decisions)]
     if not requested:
         return []
-    names = _escape(", ".join(requested))
+    names = escape(", ".join(requested))
     return [
         "## Postprocessing",
         f"Only the largest connected component of {names} is kept, as requested.",
     ]
 
 
-def _describe_quality(
-    finding: QualityFinding | None, clean_results: int
-) -> str:
+def describe_quality(finding: QualityFinding | None, clean_results: int) -> str:
+    """Say what estimates of quality mean, and how certain they are.
+
+    Args:
+        finding: What they were learned from; ``None`` where there was too little.
+        clean_results: How many of the results were of scans as they came.
+    """
     if finding is None:
         return (
             f"Too few cases were held out (fewer than {MIN_CLEAN_RESULTS}), so the expected Dice "
@@ -364,13 +346,13 @@ def _describe_range(spec: BundleSpec, report: TrainingReport) -> list[str]:
 
 def _describe_provenance(spec: BundleSpec, report: TrainingReport) -> list[str]:
     lines = [
-        f"Authors: {_escape(spec.authors)}",
-        f"Licence: {_escape(spec.licence)}",
+        f"Authors: {escape(spec.authors)}",
+        f"Licence: {escape(spec.licence)}",
         f"Data fingerprint: `{report.content_hash}`",
     ]
     for name, value in report.provenance.items():
         if value:
             lines.append(f"{name}: {value}")
     for reference in spec.references:
-        lines.append(f"Reference: {_escape(reference)}")
+        lines.append(f"Reference: {escape(reference)}")
     return lines

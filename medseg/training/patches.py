@@ -7,7 +7,7 @@ the number of processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,9 @@ Patch = tuple[int, int, int]
 
 Matrix = npt.NDArray[np.float64]
 """3×3, patch voxels → volume voxels."""
+
+AddInputs = Callable[[torch.Tensor, torch.Tensor, int, range], torch.Tensor]
+"""Adds channels to the images of a batch: of its labels, its step and the numbers of its items."""
 
 Corner = npt.NDArray[np.int_]
 """A voxel of a volume, which need not lie in it: x, y and z."""
@@ -66,6 +69,7 @@ class PatchBatches:
         device: Where batches are wanted.
         group: The processes that share each batch.
         first: 1-based step to begin with.
+        add_inputs: Adds what a network sees besides the image, as a batch is handed out.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class PatchBatches:
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
         first: int = 1,
+        add_inputs: AddInputs | None = None,
     ) -> None:
         self._cases = cases
         self._training = training
@@ -86,6 +91,7 @@ class PatchBatches:
         self._device = device
         self._items = group.local_items(training.batch_size)
         self.first = first
+        self._add_inputs = add_inputs
 
     def __len__(self) -> int:
         return self._training.steps
@@ -111,7 +117,11 @@ class PatchBatches:
             labels.append(label)
         image = torch.stack(images).to(self._device)
         label = torch.stack(labels).to(self._device)
-        return {IMAGE: self._augment(image, step), LABEL: label.long()}
+        image = self._augment(image, step)
+        label = label.long()
+        if self._add_inputs is not None:
+            image = self._add_inputs(image, label, step, self._items)
+        return {IMAGE: image, LABEL: label}
 
     def _augment(self, images: torch.Tensor, step: int) -> torch.Tensor:
         training = self._training

@@ -32,6 +32,9 @@ from medseg.training.run_folder import RunFolder
 from medseg.training.runs import Fold
 from medseg.training.stages import StageResult
 
+LEARNED_FROM = "learned_from"
+"""The key of ``metrics.json`` for the ids of cases that a bundle learned from."""
+
 Statistics = Mapping[str, Mapping[str, Statistic]]
 """``metric → label → statistic over cases``."""
 
@@ -75,6 +78,8 @@ class TrainingReport:
         stopped_early: Whether training ended before its last step, as nothing improved.
         validated: What the training cases were like, where there were enough.
         made_up: Whether the data say of themselves that they are made up.
+        learned_from: Ids of the cases that the network learned from, by which it is recognised
+            where one of them is given to measure it on.
     """
 
     fold: Fold
@@ -93,6 +98,7 @@ class TrainingReport:
     stopped_early: bool = False
     validated: ValidatedRange | None = None
     made_up: bool = False
+    learned_from: tuple[str, ...] = ()
 
     @property
     def results(self) -> CaseResults:
@@ -122,9 +128,10 @@ def report_to_json(report: TrainingReport) -> str:
         "validation_cases": report.validation_cases,
         "best_step": report.best_step,
         "data_fingerprint": report.content_hash,
+        LEARNED_FROM: list(report.learned_from),
         "from": None if report.lineage is None else report.lineage.published,
         "scores": report.scores,
-        **_results_to_json(report.results),
+        **results_to_json(report.results),
         "validations": validations,
         "provenance": dict(report.provenance),
     }
@@ -133,13 +140,14 @@ def report_to_json(report: TrainingReport) -> str:
     if report.held_out.largest is not None:
         # All folds of a cross-validation decide together, so each keeps both results.
         content["undecided"] = {
-            "every_piece": _results_to_json(report.held_out.requested),
-            "largest_piece": _results_to_json(report.held_out.largest),
+            "every_piece": results_to_json(report.held_out.requested),
+            "largest_piece": results_to_json(report.held_out.largest),
         }
     return json.dumps(nan_to_none(content), indent=2) + "\n"
 
 
-def _results_to_json(results: CaseResults) -> dict[str, Any]:
+def results_to_json(results: CaseResults) -> dict[str, Any]:
+    """Return scores and samples of cases as JSON knows them, NaN left as it is."""
     cases = []
     for case in results.cases:
         labels = {}
@@ -179,20 +187,28 @@ def _report_from_json(content: Mapping[str, Any]) -> TrainingReport:
         content_hash=content["data_fingerprint"],
         provenance=content["provenance"],
         held_out=_held_out_from_json(content),
+        learned_from=tuple(content.get(LEARNED_FROM, ())),
     )
 
 
 def _held_out_from_json(content: Mapping[str, Any]) -> HeldOutResults:
     undecided = content.get("undecided")
     if undecided is None:
-        return HeldOutResults(_results_from_json(content))
+        return HeldOutResults(results_from_json(content))
     return HeldOutResults(
-        _results_from_json(undecided["every_piece"]),
-        _results_from_json(undecided["largest_piece"]),
+        results_from_json(undecided["every_piece"]),
+        results_from_json(undecided["largest_piece"]),
     )
 
 
-def _results_from_json(content: Mapping[str, Any]) -> CaseResults:
+def results_from_json(content: Mapping[str, Any]) -> CaseResults:
+    """Return what ``results_to_json`` was given.
+
+    Raises:
+        KeyError: If a field is missing.
+        TypeError: If one is of another kind.
+        ValueError: If one is no number.
+    """
     cases = [_case_from_json(case) for case in content["cases"]]
     samples = [_sample_from_json(sample) for sample in content["confidence"]]
     return CaseResults(cases, samples)

@@ -157,7 +157,7 @@ def voxels_per_second(
     forward = build_training_inferer(device, precision)
     batch = spec.training.batch_size
     patch = spec.training.patch
-    channels = len(spec.channels)
+    channels = spec.input_channels
     image = torch.randn(batch, channels, *patch, device=device)
     label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)
 

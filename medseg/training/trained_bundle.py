@@ -15,7 +15,7 @@ from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
-from medseg.quality.calibration import calibrate
+from medseg.training.decisions import decide
 from medseg.training.keep_largest import explain
 from medseg.training.model_card import model_card
 from medseg.training.report import TrainingReport, report_to_json
@@ -89,14 +89,10 @@ def _list_weights(folder: RunFolder, members: Sequence[str]) -> list[Path]:
 
 def _decide(report: TrainingReport, spec: BundleSpec) -> TrainingReport:
     """Return the report with the postprocessing and the calibration that held-out cases decide."""
-    report = replace(report, keep_largest=report.held_out.decide())
-    quality = calibrate(
-        report.results.samples,
-        [region.name for region in spec.label_set.regions],
-        coverage=spec.quality.coverage,
-        review_share=spec.quality.review_share,
+    decided = decide(report.held_out, spec)
+    return replace(
+        report, keep_largest=decided.keep_largest, quality=decided.quality
     )
-    return replace(report, quality=quality)
 
 
 def _with_stages(

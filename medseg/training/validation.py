@@ -16,6 +16,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
+from medseg.networks.click_inputs import WithoutClicks
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.inferers import Autocast, build_window_inferer
 from medseg.preprocessing.transforms import IMAGE, LABEL
@@ -57,6 +58,8 @@ def validate_network(
         precision: Arithmetic of the forward passes.
         examples: For how many cases to keep the prediction.
     """
+    if spec.training.clicks is not None:
+        network = WithoutClicks(network, spec.input_channels)
     metric = CaseMetric(spec.label_set, cases, examples)
     evaluator = SupervisedEvaluator(
         device=device,

@@ -25,6 +25,7 @@ COMMANDS = [
     "user",
     "export",
     "import",
+    "calibrate",
     "check",
     "demo",
     "bundles",

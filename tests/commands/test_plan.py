@@ -714,3 +714,12 @@ def test_what_would_be_another_plan_than_its_name_says_is_refused(
     ):
         plan_bundles(pictures, files, device="cpu")
     assert not (tmp_path / "2d.json").exists()
+
+
+def test_a_folder_that_is_not_there_is_said_before_a_file_that_is(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "bundle.json"
+    file.write_text("{}")
+    with pytest.raises(DatasetError, match="there is no such folder"):
+        plan(tmp_path / "absent", file)

@@ -97,6 +97,17 @@ def visit(bundle: Path, scan: Path, folder: Path) -> dict[str, Told]:
     told["segment"] = Told(
         shown.text, shown.expected, entry.needs_review, entry.review_reasons
     )
+    with (folder / "out" / "volumes.csv").open(newline="") as lines:
+        (cells,) = csv.DictReader(lines)
+    number = cells["expected_dice"]
+    numbers = (number, cells["lower_bound"], cells["liver_expected_dice"])
+    assert number or not any(numbers)
+    told["volumes.csv"] = Told(
+        cells["quality"],
+        pytest.approx(float(number), abs=1e-4) if number else None,
+        cells["review"] == "1",
+        tuple(filter(None, cells["reasons"].split("; "))),
+    )
     model = SegmentationModel()
     model._segmenter = segmenter
     table = pd.DataFrame({"scan": [str(scan)]})

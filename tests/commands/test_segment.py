@@ -29,13 +29,11 @@ from medseg.errors import (
     OutputError,
 )
 from medseg.events import Event, Notice, Progress
-from medseg.inference.ledger import (
-    Entry,
-    QualityEntry,
-    open_ledger,
-    read_ledger,
-)
+from medseg.inference.ledger import open_ledger, read_ledger
+from medseg.inference.ledger_entry import Entry, QualityEntry
+from medseg.inference.prediction import Prediction
 from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
+from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 
@@ -957,3 +955,23 @@ def test_an_earlier_file_of_a_format_that_is_missing_now_is_named(
     assert entry.warnings[-1] == (
         f"{name}.seg.dcm, {name}.rtstruct.dcm is of an earlier run, and may be of another scan"
     )
+
+
+def test_components_and_error_maps_are_made_while_the_network_sees_the_next_scan(
+    scans: Path,
+    untrained_bundle: MakeBundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[str] = []
+    finish = Prediction.finish
+
+    def finish_noting(prediction: Prediction, **given: object) -> Segmentation:
+        threads.append(threading.current_thread().name)
+        return finish(prediction, **given)
+
+    monkeypatch.setattr(Prediction, "finish", finish_noting)
+    bundle = untrained_bundle(inference={"keep_largest": ["kidney"]})
+    segment(bundle, scans, tmp_path / "out", error_maps=True, device="cpu")
+    assert len(threads) == 3
+    assert all(name.startswith("medseg-write") for name in threads)

@@ -561,3 +561,19 @@ def test_scans_keep_the_names_under_which_they_have_results(
     expected = {"M_ller_", former["肝"], "脾", "con", "ä", "_"}
     assert set(kept) == expected
     assert names(found.keep_former_names(())) == names(found)
+
+
+def test_pictures_of_a_training_run_are_no_scans(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    touch(
+        run / "bundle.json",
+        run / "models/model.pt",
+        run / "curves.png",
+        run / "previews/validation.png",
+        run / "scans/a.png",
+        tmp_path / "previews/b.png",
+        tmp_path / "curves.png",
+    )
+    found = find_scans(tmp_path, 1)
+    assert names(found) == ["curves", "previews_b", "run_scans_a"]
+    assert "2 pictures of a training run are left out" in found.notes

@@ -214,3 +214,13 @@ def test_it_is_written_and_read_and_holds_no_word_but_regions(
     assert content["version"] == 1
     words = {key for key in content if isinstance(content[key], str)}
     assert words == set()
+
+
+def test_axes_that_lie_outside_are_told_in_one_sentence(
+    validated: ValidatedRange,
+) -> None:
+    volume, labels = phantom(0)
+    fine = replace(volume, affine=np.diag([1, 8, 0.5, 1]))
+    told = departures(validated, fine, labels)
+    assert "its voxels measure 1 and 0.5 mm towards the right and head" in told
+    assert told.count("its voxels measure") == 1

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from medseg.bundle.bundle import build_schema
+from medseg.bundle.bundle import build_assembly_schema, build_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REFERENCE = DOCS / "reference"
 
 
-def bundle_reference() -> str:
+def bundle_reference(of: str = "bundle") -> str:
     script = runpy.run_path(str(DOCS / "generate" / "bundle_reference.py"))
-    return str(script["bundle_reference"]())
+    return str(script[f"{of}_reference"]())
 
 
 def test_the_schema_on_disk_is_current() -> None:
@@ -31,6 +31,13 @@ def test_the_reference_on_disk_is_current() -> None:
     assert (REFERENCE / "bundle.md").read_text("utf-8") == bundle_reference(), (
         "the spec has changed; run: make reference"
     )
+
+
+def test_what_stands_on_disk_of_assemblies_is_current() -> None:
+    on_disk = (REFERENCE / "medseg-assembly-1.json").read_text("utf-8")
+    assert json.loads(on_disk) == build_assembly_schema(), "run: make reference"
+    page = (REFERENCE / "assembly.md").read_text("utf-8")
+    assert page == bundle_reference("assembly"), "run: make reference"
 
 
 @pytest.mark.parametrize("part", ["", *build_schema()["$defs"]])

@@ -15,7 +15,7 @@ from support.label_maps import TWO, phantom, save
 
 from medseg.commands.evaluate import evaluate
 from medseg.evaluation.results import COLUMNS
-from medseg.inference.ledger import Entry, QualityEntry
+from medseg.inference.ledger_entry import Entry, QualityEntry
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from medseg.datasets.scans import find_scans
 from medseg.errors import MedsegError, OutputError
 from medseg.events import Event, Notice
 from medseg.inference.batch import ScanBatch
-from medseg.inference.ledger import Entry, open_ledger
+from medseg.inference.ledger import open_ledger
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.result_files import RESULT_FORMATS
@@ -68,7 +69,8 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
             )
 
             def segment(opened: OpenScan) -> SegmentedScan:
-                return SegmentedScan(opened, segmenter.segment(opened.volume))
+                segmentation = segmenter.segment(opened.volume)
+                return SegmentedScan(opened, lambda: segmentation)
 
             entries = run_pipeline(
                 scans,

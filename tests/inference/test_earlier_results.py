@@ -11,7 +11,8 @@ from medseg.bundle.hashes import hash_file
 from medseg.datasets.cases import Scan
 from medseg.events import Event, Notice
 from medseg.inference.earlier_results import EarlierResults, find_label_map
-from medseg.inference.ledger import Entry, Ledger, open_ledger
+from medseg.inference.ledger import Ledger, open_ledger
+from medseg.inference.ledger_entry import Entry
 
 SCAN = Scan("a", ())
 

@@ -13,13 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import OutputError
-from medseg.inference.ledger import (
-    Entry,
-    QualityEntry,
-    get_review_order,
-    open_ledger,
-    read_ledger,
-)
+from medseg.inference.ledger import open_ledger, read_ledger
+from medseg.inference.ledger_entry import Entry, QualityEntry, get_review_order
 
 
 def entry(scan: str = "a", state: str = "done", **facts) -> Entry:

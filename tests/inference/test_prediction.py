@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, label
 
-from medseg.inference.prediction import keep_largest_components
+from medseg.inference.largest_components import keep_largest_components
 from medseg.inference.segmenter import Segmenter
+from medseg.preprocessing.resampling import resample_linear
 from medseg.volume import Volume
 
 
@@ -85,3 +87,41 @@ def test_of_each_label_named_only_the_largest_component_is_kept() -> None:
     assert np.array_equal(kept == 4, labels == 4)
     assert (labels == 1).sum() == 7, "the labels given are not changed"
     assert (keep_largest_components(labels, [1, 2, 4]) == 2).sum() == 3
+
+
+@pytest.mark.parametrize("affine", [[-1.2, 1.5, 2, 1], [1.2, -1.5, -2, 1]])
+def test_the_share_that_is_kept_is_that_of_the_whole_error_map(
+    untrained_bundle: Callable[..., Path], affine: list[float]
+) -> None:
+    folder = untrained_bundle(
+        preprocessing={"spacing_mm": [1.5, 1.5, 1.5], "crop_above": 50}
+    )
+    flipped = replace(scan(), affine=np.diag(affine))
+    prediction = Segmenter(folder, "cpu").predict(flipped)
+    everything = prediction.finish(keep_largest=(), error_map=True)
+    largest = prediction.finish(keep_largest=["kidney"])
+    assert everything.error_map is not None
+    right = 100.0 - everything.error_map
+    before = right[everything.labels == 2].sum()
+    after = right[largest.labels == 2].sum()
+    assert 0 < after < before
+    sums = prediction._result.confidence
+    expected = sums.with_share_kept({2: after / before})
+    assert largest.confidence == expected.expected_dice(largest.label_set)
+
+
+def test_an_error_map_is_that_of_all_voxels(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    folder = untrained_bundle(preprocessing={"spacing_mm": [1.5, 1.5, 1.5]})
+    prediction = Segmenter(folder, "cpu").predict(scan())
+    result = prediction._result
+    result.confidence.errors[:4] = 0
+    result.confidence.errors[..., -3:] = 0
+    found = prediction.finish(error_map=True).error_map
+    resampled = resample_linear(
+        result.confidence.errors[None], result.grid.network_to_scan
+    )
+    expected = np.zeros_like(found)
+    result.grid.crop(expected[None])[...] = resampled.round().numpy()
+    assert np.array_equal(found, expected)

@@ -63,7 +63,11 @@ def test_a_picture_is_saved_as_one(tmp_path: Path) -> None:
         ("a.bin", "dicom-seg", "not a DICOM series"),
         ("a.dcm", "nifti", r"end in \.nii\.gz"),
         ("a.nii.gz", "spam", "choose from nifti, nrrd, mha"),
-        ("a.bin", None, "label maps are written as"),
+        (
+            "a.bin",
+            None,
+            r"label maps are written as .*\.seg\.dcm, \.rtstruct\.dcm",
+        ),
     ],
 )
 def test_what_cannot_be_saved_so_is_refused(

@@ -473,8 +473,9 @@ def test_several_series_are_listed_and_one_is_chosen(
         assert np.array_equal(found.labels, expected)
     in_memory = segmenter.segment([*second, *first], series=2)
     assert np.array_equal(in_memory.labels, expected)
-    for wrong in (3, "1.2.3"):
-        with pytest.raises(ScanError, match="there are 2 DICOM series"):
+    absent = {3: "there is no series number 3", "1.2.3": "have the UID"}
+    for wrong, what in absent.items():
+        with pytest.raises(ScanError, match=f"{what}.*there are 2 DICOM ser"):
             segmenter.segment(folder, series=wrong)
 
 

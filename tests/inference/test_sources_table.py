@@ -71,3 +71,10 @@ def test_a_damaged_table_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="or is damaged"):
             SourcesTable(path, tmp_path / "out").check()
         assert path.read_bytes() == content
+
+
+def test_a_place_below_a_file_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    table = SourcesTable(tmp_path / "file" / "a" / "s.csv", tmp_path / "out")
+    with pytest.raises(OutputError, match="below a file"):
+        table.check()

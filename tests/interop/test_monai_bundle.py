@@ -126,6 +126,27 @@ BUNDLES: dict[str, dict[str, Any]] = {
             "crop_above": -500,
         },
     },
+    "interactive": {
+        "preprocessing": {
+            "spacing_mm": [3, 3, 3],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+        },
+        "training": {"patch": [24, 16, 32], "clicks": {}},
+        "inference": {"mirror": True, "mirror_axes": [0]},
+    },
+    "interactive_slices": {
+        "preprocessing": {
+            "spacing_mm": [3, 3, None],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+        },
+        "network": {"dims": 2},
+        "training": {"patch": [32, 16], "clicks": {}},
+    },
+    "interactive_pictures": {
+        "preprocessing": {"input": "picture", "intensity": "zscore"},
+        "network": {"dims": 2},
+        "training": {"patch": [16, 16], "clicks": {}},
+    },
     "region_pictures": {
         **NESTED,
         "preprocessing": {"input": "picture", "intensity": "zscore"},
@@ -386,7 +407,10 @@ def test_the_train_config_gives_batches_of_the_bundles_shape(
         parser["files"][0]
     )[0]
     patch = tuple(spec.training.patch)
-    assert tuple(item["image"].shape) == (len(spec.channels), *patch)
+    assert tuple(item["image"].shape) == (
+        spec.input_channels,
+        *patch,
+    )
     assert tuple(item["label"].shape) == (len(spec.regions) or 1, *patch)
 
 

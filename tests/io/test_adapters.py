@@ -355,3 +355,13 @@ def test_a_place_that_is_none_is_refused_with_what_is_needed(
 def test_an_array_is_no_choice_among_series() -> None:
     with pytest.raises(ScanError, match="chooses among DICOM series"):
         as_volume(np.zeros((2, 2, 2)), spacing=(1, 1, 1), series=2)
+
+
+def test_a_list_that_holds_itself_is_no_image() -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    named: dict[str, Any] = {}
+    named["CT"] = [named]
+    for image in (circle, named):
+        with pytest.raises(ScanError, match="one holds itself"):
+            as_volume(image)

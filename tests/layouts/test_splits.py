@@ -234,3 +234,10 @@ def test_lists_may_name_a_case_twice_and_tables_may_not_in_two_folds(
     write(tmp_path / "t.csv", "name,split\nliver_1,train\nliver_1,test\n")
     with pytest.raises(DatasetError, match="line 3 puts a case into another"):
         folds_of(tmp_path, "t.csv")
+
+
+def test_the_path_of_a_split_is_told_as_people_write_it(tmp_path: Path) -> None:
+    data = a_folder(tmp_path / "data")
+    with pytest.raises(DatasetError) as caught:
+        folds_of(data, "../elsewhere/../val.json")
+    assert caught.value.source == str(tmp_path.resolve() / "val.json")

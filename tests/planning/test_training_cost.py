@@ -128,3 +128,12 @@ def test_the_memory_of_a_gpu_is_what_its_allocator_took(
 ) -> None:
     cost = measure_training(data, spec, torch.device("cuda"))
     assert 1 << 20 < cost.memory_bytes < 1 << 34
+
+
+def test_measuring_leaves_the_random_numbers_of_others_alone(
+    data: Path, spec: BundleSpec
+) -> None:
+    torch.manual_seed(7)
+    before = torch.random.get_rng_state()
+    measure_training(data, spec, CPU)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medseg.bundle.spec import CalibrationSpec, QualityFinding
 from medseg.labels import Label, LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
+from medseg.quality.calibration import BELOW_LIMIT
 from medseg.quality.estimates import LabelQuality, Quality
 
 LABELS = LabelSet(
@@ -100,3 +102,41 @@ def test_of_two_empty_masks_nothing_is_said_but_of_the_own_one() -> None:
     assert quality.mean is None
     assert quality.labels == {}
     assert quality.review
+
+
+CURVE = CalibrationSpec(scores=(0, 1), dice=(0, 0.5), margin=0.1, cases=20)
+CALIBRATION = QualityFinding(
+    case=CURVE, coverage=0.9, review_below=0.7, review_share=0.1
+)
+
+
+@pytest.mark.parametrize(
+    ("dice", "expected", "review"),
+    [
+        pytest.param(1.0, 0.9, False, id="the own mask is as good as expected"),
+        pytest.param(0.95, 0.9, False, id="a mask nearly like it"),
+        pytest.param(0.75, 0.75, False, id="a mask that lies apart"),
+        pytest.param(0.6, 0.6, True, id="one below the limit"),
+    ],
+)
+def test_a_mask_is_expected_to_lie_in_the_middle_of_what_is_possible(
+    dice: float, expected: float, review: bool
+) -> None:
+    own = Quality(0.9, 0.8, {"a": LabelQuality(0.9, 0.8)}, is_calibrated=True)
+    # What the own calibration says of raw values of masks by others is far too low.
+    found = estimate_mask_quality({"a": dice}, {"a": dice}, own, CALIBRATION)
+    assert found.mean is not None
+    assert found.mean.expected == found.labels["a"].expected == expected
+    assert found.review == review
+
+
+def test_a_mask_is_reviewed_where_the_own_one_would_be() -> None:
+    own = Quality(
+        0.6,
+        labels={"a": LabelQuality(0.6)},
+        is_calibrated=True,
+        review=True,
+        reasons=(BELOW_LIMIT,),
+    )
+    found = estimate_mask_quality({"a": 1.0}, {"a": 1.0}, own, CALIBRATION)
+    assert found.reasons == (BELOW_LIMIT,)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from support.bundles import made_spec, trained_bundle
+from support.killed_batches import write_scans
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
@@ -31,3 +34,31 @@ def test_a_segmenter_is_imported_in_little_more_than_pytorch() -> None:
     # On a slow machine PyTorch alone may take longer than the limit.
     limit = max(MOST_SECONDS, 2 * measure("import torch"))
     assert taken < limit
+
+
+UNUSED = {"mlflow", "pandas", "matplotlib.pyplot", "ignite", "sklearn"}
+
+SEGMENT = """
+import sys
+from medseg.cli import main
+sys.argv = ["medseg", "segment", *sys.argv[1:], "--device", "cpu", "--quiet"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+used = {used} & sys.modules.keys()
+sys.exit(" ".join(used) or 0)
+"""
+
+
+def test_segmenting_imports_nothing_that_it_does_not_use(
+    tmp_path: Path,
+) -> None:
+    bundle = trained_bundle(tmp_path / "bundle", made_spec())
+    scans = write_scans(tmp_path / "scans", 1)
+    out = tmp_path / "out"
+    code = SEGMENT.replace("{used}", repr(UNUSED))
+    command = [sys.executable, "-c", code, bundle, scans, out]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (out / "report.html").is_file()

@@ -13,7 +13,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medseg.inference.ledger import Entry, read_ledger
+from medseg.inference.ledger import read_ledger
+from medseg.inference.ledger_entry import Entry
 from medseg.testing import make_phantom
 
 VARYING = {"seconds", "finished"}

@@ -11,7 +11,7 @@ from medseg.testing import make_phantom
 from medseg.training.held_out import (
     HeldOutCase,
     list_postprocessings,
-    score_held_out_cases,
+    score_case_and_copies,
 )
 from medseg.training.keep_largest import CaseResults
 
@@ -38,10 +38,19 @@ def score(
 ) -> list[list[CaseResults]]:
     cases = [case(number) for number in range(count)]
     names = SPEC.label_set.names
-    scored = score_held_out_cases(
-        segmenter, cases, [(), names], count=count, copies=copies, seed=seed
-    )
-    return list(scored)
+    ways = [(), names]
+    return [
+        score_case_and_copies(
+            segmenter,
+            each,
+            position,
+            ways,
+            count=count,
+            copies=copies,
+            seed=seed,
+        )
+        for position, each in enumerate(cases)
+    ]
 
 
 def test_copies_are_shared_out_evenly_and_only_scans_are_scored(

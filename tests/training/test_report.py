@@ -89,8 +89,9 @@ def test_metrics_json_has_the_keys_it_always_had() -> None:
     ]
     content = json.loads(report_to_json(replace(REPORT, folds=folds)))
     assert list(content) == [
-        "fold", "training_cases", "validation_cases", "best_step", "data_fingerprint", "from",
-        "scores", "cases", "confidence", "validations", "provenance", "folds", "undecided",
+        "fold", "training_cases", "validation_cases", "best_step", "data_fingerprint",
+        "learned_from", "from", "scores", "cases", "confidence", "validations", "provenance",
+        "folds", "undecided",
     ]  # fmt: skip
     assert list(content["undecided"]) == ["every_piece", "largest_piece"]
     assert content["validations"] == [

@@ -46,3 +46,20 @@ def test_the_demo_says_what_it_installs_and_lets_pip_show_how_far_it_is(
     check = next(line for line in commands if "pip check" in line)
     assert commands.index(installs[0]) < commands.index(check)
     assert "medseg demo" in commands[-1]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_what_is_there_already_is_not_listed(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    first, *others = [
+        line for line in list_commands("lint", venv) if "pip install" in line
+    ]
+    assert "--quiet" not in first
+    assert others
+    assert all("--quiet" in line for line in others)
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "medseg").touch()
+    again = [
+        line for line in list_commands("demo", venv) if "pip install" in line
+    ]
+    assert all("--quiet" in line for line in again)

@@ -18,11 +18,12 @@ class LockedError(Exception):
     """Another process holds the lock."""
 
 
-def lock_folder(folder: Path) -> contextlib.ExitStack:
+def lock_folder(folder: Path, *, patience: float = 0.0) -> contextlib.ExitStack:
     """Keep other processes out of a folder; the lock of one that was killed is free.
 
     Args:
         folder: The folder; ``.lock`` in it is made if needed, and stays.
+        patience: Seconds to wait for the lock.
 
     Returns:
         What frees the folder when it is closed.
@@ -39,7 +40,7 @@ def lock_folder(folder: Path) -> contextlib.ExitStack:
         file.touch()
     lock = FileLock(file, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         if not isinstance(lock, SoftFileLock):
             raise LockedError from error

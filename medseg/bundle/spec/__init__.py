@@ -57,6 +57,7 @@ from medseg.bundle.spec.refinement import (
     RefinementSpec,
 )
 from medseg.bundle.spec.trained import (
+    CalibratedSpec,
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
@@ -70,9 +71,11 @@ from medseg.bundle.spec.trained import (
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
+    CLICK_CHANNELS,
     DEFAULT_LOSS,
     FITTED,
     AugmentationSpec,
+    ClicksSpec,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -82,6 +85,7 @@ from medseg.bundle.spec.training import (
 __all__ = [
     "ASSEMBLY_SCHEMA_ID",
     "AUGMENTATIONS",
+    "CLICK_CHANNELS",
     "DEFAULT_LOSS",
     "FITTED",
     "FROM_0_TO_1",
@@ -94,8 +98,10 @@ __all__ = [
     "AssemblySpec",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibratedSpec",
     "CalibrationSpec",
     "ChannelSpec",
+    "ClicksSpec",
     "ColumnsSpec",
     "Contradiction",
     "ContradictionError",

@@ -32,6 +32,7 @@ from medseg.bundle.spec.preprocessing import RAS, PreprocessingSpec
 from medseg.bundle.spec.refinement import RefinementSpec
 from medseg.bundle.spec.regions import check_regions, resolve_regions
 from medseg.bundle.spec.training import (
+    CLICK_CHANNELS,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -122,6 +123,7 @@ class BundleSpec(Spec):
             *check_regions(self.regions, self.labels),
             *self._check_use_of_regions(),
             *self._check_refinement(),
+            *self._check_clicks(),
         ]
         if contradictions:
             raise ContradictionError(contradictions)
@@ -236,6 +238,28 @@ class BundleSpec(Spec):
                 "refinement.critic.layers",
                 what,
             )
+
+    def _check_clicks(self) -> Iterator[Contradiction]:
+        if self.training.clicks is None:
+            return
+        if self.refinement is not None:
+            what = (
+                "a refiner and a critic know nothing of clicks and would undo what a person "
+                "corrects; set refinement to null, or leave clicks out"
+            )
+            yield ("training", "refinement"), "training.clicks", what
+        if self.regions:
+            what = (
+                "a click corrects one label, and of regions that overlap several would change "
+                "with it; leave regions out, or clicks"
+            )
+            yield ("training", "regions"), "training.clicks", what
+
+    @property
+    def input_channels(self) -> int:
+        """What the network sees: the channels, and behind them what clicks are shown by."""
+        shows_clicks = self.training.clicks is not None
+        return len(self.channels) + shows_clicks * len(CLICK_CHANNELS)
 
     @property
     def label_set(self) -> LabelSet:

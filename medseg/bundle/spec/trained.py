@@ -200,6 +200,17 @@ class OriginSpec(Spec):
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
+class CalibratedSpec(Spec):
+    """On which cases a bundle was calibrated by itself, after its training or import."""
+
+    cases: Annotated[int, Field(ge=1)]
+    """How many."""
+    data_fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    """Of their images and labels."""
+    calibrated_with: ShortText
+    """Version of medseg."""
+
+
 class TrainedSpec(Spec):
     """What a training run found."""
 
@@ -225,3 +236,7 @@ class TrainedSpec(Spec):
     """Absent where there were too few training cases, and in bundles of release 0.1.0."""
     made_up: bool = False
     """Whether the training data say of themselves that they are made up."""
+    calibrated: Annotated[
+        CalibratedSpec | None, Field(exclude_if=equals(None))
+    ] = None
+    """Where `medseg calibrate` found `quality`, and not the training run."""

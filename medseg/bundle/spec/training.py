@@ -100,6 +100,22 @@ def _no_words(weights: Any) -> Any:
     return weights
 
 
+class ClicksSpec(Spec):
+    """How a network learns to follow clicks. They are simulated: the network segments a patch, and
+    the middle of the largest error of one label is clicked on, again and again."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of patches with clicks; on the others the network learns to do without."""
+    most: Annotated[PositiveInt, Field(le=20)] = 5
+    """Most clicks on a patch: 1 to as many, each number equally often."""
+    sigma: Annotated[float, Field(ge=0.5, le=10)] = 2.0
+    """Standard deviation of the Gaussian that shows a click to the network, in voxels."""
+
+
+CLICK_CHANNELS = ("clicks inside", "clicks outside", "mask before them")
+"""What the network of an interactive bundle sees behind the image: of one label at a time."""
+
+
 DEFAULT_LOSS = "dice_ce"
 """The loss of a bundle that names none."""
 
@@ -158,6 +174,11 @@ class TrainingSpec(Spec):
         ),
     ] = AUGMENTATIONS["standard"]
     """`none`, `standard`, or an object with the fields to change."""
+    clicks: Annotated[ClicksSpec | None, Field(exclude_if=equals(None))] = None
+    """Makes the bundle interactive: its network also sees where a person clicked inside and outside
+    of the label to correct, and its mask. `{}` for the defaults. Start it from the automatic bundle
+    (`medseg train --from`): the new inputs begin at zero, so that without clicks nothing changes at
+    first."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and keep an exponential moving average of the weights with this decay; of the first
     steps it averages about the last seventh, so that a short run is not judged by its beginning."""

@@ -226,7 +226,7 @@ def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
     require()
     frontend = importlib.import_module("openvino.frontend").FrontEndManager()
     decoding = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
-    shape = [1, len(spec.channels), *spec.training.patch]
+    shape = [1, spec.input_channels, *spec.training.patch]
     try:
         # Not by openvino.convert_model, which reports each use to its makers over the network.
         decoder = decoding.TorchScriptPythonDecoder(_trace(network, shape))

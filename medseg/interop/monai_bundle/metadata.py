@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from medseg.bundle.spec import (
+    CLICK_CHANNELS,
     DEFAULT_LOSS,
     BundleSpec,
     NamedNetworkSpec,
@@ -49,6 +50,9 @@ def build_metadata(
         str(n): make_inert(channel.name)
         for n, channel in enumerate(spec.channels)
     }
+    if spec.training.clicks is not None:
+        for name in CLICK_CHANNELS:
+            inputs[str(len(inputs))] = name
     classes = json.dumps(_name_classes(spec))
     outputs = _name_outputs(spec)
     description = make_inert(spec.description) or spec.name
@@ -89,6 +93,7 @@ def build_metadata(
             },
         },
         **_explain_training(spec),
+        **_explain_clicks(spec),
         **_explain_departures(spec),
     }
 
@@ -128,6 +133,16 @@ def _explain_training(spec: BundleSpec) -> Config:
     return {
         "training": f"The loss {spec.training.loss} is not one of MONAI's. Stock MONAI cannot "
         "train this bundle, so there is no train.json; train it with medseg."
+    }
+
+
+def _explain_clicks(spec: BundleSpec) -> Config:
+    """Say what becomes of clicks, where the bundle takes them."""
+    if spec.training.clicks is None:
+        return {}
+    return {
+        "clicks": "Stock MONAI runs this bundle without clicks: the last three channels of its "
+        "input are 0. medseg label and medseg.Segmenter.correct take clicks."
     }
 
 

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from medseg.bundle.spec import BundleSpec
-from medseg.preprocessing.transforms import IMAGE, Step, preprocessing_steps
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    Step,
+    get_padding_value,
+    preprocessing_steps,
+)
 
 Config = dict[str, Any]
 
@@ -82,7 +87,28 @@ def define_input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
     return [
         *preprocessing_steps(spec, keys),
         {"_target_": "EnsureTyped", "keys": IMAGE, "dtype": "$torch.float32"},
+        *_define_empty_clicks(spec),
     ]
+
+
+def _define_empty_clicks(spec: BundleSpec) -> list[Step]:
+    """State how the channels for clicks are added, all 0: stock MONAI shows the network none."""
+    missing = spec.input_channels - len(spec.channels)
+    if not missing:
+        return []
+    axes = 2 if spec.preprocessing.input == "picture" else 3
+    steps: list[Step] = []
+    outside = get_padding_value(spec)
+    if outside:
+        # Or the sliding window would pad these channels, too, with what lies outside a scan.
+        size = [*spec.training.patch, -1][:axes]
+        pad = {"_target_": "SpatialPadd", "keys": IMAGE, "spatial_size": size}
+        steps.append({**pad, "value": outside})
+    # torch pads from the last axis to the first, which is that of channels.
+    margins = [0, 0] * axes + [0, missing]
+    add = f"$lambda image: torch.nn.functional.pad(image, {margins})"
+    steps.append({"_target_": "Lambdad", "keys": IMAGE, "func": add})
+    return steps
 
 
 def compose(steps: list[Step]) -> Config:

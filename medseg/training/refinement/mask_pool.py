@@ -24,8 +24,8 @@ from medseg.networks.inferers import build_training_inferer
 from medseg.networks.levels import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import augment_intensities
+from medseg.training.mask_errors import corrupt_mask, soften_mask
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_errors import corrupt_mask, soften_mask
 
 NETWORK_INPUT = "network_input"
 """Key of a batch under which stands what a network gets, where that is more than the image."""

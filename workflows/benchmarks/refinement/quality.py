@@ -35,7 +35,7 @@ from medseg.datasets.integrity import open_case
 from medseg.events import Event, StepDone, ValidationDone
 from medseg.quality.agreement import compute_mask_dice
 from medseg.quality.corruptions import CORRUPTIONS, Corruption, corrupt_volume
-from medseg.training.refinement.mask_errors import corrupt_mask
+from medseg.training.mask_errors import corrupt_mask
 from medseg.volume import Array, Volume
 
 CLEAN, SEEN, SHIFTED = "clean", "seen corruptions", "unseen corruptions"

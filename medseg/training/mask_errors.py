@@ -1,4 +1,5 @@
-"""Errors that segmentations make, put into true label maps: what a refiner learns to correct.
+"""Errors that segmentations make, put into true label maps: what a refiner, or a network that
+follows clicks, learns to correct.
 
 One function per kind of error, all with the signature ``MaskError``. All chance comes from the
 generators that are passed in, and is drawn whether it is used or not, so that an empty label map

@@ -9,8 +9,8 @@ import pytest
 import torch
 from support.cases import balls
 
-from medseg.training.refinement import mask_errors
-from medseg.training.refinement.mask_errors import (
+from medseg.training import mask_errors
+from medseg.training.mask_errors import (
     MASK_ERRORS,
     corrupt_mask,
     soften_mask,

@@ -1,0 +1,104 @@
+"""``medseg report``: what became of a batch, while others work on it and afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.options import AsJson, Log, Quiet
+from medseg.cli.output import (
+    START_OVER,
+    end_command,
+    format_count,
+    open_terminal,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+    from medseg.commands.report import BatchReport
+
+_MAX_NAMED = 20
+"""Scans and shards that are named; the report has them all."""
+
+
+def report(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="The folder that medseg segment writes to."
+        ),
+    ],
+    log: Log = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report and the volumes of a batch of all shards.
+
+    It may be called at any time: while shards work, OUT/report.html and OUT/volumes.csv show what
+    is done so far.
+
+    Exit code 1: some scans failed, lack a format asked for, or are not done yet.
+
+    Examples:
+
+      medseg report results/
+    """
+    with open_terminal(
+        START_OVER, quiet=quiet, log=log, command="report"
+    ) as terminal:
+        from medseg.commands.report import report as run
+
+        result = run(out)
+    if as_json:
+        print_json(
+            {
+                "is_whole": result.is_whole,
+                "scans": result.scans,
+                "working": result.working,
+                "to_start": [str(shard) for shard in result.to_start],
+                "results": [
+                    entry.model_dump(mode="json") for entry in result.entries
+                ],
+            }
+        )
+    else:
+        _print_report(terminal, result)
+    has_all = not result.failed and not result.incomplete
+    end_command(
+        terminal, _summarise(result), is_whole=result.is_whole and has_all
+    )
+
+
+def _print_report(terminal: Terminal, result: BatchReport) -> None:
+    terminal.say(f"{_summarise(result)} → {result.out}")
+    for entry in result.failed[:_MAX_NAMED]:
+        terminal.say(f"  failed: {entry.scan}: {entry.error}")
+    if len(result.failed) > _MAX_NAMED:
+        more = len(result.failed) - _MAX_NAMED
+        terminal.say(f"  and {more} more, named in the report")
+    if result.to_start:
+        shards = [str(shard) for shard in result.to_start[:_MAX_NAMED]]
+        names = ", ".join(shards)
+        more = len(result.to_start) - len(shards)
+        rest = f" and {more} more" if more else ""
+        terminal.say(f"  to be started (again): --shard {names}{rest}")
+    if result.damaged:
+        lines = format_count(result.damaged, "line")
+        terminal.say(
+            f"  {lines} of the ledgers cannot be read; segmenting again does these scans again"
+        )
+    terminal.say(f"  report  {result.out / 'report.html'}")
+
+
+def _summarise(result: BatchReport) -> str:
+    done = len(result.good)
+    scans = "" if result.scans is None else f" of {result.scans}"
+    text = f"{done}{scans} scans segmented, {len(result.failed)} failed"
+    if result.working:
+        text += f"; {result.working} at work"
+    elif not result.is_whole:
+        text += "; not all are done"
+    return text

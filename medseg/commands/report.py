@@ -1,0 +1,107 @@
+"""``medseg report``: what became of a batch, whoever did its scans and while they do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import DatasetError
+from medseg.inference.batch_state import BatchProgress, read_progress
+from medseg.inference.ledger import read_ledgers
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.report import write_summaries
+from medseg.inference.shards import Shard, is_at_work
+from medseg.labels import LabelSet
+from medseg.names import LEDGER
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What became of the scans of a batch so far.
+
+    Attributes:
+        out: Where the results are.
+        entries: The latest entry of each scan, in the order in which scans first came.
+        scans: How many scans there are; ``None`` while that is not known.
+        working: How many processes are at work.
+        to_start: The shards that never began, or ended before they were done.
+        is_whole: Whether all scans are done.
+        damaged: How many lines of the ledgers cannot be read.
+    """
+
+    out: Path
+    entries: tuple[Entry, ...]
+    scans: int | None = None
+    working: int = 0
+    to_start: tuple[Shard, ...] = ()
+    is_whole: bool = True
+    damaged: int = 0
+
+    @property
+    def good(self) -> tuple[Entry, ...]:
+        """The scans with a result."""
+        return tuple(entry for entry in self.entries if entry.is_good)
+
+    @property
+    def failed(self) -> tuple[Entry, ...]:
+        """The scans without one."""
+        return tuple(entry for entry in self.entries if entry.is_failed)
+
+    @property
+    def incomplete(self) -> tuple[Entry, ...]:
+        """The results that lack a format that was asked for."""
+        return tuple(entry for entry in self.entries if entry.is_incomplete)
+
+
+def report(out: str | Path) -> BatchReport:
+    """Write ``report.html`` and ``volumes.csv`` of a folder of results from all its ledgers.
+
+    It may be called at any time, also while shards work; then it shows what is done so far.
+
+    Args:
+        out: The folder of results.
+
+    Returns:
+        What became of the scans.
+
+    Raises:
+        DatasetError: If the folder holds no results of ``medseg segment``.
+        OutputError: If it cannot be read or written.
+    """
+    out = Path(out)
+    if not (out / LEDGER).is_file():
+        raise DatasetError(
+            f"this is no folder of results: it has no {LEDGER}; give the OUT of medseg segment",
+            source=out,
+        )
+    progress = read_progress(out)
+    unfinished = progress.list_unfinished()
+    working = [shard for shard in unfinished if is_at_work(out, shard)]
+    stopped = [shard for shard in unfinished if shard not in working]
+    waiting = progress.list_waiting()
+    to_start = [shard for shard in stopped if shard is not None] + waiting
+    # Read after the states: what a shard did before its end is in its ledger by then.
+    entries, damaged = read_ledgers(out)
+    _write(out, progress, entries.values())
+    return BatchReport(
+        out,
+        tuple(entries.values()),
+        progress.scans,
+        len(working),
+        tuple(sorted(to_start)),
+        is_whole=not unfinished and not waiting,
+        damaged=damaged,
+    )
+
+
+def _write(
+    out: Path, progress: BatchProgress, entries: Collection[Entry]
+) -> None:
+    state = progress.newest
+    if state is not None:
+        write_summaries(out, entries, state.title, state.label_set)
+        return
+    # Results of former versions: what their labels look like is not known.
+    title = next((entry.bundle for entry in entries if entry.bundle), "")
+    write_summaries(out, entries, title, LabelSet(()))

@@ -1,0 +1,166 @@
+"""How far a batch is, and what its results hold: beside its ledger, for who reports on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medseg._support.files import write_atomically
+from medseg.bundle.spec import BundleSpec
+from medseg.errors import OutputError
+from medseg.inference.ledger import Ledger
+from medseg.inference.shards import Shard, list_shards
+from medseg.labels import Label, LabelSet, Region
+
+STATE = ".batch.json"
+"""The file's name; it is hidden, for nobody needs to read it."""
+
+
+class BatchState(BaseModel):
+    """What a batch, or one shard of it, works on. It holds no path and no patient's name."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    title: str
+    """The bundle's name and version."""
+    labels: tuple[Label, ...]
+    """The bundle's labels."""
+    regions: tuple[Region, ...] = ()
+    """Its regions, if it has some."""
+    scans: int
+    """How many scans were found, also those that cannot be read."""
+    began: str
+    """When, in UTC."""
+    ended: str = ""
+    """When all of them were done, in UTC; empty until then."""
+
+    @classmethod
+    def begin(cls, spec: BundleSpec, scans: int) -> BatchState:
+        """Describe a batch that begins."""
+        label_set = spec.label_set
+        regions = label_set.regions if label_set.has_regions else ()
+        return cls(
+            title=f"{spec.name} {spec.version}",
+            labels=tuple(label_set),
+            regions=tuple(regions),
+            scans=scans,
+            began=_get_time(),
+        )
+
+    def end(self) -> BatchState:
+        """Describe the same batch when it has ended."""
+        return self.model_copy(update={"ended": _get_time()})
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels of the results."""
+        return LabelSet(self.labels, regions=self.regions)
+
+
+def _get_time() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def write_state(ledger: Ledger, state: BatchState) -> None:
+    """Write the state of a batch beside its ledger.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = state.model_dump_json(indent=2)
+    write_atomically(ledger.path.with_name(STATE), f"{text}\n")
+
+
+def read_state(folder: Path) -> BatchState | None:
+    """Read the state beside a ledger; ``None`` where there is none, as in former versions' results.
+
+    Args:
+        folder: The folder of the ledger.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    path = folder / STATE
+    try:
+        return BatchState.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(
+            "the state of a batch cannot be read",
+            source=path,
+            detail=error.strerror,
+        ) from error
+    except (ValidationError, ValueError) as error:
+        raise OutputError(
+            "the state of a batch is damaged; remove it, and segment again: results are kept",
+            source=path,
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far the newest batch in a folder of results is.
+
+    Attributes:
+        states: Shard → its state, of those that have begun; with ``None`` for a shard where one
+            process does all scans. Empty for results of former versions, which have none.
+    """
+
+    states: Mapping[Shard | None, BatchState]
+
+    @property
+    def newest(self) -> BatchState | None:
+        """The state that was written last."""
+        states = sorted(self.states.values(), key=lambda state: state.began)
+        return states[-1] if states else None
+
+    @property
+    def scans(self) -> int | None:
+        """How many scans there are; ``None`` while not all shards have begun."""
+        if not self.states or self.list_waiting():
+            return None
+        return sum(state.scans for state in self.states.values())
+
+    def list_waiting(self) -> list[Shard]:
+        """Return the shards that have not begun."""
+        begun = {shard for shard in self.states if shard is not None}
+        count = max((shard.count for shard in begun), default=0)
+        shards = [Shard(count, number) for number in range(1, count + 1)]
+        return [shard for shard in shards if shard not in begun]
+
+    def list_unfinished(self) -> list[Shard | None]:
+        """Return the shards that have begun, and not ended."""
+        return [
+            shard for shard, state in self.states.items() if not state.ended
+        ]
+
+
+def read_progress(out: Path) -> BatchProgress:
+    """Read how far the newest batch in a folder of results is.
+
+    Where shards were first of one number and then of another, those that began last count.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    by_count: dict[int, dict[Shard | None, BatchState]] = {}
+    alone = read_state(out)
+    if alone is not None:
+        by_count[0] = {None: alone}
+    for shard in list_shards(out):
+        state = read_state(out / shard.folder)
+        if state is not None:
+            by_count.setdefault(shard.count, {})[shard] = state
+    batches = [BatchProgress(states) for states in by_count.values()]
+    return max(batches, key=_get_last_begin, default=BatchProgress({}))
+
+
+def _get_last_begin(batch: BatchProgress) -> str:
+    return "" if batch.newest is None else batch.newest.began

@@ -1,0 +1,1 @@
+"""TotalSegmentator: its tasks as data, and where their weights lie."""

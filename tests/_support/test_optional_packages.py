@@ -1,0 +1,66 @@
+"""MONAI gets optional packages when it uses them, and in versions that will do."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from monai.utils.module import OptionalImportError, min_version, optional_import
+
+from medseg._support.optional_packages import _defer, _hidden
+
+deferred_import = _defer(optional_import)
+
+
+@pytest.fixture
+def unused(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an installed module that was not imported yet."""
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    return "colorsys"
+
+
+def test_a_package_is_imported_when_it_is_used(unused: str) -> None:
+    module, is_there = deferred_import(unused)
+    function, _ = deferred_import(unused, name="rgb_to_hls")
+    assert is_there
+    assert unused not in sys.modules
+    assert module.rgb_to_hls(1, 1, 1) == function(1, 1, 1) == (0, 1, 0)
+    assert unused in sys.modules
+
+
+def test_a_class_that_is_deferred_knows_its_instances() -> None:
+    fraction, _ = deferred_import("fractions", name="Fraction")
+    from fractions import Fraction
+
+    assert isinstance(Fraction(1, 2), fraction)
+    assert not isinstance(0.5, fraction)
+
+
+@pytest.mark.parametrize(
+    ("module", "version", "there"),
+    [("numpy", "1.0", True), ("numpy", "99.0", False), ("qwertz", "", False)],
+)
+def test_what_is_absent_or_too_old_is_told_as_monai_tells_it(
+    module: str, version: str, there: bool
+) -> None:
+    found, is_there = deferred_import(module, version, min_version)
+    assert is_there == there == optional_import(module, version)[1]
+    if not there:
+        with pytest.raises(OptionalImportError, match=module):
+            found.array()
+
+
+def test_classes_can_be_derived_from_what_training_alone_needs() -> None:
+    engine, is_there = deferred_import(
+        "ignite.engine", "0.4", min_version, "Engine", as_type="decorator"
+    )
+    assert not is_there
+    assert issubclass(type("Trainer", (engine,), {}), engine)
+
+
+def test_a_hidden_module_is_there_again_afterwards(unused: str) -> None:
+    with _hidden(unused), pytest.raises(ImportError):
+        __import__(unused)
+    assert __import__(unused).rgb_to_hls
+    with _hidden(unused):
+        assert __import__(unused), "what is imported already stays"

@@ -1,0 +1,175 @@
+"""A batch done in shards has the results of one done at once, and a report tells how far it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support.cli import call
+from support.killed_batches import write_scans
+
+import medseg
+from medseg.errors import BusyError, DatasetError, MedsegError
+from medseg.inference.batch_state import STATE
+from medseg.inference.ledger import open_ledger
+from medseg.inference.shards import Shard
+
+
+@pytest.fixture
+def bundle(untrained_bundle: Callable[..., Path]) -> Path:
+    torch.set_num_threads(1)
+    return untrained_bundle()
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "scans"
+    write_scans(folder, 5)
+    return folder
+
+
+def segment(
+    bundle: Path, scans: Path, out: Path, shard: str = ""
+) -> medseg.Batch:
+    return medseg.segment(bundle, scans, out, device="cpu", shard=shard)
+
+
+def read_results(out: Path) -> dict[str, bytes]:
+    files = [*out.glob("*.nii.gz"), out / "volumes.csv"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def test_shards_have_the_results_of_a_batch_done_at_once(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "bad.nii.gz").write_bytes(b"no image")
+    segment(bundle, scans, tmp_path / "whole")
+    out = tmp_path / "parts"
+    first = segment(bundle, scans, out, "1/3")
+    assert not (out / "report.html").exists()
+    early = medseg.report(out)
+    assert not early.is_whole
+    assert early.scans is None
+    assert early.to_start == (Shard(3, 2), Shard(3, 3))
+    others = [segment(bundle, scans, out, f"{each}/3") for each in (2, 3)]
+    names = [
+        entry.scan for batch in (first, *others) for entry in batch.results
+    ]
+    assert len(names) == len(set(names)) == 6
+    assert read_results(out) != read_results(tmp_path / "whole")  # volumes.csv
+    report = medseg.report(out)
+    assert read_results(out) == read_results(tmp_path / "whole")
+    assert report.is_whole
+    assert report.scans == 6
+    assert [entry.scan for entry in report.failed] == ["bad"]
+    assert "bad" in (out / "report.html").read_text()
+    # What any ledger knows done is done, with other shards and with none.
+    for shard in ("1/2", "2/2", ""):
+        batch = segment(bundle, scans, out, shard)
+        states = {entry.state for entry in batch.results if entry.scan != "bad"}
+        assert states <= {"skipped"}
+    assert len(list(csv.reader((out / "volumes.csv").open()))) == 6
+
+
+def test_a_shard_that_ended_early_is_named_and_started_again(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        segment(bundle, scans, out, shard)
+    state = out / "shards" / "2-of-2" / STATE
+    killed = json.loads(state.read_text()) | {"ended": ""}
+    state.write_text(json.dumps(killed))
+    assert medseg.report(out).to_start == (Shard(2, 2),)
+    with open_ledger(out, (), Shard(2, 2)):
+        assert medseg.report(out).working == 1
+        assert medseg.report(out).to_start == ()
+        with pytest.raises(BusyError):
+            segment(bundle, scans, out)
+    segment(bundle, scans, out, "2/2")
+    assert medseg.report(out).is_whole
+
+
+def test_the_newest_number_of_shards_counts(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(bundle, scans, out, "1/4")
+    for shard in ("1/2", "2/2"):
+        segment(bundle, scans, out, shard)
+    assert medseg.report(out).is_whole
+    segment(bundle, scans, out, "1/4")
+    assert medseg.report(out).to_start == (
+        Shard(4, 2),
+        Shard(4, 3),
+        Shard(4, 4),
+    )
+
+
+def test_a_failure_whose_scan_is_gone_is_closed_by_its_shard_alone(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    bad = scans / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    its = "1/2" if Shard(2, 1).holds("bad") else "2/2"
+    segment(bundle, scans, out, its)
+    bad.unlink()
+    segment(bundle, scans, out, "2/2" if its == "1/2" else "1/2")
+    assert [entry.scan for entry in medseg.report(out).failed] == ["bad"]
+    segment(bundle, scans, out, its)
+    assert medseg.report(out).failed == ()
+
+
+def test_the_command_says_what_is_left_to_do(
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    start = ("segment", bundle, scans, out, "--device", "cpu", "--shard")
+    assert call(monkeypatch, *start, "1/2") == 0
+    assert "medseg report" in capsys.readouterr().out
+    assert call(monkeypatch, "report", out) == 1
+    assert "to be started (again): --shard 2/2" in capsys.readouterr().out
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setenv("JOB_COMPLETIONS", "2")
+    assert call(monkeypatch, *start, "auto") == 0
+    capsys.readouterr()
+    assert call(monkeypatch, "report", out, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["is_whole"]
+    assert printed["scans"] == len(printed["results"]) == 5
+
+
+def test_a_report_of_an_older_folder_needs_no_state(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(bundle, scans, out)
+    volumes = (out / "volumes.csv").read_text()
+    (out / STATE).unlink()
+    report = medseg.report(out)
+    assert report.is_whole
+    assert (out / "volumes.csv").read_text().splitlines()[1:] == (
+        volumes.splitlines()[1:]
+    )
+
+
+def test_no_folder_of_results_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no folder of results"):
+        medseg.report(tmp_path)
+
+
+def test_a_wrong_shard_makes_nothing(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MedsegError, match="numbered from 1 to 4"):
+        segment(bundle, scans, tmp_path / "out", "5/4")
+    assert not (tmp_path / "out").exists()

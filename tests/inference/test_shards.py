@@ -1,0 +1,152 @@
+"""A scan belongs to one shard, and two processes never do the same scans at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg.errors import BusyError, MedsegError
+from medseg.inference.ledger import open_ledger, read_ledgers
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.shards import Shard, list_shards, parse_shard
+
+
+@given(names=st.sets(st.text(min_size=1), max_size=40), count=st.integers(1, 9))
+def test_each_scan_belongs_to_one_shard_whatever_the_others_are(
+    names: set[str], count: int
+) -> None:
+    shards = [Shard(count, number) for number in range(1, count + 1)]
+    for name in names:
+        assert [shard.holds(name) for shard in shards].count(True) == 1
+
+
+def test_shards_are_of_about_the_same_size() -> None:
+    shard = Shard(4, 3)
+    held = [shard.holds(f"case_{number:05}") for number in range(4000)]
+    assert 900 < sum(held) < 1100
+
+
+def slurm(number: int, first: int, last: int, count: int) -> Mapping[str, str]:
+    numbers = {"ID": number, "MIN": first, "MAX": last, "COUNT": count}
+    return {f"SLURM_ARRAY_TASK_{name}": str(n) for name, n in numbers.items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "shard"),
+    [
+        ("1/1", {}, Shard(1, 1)),
+        (" 3/8 ", {}, Shard(8, 3)),
+        ("auto", slurm(1, 1, 8, 8), Shard(8, 1)),
+        ("auto", slurm(7, 0, 7, 8), Shard(8, 8)),
+        ("auto", slurm(6, 2, 10, 5), Shard(5, 3)),  # --array=2-10:2
+        ("auto", slurm(5, 5, 5, 1), Shard(1, 1)),
+        (
+            "auto",
+            {"JOB_COMPLETION_INDEX": "3", "JOB_COMPLETIONS": "4"},
+            Shard(4, 4),
+        ),
+        (
+            "auto",
+            {"AWS_BATCH_JOB_ARRAY_INDEX": "0", "AWS_BATCH_JOB_ARRAY_SIZE": "2"},
+            Shard(2, 1),
+        ),
+    ],
+)
+def test_a_shard_is_given_or_taken_from_a_scheduler(
+    text: str, variables: Mapping[str, str], shard: Shard
+) -> None:
+    assert parse_shard(text, variables) == shard
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "message"),
+    [
+        ("0/4", {}, "numbered from 1 to 4"),
+        ("5/4", {}, "numbered from 1 to 4"),
+        ("1/0", {}, "1 to 100000"),
+        ("1/999999", {}, "1 to 100000"),
+        ("-1/4", {}, "is written I/N"),
+        ("1 of 4", {}, "is written I/N"),
+        ("²/4", {}, "is written I/N"),
+        ("auto", {}, "no scheduler says"),
+        ("auto", {"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETIONS is needed"),
+        ("auto", slurm(7, 0, 7, 3), "have gaps"),  # --array=0,3,7
+        ("auto", slurm(3, 0, 8, 3), "have gaps"),
+    ],
+)
+def test_what_is_no_shard_is_refused_with_what_to_write(
+    text: str, variables: Mapping[str, str], message: str
+) -> None:
+    with pytest.raises(MedsegError, match=message):
+        parse_shard(text, variables)
+
+
+def test_shards_of_one_number_work_side_by_side(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in (1, 2, 3):
+            shard = Shard(3, number)
+            ledger = stack.enter_context(open_ledger(tmp_path, (), shard))
+            ledger.enter(Entry(scan=f"scan{number}", state="done"))
+        entries, _ = read_ledgers(tmp_path)
+    assert list(entries) == ["scan1", "scan2", "scan3"]
+    assert list_shards(tmp_path) == [Shard(3, 1), Shard(3, 2), Shard(3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Shard(3, 1), Shard(3, 1)),
+        (Shard(3, 1), Shard(4, 2)),
+        (Shard(3, 1), None),
+        (None, Shard(3, 1)),
+    ],
+)
+def test_nobody_else_works_on_the_same_scans(
+    first: Shard | None, second: Shard | None, tmp_path: Path
+) -> None:
+    with open_ledger(tmp_path, (), first):
+        refused = open_ledger(tmp_path, (), second)
+        with pytest.raises(BusyError):
+            refused.__enter__()
+    with open_ledger(tmp_path, (), second):
+        pass
+
+
+def test_a_shard_knows_what_any_ledger_knows(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.enter(Entry(scan="a", state="failed", finished="2026-01-01"))
+    with open_ledger(tmp_path, (), Shard(2, 1)) as ledger:
+        ledger.enter(Entry(scan="a", state="done", finished="2026-01-02"))
+        ledger.enter(Entry(scan="b", state="done", finished="2026-01-02"))
+    with open_ledger(tmp_path, (), Shard(3, 2)) as ledger:
+        states = {name: each.state for name, each in ledger.entries.items()}
+    assert states == {"a": "done", "b": "done"}
+
+
+def test_a_good_result_counts_more_than_a_failure_of_the_same_second(
+    tmp_path: Path,
+) -> None:
+    for number, state in enumerate(["failed", "done", "failed"], 1):
+        with open_ledger(tmp_path, (), Shard(3, number)) as ledger:
+            entry = Entry.model_validate(
+                {"scan": "a", "state": state, "finished": "2026-01-01"}
+            )
+            ledger.enter(entry)
+    entries, _ = read_ledgers(tmp_path)
+    assert entries["a"].state == "done"
+
+
+def test_a_shard_leaves_what_another_is_writing(tmp_path: Path) -> None:
+    part = tmp_path / ".part-abc.nii.gz"
+    part.write_bytes(b"half")
+    with open_ledger(tmp_path, (), Shard(2, 1)):
+        pass
+    assert part.exists()
+    with open_ledger(tmp_path):
+        pass
+    assert not part.exists()

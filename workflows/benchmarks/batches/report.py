@@ -1,0 +1,136 @@
+"""How long the report of a very long ledger takes, and how much memory.
+
+    python workflows/benchmarks/batches/report.py [--scans 100000] [--keep FOLDER]
+
+Makes up a ledger with failures, flags and outliers, and pictures; reads it, writes report and
+volumes, and prints seconds, peak memory and the size of the first page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from medseg.inference.ledger import read_ledgers
+from medseg.inference.ledger_entry import Entry, QualityEntry
+from medseg.inference.report import write_summaries
+from medseg.labels import Label, LabelSet
+
+NAMES = ("liver", "spleen", "kidney_left", "kidney_right", "pancreas")
+COLOURS = (
+    (230, 60, 60),
+    (70, 170, 255),
+    (90, 200, 80),
+    (255, 190, 40),
+    (190, 100, 230),
+)
+CAUSES = (
+    "the file ends too early; copy it again",
+    "is MR by its DICOM header, and the bundle takes CT",
+    "slices are missing between 41 and 42; export the series again",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scans", type=int, default=100_000)
+    parser.add_argument("--keep", type=Path)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        out = asked.keep or Path(temporary)
+        make_ledger(out, asked.scans)
+        measure(out)
+
+
+def measure(out: Path) -> None:
+    labels = LabelSet(
+        [
+            Label(index, name, index, colour)
+            for index, (name, colour) in enumerate(
+                zip(NAMES, COLOURS, strict=True), 1
+            )
+        ]
+    )
+    start = time.perf_counter(), time.process_time()
+    entries, _ = read_ledgers(out)
+    read = time.perf_counter(), time.process_time()
+    write_summaries(out, entries.values(), "abdomen 1.0.0", labels)
+    end = time.perf_counter(), time.process_time()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"scans            {len(entries)}")
+    print(
+        f"ledger read      {read[0] - start[0]:.2f} s, CPU {read[1] - start[1]:.2f} s"
+    )
+    print(
+        f"report, volumes  {end[0] - read[0]:.2f} s, CPU {end[1] - read[1]:.2f} s"
+    )
+    print(f"peak memory      {peak / 1024:.0f} MB")
+    print(
+        f"report.html      {(out / 'report.html').stat().st_size / 1000:.0f} kB"
+    )
+
+
+def make_ledger(out: Path, scans: int) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    previews = out / "previews"
+    previews.mkdir(parents=True, exist_ok=True)
+    pixels = random.integers(0, 60, (48, 160, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(previews / "picture.webp")
+    with (out / "ledger.jsonl").open("w") as ledger:
+        for number in range(scans):
+            entry = make_entry(f"scan_{number:06}", random)
+            ledger.write(entry.model_dump_json() + "\n")
+            if entry.is_good:
+                (previews / f"{entry.scan}.webp").hardlink_to(
+                    previews / "picture.webp"
+                )
+
+
+def make_entry(name: str, random: np.random.Generator) -> Entry:
+    facts = {
+        "bundle": "abdomen 1.0.0",
+        "medseg": "1.0",
+        "finished": "2026-01-01T00:00:00+00:00",
+        "content": "0" * 64,
+    }
+    if random.random() < 0.01:
+        error = CAUSES[random.integers(len(CAUSES))]
+        return Entry(scan=name, state="failed", error=error, **facts)
+    volumes = np.exp(random.normal(np.log([1500, 200, 160, 160, 90]), 0.15))
+    if random.random() < 0.001:
+        volumes[random.integers(5)] *= 4
+    dice = np.clip(random.normal(0.93, 0.03, 5), 0, 1)
+    expected = float(dice.mean())
+    return Entry(
+        scan=name,
+        state="done",
+        files={f"{name}.nii.gz": "0" * 64},
+        volumes_ml=dict(zip(NAMES, volumes.round(4).tolist(), strict=True)),
+        quality=QualityEntry(
+            expected_dice=expected,
+            lower_bound=expected - 0.1,
+            labels={
+                label: (float(value), float(value) - 0.1)
+                for label, value in zip(NAMES, dice, strict=True)
+            },
+            is_calibrated=True,
+            review=expected < 0.9,
+            reasons=("expected Dice below 0.90",) if expected < 0.9 else (),
+            is_range_known=True,
+        ),
+        shape=(512, 512, 200),
+        spacing_mm=(0.8, 0.8, 1.5),
+        seconds={"read": 0.5, "infer": 3.0, "write": 0.4},
+        **facts,
+    )
+
+
+if __name__ == "__main__":
+    main()
