@@ -4,7 +4,7 @@ Starts the server on a bundle and scans, makes mixed calls as viewers make them 
 image, infer, save, list, notes, refused uploads, wrong names), and prints its memory and open files
 as they go on. The first quarter of the calls is for what is loaded once.
 
-    python workflows/benchmarks/label_soak.py BUNDLE STUDIES WORK [--calls 2000]
+    python workflows/benchmarks/label/soak.py BUNDLE STUDIES WORK [--calls 2000]
 """
 
 from __future__ import annotations
