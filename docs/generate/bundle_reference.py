@@ -46,6 +46,7 @@ _SECTIONS = {
     "NamedNetworkSpec": "`network`: one by name",
     "TrainingSpec": "`training`",
     "AugmentationSpec": "`training.augmentation`",
+    "ClicksSpec": "`training.clicks`",
     "RefinementSpec": "`refinement`",
     "CriticSpec": "`refinement.critic`",
     "MaskPoolSpec": "`refinement.bank`",

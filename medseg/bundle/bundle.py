@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -235,7 +235,10 @@ def require_single(bundle: Bundle, what: str) -> None:
 
 
 def load_bundle(
-    path: str | os.PathLike[str], overrides: Iterable[str] = ()
+    path: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Bundle:
     """Read a bundle. Nothing it holds is run, imported or looked up.
 
@@ -244,6 +247,7 @@ def load_bundle(
             with medseg; or an ``assembly.json``, or a folder with one.
         overrides: Assignments such as ``training.steps=200`` that win over the file. A value
             is JSON; what is not JSON is text.
+        complete: Adds to the file's content what it leaves out, before overrides are applied.
 
     Returns:
         The bundle, checked; an ``Assembly`` if it is one.
@@ -259,6 +263,8 @@ def load_bundle(
     found = find_bundle_path(path)
     file = _locate_file(found) if found.is_dir() else found
     content = read_json(file)
+    if complete is not None and not _describes_assembly(content):
+        content = complete(content)
     for override in overrides:
         apply_override(content, override)
     folder = file.parent.resolve()

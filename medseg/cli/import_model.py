@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 
 def import_model(
-    results: Annotated[
+    model: Annotated[
         Path,
         typer.Argument(
-            metavar="RESULTS",
+            metavar="MODEL",
             help="nnU-Net's folder of a trained model, trainer__plans__configuration, or one above "
-            "it; with several models in it they are listed.",
+            "it; with several models in it they are listed. A MONAI Bundle, such as those of the "
+            "model zoo. Or a model of Auto3DSeg, such as those of 3D Slicer: model.pt or its "
+            "folder. Which of them it is is found out.",
         ),
     ],
     out: Annotated[
@@ -34,8 +36,8 @@ def import_model(
         str,
         typer.Option(
             metavar="0,1,…|all",
-            help="Which folds; scores of several are averaged. all: the one network trained on all "
-            "cases. Default: every numbered fold that is there.",
+            help="Of nnU-Net: which folds; scores of several are averaged. all: the one network "
+            "trained on all cases. Default: every numbered fold that is there.",
             show_default=False,
         ),
     ] = "",
@@ -43,7 +45,8 @@ def import_model(
         str,
         typer.Option(
             metavar="NAME",
-            help="Which configuration, where there are several: 2d, 3d_lowres, 3d_fullres.",
+            help="Of nnU-Net: which configuration, where there are several: 2d, 3d_lowres, "
+            "3d_fullres.",
             show_default=False,
         ),
     ] = "",
@@ -51,7 +54,7 @@ def import_model(
         str,
         typer.Option(
             metavar="final|best",
-            help="The last weights of each fold, or those that validated best.",
+            help="Of nnU-Net: the last weights of each fold, or those that validated best.",
         ),
     ] = "final",
     totalsegmentator: Annotated[
@@ -59,7 +62,7 @@ def import_model(
         typer.Option(
             metavar="TASK",
             help="Make an assembly of a task of TotalSegmentator, such as total or total_fast, "
-            "from the weights it has downloaded: RESULTS is their folder.",
+            "from the weights it has downloaded: MODEL is their folder.",
             show_default=False,
         ),
     ] = "",
@@ -68,24 +71,26 @@ def import_model(
         typer.Option(
             metavar="TEXT",
             help="Licence of the weights, such as 'CC BY 4.0'; stands in the model card and in "
-            "results.",
+            "results. Default: what the model's own files tell.",
             show_default=False,
         ),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle of a model that nnU-Net v2 trained, or an assembly of TotalSegmentator's.
+    """Make a bundle of a model of nnU-Net's or MONAI's, or an assembly of TotalSegmentator's.
 
-    nnU-Net itself is not needed. The bundle prepares scans, slides its window and averages flips as
-    nnU-Net does, so its label maps are nnU-Net's. It segments, serves, exports and is fine-tuned
-    like any other. Nothing in the files is run: they are read as data, and what could be code is
-    refused.
+    The software itself is not needed. The bundle prepares scans, slides its window and makes labels
+    as that software does, so its label maps are the same. It segments, serves, exports and is
+    fine-tuned like any other. Nothing in the files is run: they are read as data, and what could be
+    code, or is not known, is refused.
 
     Examples:
 
       medseg import nnUNet_results/Dataset009_Spleen spleen --folds all
 
       medseg import MODEL_FOLDER spleen --licence "CC BY 4.0"
+
+      medseg import spleen_ct_segmentation spleen
 
       medseg segment spleen scans/ label_maps/
 
@@ -100,7 +105,7 @@ def import_model(
             _refuse_choices(folds, configuration, checkpoint)
             assembly = run_task(
                 totalsegmentator,
-                results,
+                model,
                 out,
                 licence=licence,
                 listeners=[terminal],
@@ -110,7 +115,7 @@ def import_model(
         from medseg.commands.import_model import import_model as run
 
         imported = run(
-            results,
+            model,
             out,
             folds=folds,
             configuration=configuration,

@@ -125,6 +125,15 @@ def plan(
             "presets M, L and XL. auto: by time and memory.",
         ),
     ] = "auto",
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TRAINED",
+            help="Plan for fine-tuning this trained bundle: its network, preprocessing and "
+            "windows, with the labels and channels of the data.",
+        ),
+    ] = None,
     class_weights: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +191,8 @@ def plan(
 
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
 
+      medseg plan my_data --from imported_spleen -o fine_tuned/bundle.json
+
       medseg plan --explain liver/bundle.json
     """
     files = _choose_files(out, dims)
@@ -197,7 +208,8 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            has_options = any((*others, *of_data, split_4d, splits))
+            by_name = (split_4d, splits, start_from)
+            has_options = any((*others, *of_data, *by_name))
             _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
@@ -221,9 +233,10 @@ def plan(
             stray_voxels=leave_out_stray,
             device=device,
             measure=measure,
+            start_from=start_from,
             listeners=[terminal],
         )
-    _print_plans(terminal, plans, explain, as_json)
+    _print_plans(terminal, plans, explain, as_json, start_from)
 
 
 def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
@@ -271,7 +284,11 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
 
 
 def _print_plans(
-    terminal: Terminal, plans: Sequence[Plan], explain: bool, as_json: bool
+    terminal: Terminal,
+    plans: Sequence[Plan],
+    explain: bool,
+    as_json: bool,
+    parent: Path | None,
 ) -> None:
     from medseg.commands.plan_summary import list_plan_fields
 
@@ -279,10 +296,12 @@ def _print_plans(
         print_json([list_plan_fields(planned) for planned in plans])
         return
     for planned in plans:
-        _print_plan(terminal, planned, explain)
+        _print_plan(terminal, planned, explain, parent)
 
 
-def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
+def _print_plan(
+    terminal: Terminal, plan: Plan, explain: bool, parent: Path | None
+) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     from medseg.commands.plan_summary import describe_plan
 
@@ -291,7 +310,8 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     if explain:
         _show_choices(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
-    terminal.say(f"  train it  medseg train {plan.file}")
+    start = f" --from {parent}" if parent else ""
+    terminal.say(f"  train it  medseg train {plan.file}{start}")
 
 
 def _draft_table(

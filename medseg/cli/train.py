@@ -50,7 +50,9 @@ def train(
         typer.Option(
             "--from",
             metavar="TRAINED",
-            help="Fine-tune: start from this trained bundle's weights, matched by name.",
+            help="Fine-tune: start from this trained bundle's weights, labels and channels matched "
+            "by name. Network and preprocessing are its own where the bundle leaves them out, and "
+            "where a data set is planned first.",
         ),
     ] = None,
     budget: Annotated[
@@ -89,6 +91,8 @@ def train(
       medseg train bundle.json --resume
 
       medseg train Task04_Hippocampus --budget 20m
+
+      medseg train Task04_Hippocampus --budget 20m --from imported
     """
     advice = "Run the same command again with --resume to continue."
     with open_terminal(advice) as terminal:

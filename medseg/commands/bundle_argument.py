@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from medseg.bundle.bundle import (
     ASSEMBLY_FILE,
@@ -16,6 +17,7 @@ from medseg.bundle.bundle import (
     load_bundle,
 )
 from medseg.bundle.shipped import find_bundle_path
+from medseg.bundle.spec import BundleSpec
 from medseg.downloads.catalogue import (
     OpenDataset,
     find_by_folder,
@@ -28,16 +30,22 @@ from medseg.layouts.dataset_json import read_json_object
 from medseg.names import LEDGER, has_image_suffix
 from medseg.planning import is_nnunet_plans
 from medseg.planning.description import make_bundle_name
+from medseg.training.parent_fields import add_parent_fields
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
-def open_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
+def open_bundle(
+    path: str | Path,
+    overrides: Iterable[str] = (),
+    parent: BundleSpec | None = None,
+) -> Bundle:
     """Load a bundle; where something else is given, say what it is and what to do with it.
 
     Args:
         path: As for ``load_bundle``.
         overrides: Assignments such as ``training.steps=200``.
+        parent: The trained bundle to start from, which has what the bundle leaves out.
 
     Raises:
         BundleError: If it is none, or has faults.
@@ -45,7 +53,13 @@ def open_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     found = find_bundle_path(path)
     if not may_be_bundle(found):
         raise _describe_other(found)
-    return load_bundle(path, overrides)
+    if parent is None:
+        return load_bundle(path, overrides)
+
+    def complete(content: dict[str, Any]) -> dict[str, Any]:
+        return add_parent_fields(content, parent)
+
+    return load_bundle(path, overrides, complete=complete)
 
 
 def may_be_bundle(path: Path) -> bool:

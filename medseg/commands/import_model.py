@@ -14,6 +14,7 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.overrides import parse_json
 from medseg.bundle.spec import BundleSpec, OriginSpec
 from medseg.bundle.weights import Weights
+from medseg.commands.import_monai import find_monai_model, import_monai_model
 from medseg.commands.imported_bundle import (
     Import,
     describe_origin,
@@ -22,7 +23,7 @@ from medseg.commands.imported_bundle import (
     write_imported,
 )
 from medseg.errors import CheckpointError, MedsegError
-from medseg.events import Listener
+from medseg.events import Listener, Notice, notify
 from medseg.interop.nnunet.checkpoint import NnunetCheckpoint, read_checkpoint
 from medseg.interop.nnunet.network import describe_as_unet
 from medseg.interop.nnunet.plans import NnunetPlans, read_nnunet_plans
@@ -52,7 +53,7 @@ _MOST_JSON_BYTES = 16 << 20
 
 
 def import_model(
-    results: str | Path,
+    model: str | Path,
     out: str | Path,
     *,
     folds: str = "",
@@ -62,24 +63,26 @@ def import_model(
     adapt: Adapt | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Import:
-    """Make a bundle of a model that nnU-Net v2 trained. nnU-Net is not needed, and nothing is run.
+    """Make a bundle of a model that other software trained, which is not needed. Nothing is run.
 
     Args:
-        results: nnU-Net's folder ``trainer__plans__configuration``, or one above it that holds no
-            other model.
+        model: nnU-Net's folder ``trainer__plans__configuration``, or one above it that holds no
+            other model; a MONAI Bundle; or a model of Auto3DSeg, its file or its folder. Which of
+            them it is is found out.
         out: A new or empty folder: the bundle.
-        folds: Such as ``0,1`` or ``all``; unless given, every numbered fold that is there. Scores
-            of several are averaged.
-        configuration: Which one to take where there are several, such as ``3d_fullres``.
-        checkpoint: ``final`` or ``best``.
-        licence: Of the weights.
-        adapt: Changes the content of the ``bundle.json`` before it is checked: what software that
-            runs the model does otherwise than nnU-Net.
+        folds: Of nnU-Net, such as ``0,1`` or ``all``; unless given, every numbered fold that is
+            there. Scores of several are averaged.
+        configuration: Of nnU-Net: which one to take where there are several, such as
+            ``3d_fullres``.
+        checkpoint: Of nnU-Net: ``final`` or ``best``.
+        licence: Of the weights; what the model's own files tell unless given.
+        adapt: Of nnU-Net: changes the content of the ``bundle.json`` before it is checked, for what
+            software that runs the model does otherwise than nnU-Net.
         listeners: Told of progress, and of what a person should know.
 
     Raises:
         MedsegError: If no model or several are there, or medseg cannot compute such a one.
-        DatasetError: If plans or ``dataset.json`` are wrong.
+        DatasetError: If nnU-Net's plans or ``dataset.json`` are wrong.
         CheckpointError: If weights are absent, damaged, forged, or of another network.
         OutputError: If ``out`` is not empty or cannot be written.
     """
@@ -88,7 +91,45 @@ def import_model(
         raise MedsegError(f"--checkpoint takes {choices}; got '{checkpoint}'")
     target = Path(out)
     refuse_used_folder(target)
-    model = find_model(Path(results), configuration)
+    source = Path(model)
+    monais = find_monai_model(source)
+    if monais is not None:
+        _refuse_options(folds, configuration, checkpoint)
+        return import_monai_model(monais, target, licence, listeners)
+    trained = find_model(source, configuration)
+    named = "__".join(part for part in (trained.trainer, configuration) if part)
+    notify(listeners, Notice(f"found: {_SOFTWARE} model {named}".rstrip()))
+    return _import_nnunet(
+        trained, target, folds, checkpoint, licence, adapt, listeners
+    )
+
+
+def _refuse_options(folds: str, configuration: str, checkpoint: str) -> None:
+    """Refuse options that only nnU-Net's models have a meaning for."""
+    given = [
+        option
+        for option, value in (
+            ("--folds", folds),
+            ("--configuration", configuration),
+            ("--checkpoint", checkpoint.removeprefix(CHECKPOINTS[0])),
+        )
+        if value
+    ]
+    if given:
+        raise MedsegError(
+            f"{' and '.join(given)} choose among nnU-Net's models, and this is none; leave it out"
+        )
+
+
+def _import_nnunet(
+    model: TrainedModel,
+    target: Path,
+    folds: str,
+    checkpoint: str,
+    licence: str,
+    adapt: Adapt | None,
+    listeners: Sequence[Listener],
+) -> Import:
     names = choose_folds(model, folds, checkpoint)
     for file in (model.folder / PLANS, model.folder / DATASET):
         _check_json_file(file)

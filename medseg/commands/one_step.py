@@ -44,6 +44,7 @@ def plan_first(
     *,
     data: Path | None,
     device: str,
+    start_from: str | Path | None = None,
     resume: bool,
     listeners: Sequence[Listener],
 ) -> TrainingRequest:
@@ -57,6 +58,7 @@ def plan_first(
         budget: Time for the run, such as ``20m``.
         data: The data folder, if one is named besides.
         device: Where to train.
+        start_from: The trained bundle to start from, if one is named.
         resume: Whether a run is resumed.
         listeners: Told what was planned and where it is.
 
@@ -81,7 +83,12 @@ def plan_first(
         return TrainingRequest(folder, folder, overrides)
     file = _choose_file(dataset, request.out)
     planned = plan(
-        dataset, file, budget=budget, device=device, listeners=listeners
+        dataset,
+        file,
+        budget=budget,
+        device=device,
+        start_from=start_from,
+        listeners=listeners,
     )
     for line in describe_plan(planned):
         notify(listeners, Notice(line))

@@ -12,7 +12,13 @@ import torch
 
 from medseg._support.files import write_atomically
 from medseg._support.memory import is_out_of_memory
-from medseg.bundle.bundle import is_bundle, parse_spec
+from medseg.bundle.bundle import (
+    Bundle,
+    is_bundle,
+    load_bundle,
+    parse_spec,
+    require_single,
+)
 from medseg.bundle.schema_file import write_schema_beside
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import (
@@ -42,6 +48,7 @@ from medseg.planning import (
 )
 from medseg.planning.plan import Plan
 from medseg.planning.training_cost import measure_training
+from medseg.training.parent_fields import replace_by_parent_fields
 
 
 def plan(
@@ -64,6 +71,7 @@ def plan(
     stray_voxels: int = 0,
     device: str = "auto",
     measure: bool = False,
+    start_from: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Plan:
     """Plan a bundle for a data set, or convert nnU-Net's plans into one.
@@ -99,6 +107,8 @@ def plan(
         device: What will be used for training: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         measure: Whether to time some steps of the planned network, so that the plan says how long
             training takes here and how much memory; this takes some 10 seconds.
+        start_from: The trained bundle that training will start from: its network, preprocessing and
+            windows are used, with the labels and channels of the data.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -138,6 +148,7 @@ def plan(
         stray_voxels=stray_voxels,
         device=device,
         measure=measure,
+        start_from=start_from,
         listeners=listeners,
     )
     return planned
@@ -162,6 +173,7 @@ def plan_bundles(
     stray_voxels: int = 0,
     device: str = "auto",
     measure: bool = False,
+    start_from: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> list[Plan]:
     """Plan several bundles for a data set, which is inspected once.
@@ -184,6 +196,7 @@ def plan_bundles(
         stray_voxels: What is left out.
         device: What will be used for training.
         measure: Whether to time some steps.
+        start_from: The trained bundle that training will start from.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -207,6 +220,10 @@ def plan_bundles(
     constraints = make_constraints(
         training_device, memory_gb, budget, class_weights, network
     )
+    parent = None
+    if start_from is not None:
+        parent = _open_parent(start_from, files, memory_gb, network)
+        files = dict.fromkeys(files, parent.spec.network.dims)
     by_file = {
         file: replace(constraints, dims=dims) for file, dims in files.items()
     }
@@ -215,10 +232,9 @@ def plan_bundles(
     if is_nnunet_plans(root):
         is_other = network != "auto"
         of_data = (channels, images, labels, columns, split_4d, splits, wishes)
+        others = (*of_data, is_other, parent)
         raw = Path(data) if data else None
-        return _convert_all(
-            root, by_file, raw, listeners, any((*of_data, is_other))
-        )
+        return _convert_all(root, by_file, raw, listeners, any(others))
     if data is not None:
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
@@ -227,7 +243,7 @@ def plan_bundles(
     kept = relate_split(Path(splits), root) if splits else ""
     requested = replace(requested, split_4d=split_4d, splits=kept)
     inspected = inspect_dataset(root, requested, listeners, wishes)
-    plans = _draft_plans(inspected, by_file, training_device)
+    plans = _draft_plans(inspected, by_file, training_device, parent)
     if not measure:
         return plans
     measured = []
@@ -235,6 +251,29 @@ def plan_bundles(
         with_cost = _add_cost(planned, root, training_device, listeners)
         measured.append(with_cost)
     return measured
+
+
+def _open_parent(
+    path: str | Path,
+    files: Mapping[Path, int | None],
+    memory_gb: float | None,
+    network: str,
+) -> Bundle:
+    """Open the bundle that training will start from.
+
+    Raises:
+        BundleError: If it is none.
+        MedsegError: If options ask for another network than it has.
+    """
+    parent = load_bundle(path)
+    require_single(parent, "fine-tuned")
+    dims = set(files.values()) - {None, parent.spec.network.dims}
+    if dims or memory_gb is not None or network != "auto":
+        raise MedsegError(
+            "--from takes the network of the trained bundle as it is; leave out --dims, --memory "
+            "and --network"
+        )
+    return parent
 
 
 def _add_cost(
@@ -288,8 +327,9 @@ def _draft_plans(
     dataset: InspectedDataset,
     by_file: Mapping[Path, Constraints],
     device: torch.device,
+    parent: Bundle | None = None,
 ) -> list[Plan]:
-    """Draft a bundle for each file.
+    """Draft a bundle for each file; with the network of a trained one, if it is to start from it.
 
     Raises:
         MedsegError: If three dimensions are wanted of pictures; nothing is written then.
@@ -303,6 +343,8 @@ def _draft_plans(
     for file, constraints in by_file.items():
         adapted = adapt_constraints(constraints, dataset, device)
         content = draft_bundle(dataset, file, adapted)
+        if parent is not None:
+            content = replace_by_parent_fields(content, parent)
         spec = _write_bundle(content, file)
         planned = Plan(file, spec, dataset.fingerprint, dataset.recognised)
         plans.append(planned)
@@ -344,7 +386,7 @@ def _convert_all(
     """
     if has_options:
         raise MedsegError(
-            "--channel, --images, --labels, --columns, --split-4d, --splits and "
+            "--channel, --images, --labels, --columns, --split-4d, --splits, --from and "
             "--leave-out-stray go with data; nnU-Net's plans go with imagesTr/ and labelsTr/, "
             "whose dataset.json names channels and labels"
         )

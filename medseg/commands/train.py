@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import load_bundle, require_single
+from medseg.bundle.bundle import Bundle, load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
@@ -90,8 +90,9 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         overrides: Assignments such as ``training.steps=200``.
         start_from: A trained bundle whose weights to start from. Labels and channels start from
-            those of the same name; see ``medseg.training.lineage`` for the rules. A resumed run
-            keeps the one it began with.
+            those of the same name; see ``medseg.training.lineage`` for the rules. Sections that
+            the bundle leaves out are this one's: network, preprocessing, inference, patch. A
+            resumed run keeps the one it began with.
         budget: Time for the whole run, such as ``20m`` or ``2h``; the bundle's own unless given.
         resume: Continue the run in ``out``, or the newest unfinished run of this bundle or data
             set.
@@ -141,12 +142,13 @@ def train(
         budget,
         data=data_folder,
         device=device,
+        start_from=start_from,
         resume=resume,
         listeners=listeners,
     )
     run_folder = request.out
-    requested = open_bundle(request.bundle, request.overrides)
-    require_single(requested, "trained")
+    parent = None if start_from is None else load_bundle(start_from)
+    requested = _open_requested(request, parent)
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
@@ -155,7 +157,7 @@ def train(
         if resume:
             run = find_resumable_run(requested, data_folder, run_folder)
         else:
-            lineage = _trace_lineage(requested.spec, start_from)
+            lineage = _trace_lineage(requested.spec, parent)
             run = plan_run(requested, data_folder, run_folder, fold, lineage)
         notified = listeners if group.is_main else ()
         local_device = select_local_device(chosen_device)
@@ -177,12 +179,21 @@ def train(
     return run.folder.path
 
 
-def _trace_lineage(
-    spec: BundleSpec, start_from: str | Path | None
-) -> Lineage | None:
-    if start_from is None:
+def _open_requested(request: TrainingRequest, parent: Bundle | None) -> Bundle:
+    """Open the bundle to train; what it leaves out is the parent's."""
+    known = None if parent is None else parent.spec
+    if parent is not None:
+        require_single(parent, "fine-tuned")
+    requested = open_bundle(request.bundle, request.overrides, known)
+    require_single(requested, "trained")
+    # Where an imported model came from is not where what is trained now comes from.
+    spec = requested.spec.model_copy(update={"origin": None})
+    return Bundle(spec, requested.folder)
+
+
+def _trace_lineage(spec: BundleSpec, parent: Bundle | None) -> Lineage | None:
+    if parent is None:
         return None
-    parent = load_bundle(start_from)
     # Weights that do not fit are refused before cases are read.
     InitialWeights(spec, parent)
     return trace_lineage(parent, spec)

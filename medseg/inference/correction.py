@@ -23,7 +23,7 @@ from medseg.inference.clicks import Points, Space, find_voxels, parse_clicks
 from medseg.inference.given_labels import check_labels, find_label_index
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.networks.click_inputs import draw_click_inputs
-from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.grid import compute_network_grid, crop_input
 from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.resampling import (
     GridMap,
@@ -88,8 +88,10 @@ class Correction:
         self._compute = compute
         self._device = device
         self._padding = get_padding_value(spec)
-        self._grid = compute_network_grid(scan, spec.preprocessing)
-        self._image = NetworkInput(spec)(scan, self._grid)
+        prep = spec.preprocessing
+        grid = compute_network_grid(scan, prep)
+        image = NetworkInput(spec)(scan, grid)
+        self._image, self._grid = crop_input(image, grid, prep, scan)
         x, y, z = (*spec.training.patch, 1)[:3]
         self._windows = Windows((x, y, z), self._grid.shape, overlap=0)
         to_grid = np.linalg.inv(self._grid.affine)

@@ -1,16 +1,17 @@
 """Scores on the network's grid → labels on the scan's, a few planes at a time.
 
-The labels are those of all scores interpolated linearly to the scan's grid and then decoded: the
-highest score wins, or regions in order. Where the eight voxels around a point share their winner,
-interpolation (a convex combination) keeps it, so only the others, at the rims of structures, are
-computed in full.
+The labels are those of all scores, or of their probabilities, interpolated linearly to the scan's
+grid and then decoded: the highest score wins, or regions in order. Where the eight voxels around a
+point share their winner, interpolation (a convex combination) keeps it, so only the others, at the
+rims of structures, are computed in full. Or each label is that of the nearest voxel.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,11 @@ from medseg.inference.accumulator import Accumulator
 from medseg.networks.decoding import Decoding
 from medseg.preprocessing.resampling import GridMap, Taps
 from medseg.volume import Array
+
+Activation = Callable[..., torch.Tensor]
+"""Makes of logits, and the axis ``dim`` of their channels, something of the same shape."""
+Choice = Callable[[Taps], torch.Tensor]
+"""Chooses one neighbour of each position."""
 
 _FEWEST_VOXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
 _MOST_VOXELS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
@@ -118,21 +124,28 @@ class LabelWriter:
         z = last + 1 - first
         everywhere = torch.zeros(z, y, x, dtype=torch.uint8).to(self._device)
         everywhere.fill_(_get_mixed_mark(everywhere))
-        corners = _CornerScores(everywhere, scores, first)
+        before, after = self._choose_activations()
+        corners = _CornerScores(everywhere, scores, first, before)
         count = (planes.stop - planes.start) * self._voxels_per_plane
         every_voxel = torch.arange(count, device=self._device)
         parts = []
         for voxels in self._split(every_voxel, scores):
             taps = self._compute_taps(voxels, first, planes)
-            logits = corners.interpolate(*taps)
-            found = self._decoding.to_probabilities(
-                logits, self._temperature, dim=1
-            )
+            found = after(corners.interpolate(*taps), dim=1)
             parts.append(found.cpu())
         in_order = torch.cat(parts).numpy()
         columns, lines, _ = self._back.target
         by_plane = in_order.reshape(-1, lines, columns, len(target))
         target[..., planes] = by_plane.transpose(3, 2, 1, 0)
+
+    def _choose_activations(self) -> tuple[Activation, Activation]:
+        """Return what makes probabilities of logits before and after interpolation."""
+        activate = partial(
+            self._decoding.to_probabilities, temperature=self._temperature
+        )
+        if self._decoding.resample == "probabilities":
+            return activate, _keep
+        return _keep, activate
 
     def _split(
         self, voxels: torch.Tensor, scores: Accumulator
@@ -168,8 +181,10 @@ class LabelWriter:
         on_grid = winners.permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return on_grid
+        if self._decoding.resample == "labels":
+            return self._look_up(on_grid, first, planes, find_nearest)
         cells = _find_shared_winners(on_grid)
-        on_scan = self._look_up(cells, first, planes)
+        on_scan = self._look_up(cells, first, planes, _find_lower)
         self._fill_rims(on_scan, cells, scores, first, planes)
         return on_scan
 
@@ -187,7 +202,9 @@ class LabelWriter:
         rim = is_rim.nonzero()[:, 0]
         if not len(rim):
             return
-        corners = _CornerScores(cells, scores, first)
+        corners = _CornerScores(
+            cells, scores, first, self._decoding.to_interpolated
+        )
         for voxels in self._split(rim, scores):
             taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
@@ -197,19 +214,26 @@ class LabelWriter:
             flat[voxels] = winners.to(on_scan.dtype)
 
     def _look_up(
-        self, cells: torch.Tensor, first: int, planes: slice
+        self, cells: torch.Tensor, first: int, planes: slice, choose: Choice
     ) -> torch.Tensor:
-        """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
+        """Return what stands beside each voxel of some planes, ``(k, j, i)``.
+
+        Args:
+            cells: What stands there, ``(z, y, x)``, from the plane ``first`` on.
+            first: A plane of the network's grid.
+            planes: Of the scan.
+            choose: Which neighbour along an axis is taken.
+        """
         if self._back.is_axis_aligned:
-            x, y, z = self._axes
-            of_planes = cells.index_select(0, z.lower[planes] - first)
-            of_lines = of_planes.index_select(1, y.lower)
-            return of_lines.index_select(2, x.lower)
+            x, y, z = map(choose, self._axes)
+            of_planes = cells.index_select(0, z[planes] - first)
+            of_lines = of_planes.index_select(1, y)
+            return of_lines.index_select(2, x)
         columns, lines, _ = self._back.target
         count = (planes.stop - planes.start) * self._voxels_per_plane
         voxels = torch.arange(count, device=self._device)
-        x, y, z = self._compute_taps(voxels, first, planes)
-        on_scan = cells[z.lower, y.lower, x.lower]
+        x, y, z = map(choose, self._compute_taps(voxels, first, planes))
+        on_scan = cells[z, y, x]
         return on_scan.view(-1, lines, columns)
 
     def _compute_taps(
@@ -242,10 +266,15 @@ class _CornerScores:
         cells: What the cells share, ``(z, y, x)``.
         scores: Where the scores are.
         first: Plane of the network's grid at ``z = 0``.
+        activate: What is made of logits, ``(points, channels)``, before they are interpolated.
     """
 
     def __init__(
-        self, cells: torch.Tensor, scores: Accumulator, first: int
+        self,
+        cells: torch.Tensor,
+        scores: Accumulator,
+        first: int,
+        activate: Activation,
     ) -> None:
         needed = _find_corners_of_mixed(cells)
         self._shape = needed.shape
@@ -260,7 +289,7 @@ class _CornerScores:
         sums = labelled.view(len(labelled), -1).index_select(1, position)
         sums = sums.T.contiguous()
         weights = scores.weights.view(-1, 1).index_select(0, position)
-        self._scores = sums.div_(weights)
+        self._scores = activate(sums.div_(weights), dim=1)
 
     def interpolate(self, *taps: Taps) -> torch.Tensor:
         """Return the scores ``(points, channels)`` at points given by their taps."""
@@ -281,6 +310,22 @@ class _CornerScores:
             per_sample_weights=torch.stack(shares, dim=1),
             mode="sum",
         )
+
+
+def find_nearest(taps: Taps) -> torch.Tensor:
+    """Return the nearest index of each position; of two as near, the even one, as torch does."""
+    is_tie = taps.above == taps.below
+    upper_is_even = taps.upper % 2 == 0
+    takes_upper = (taps.above > taps.below) | (is_tie & upper_is_even)
+    return torch.where(takes_upper, taps.upper, taps.lower)
+
+
+def _find_lower(taps: Taps) -> torch.Tensor:
+    return taps.lower
+
+
+def _keep(logits: torch.Tensor, dim: int) -> torch.Tensor:
+    return logits
 
 
 def _select_end(tap: Taps, is_upper: bool) -> tuple[torch.Tensor, torch.Tensor]:

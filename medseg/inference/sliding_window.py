@@ -29,7 +29,11 @@ from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
-from medseg.preprocessing.grid import NetworkGrid, compute_network_grid
+from medseg.preprocessing.grid import (
+    NetworkGrid,
+    compute_network_grid,
+    crop_input,
+)
 from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
@@ -167,12 +171,13 @@ class SlidingWindow:
         self.spec = spec
         self.device = device
         self.layout = layout or OutputLayout(spec.label_set.channels)
-        self.decoding = choose_decoding(spec.label_set)
+        self.decoding = choose_decoding(spec.label_set, spec.inference.resample)
         self.make_input = NetworkInput(spec)
         self.batch_size = (
             spec.inference.batch_size if device.type == "cuda" else 1
         )
         self.outside = get_padding_value(spec)
+        self.repeats_border = spec.preprocessing.padding == "replicate"
         self._gpu_memory = gpu_memory
         self._temperature = temperature
 
@@ -298,16 +303,17 @@ class SlidingWindowPass:
     """
 
     def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
-        self._plan = plan
         self._device = setup.device
         self._outside = setup.outside
+        self._repeats_border = setup.repeats_border
         self._label_set = setup.spec.label_set
         self._batch_size = setup.batch_size
-        self._left = plan.windows.corners()
         image = plan.image
         if image is None:
             image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
-        self._image = image
+        self._image, plan = _crop_input(image, plan, setup.spec)
+        self._plan = plan
+        self._left = plan.windows.corners()
         self._stopwatch = plan.stopwatch
         self._stopwatch.lap("input")
         layout, sums_on = setup.layout, plan.storage.sums
@@ -342,7 +348,11 @@ class SlidingWindowPass:
         windows = []
         for corner in corners:
             window = cut_window(
-                self._image, self._plan.windows, corner, self._outside
+                self._image,
+                self._plan.windows,
+                corner,
+                self._outside,
+                self._repeats_border,
             )
             windows.append(window.to(self._device))
         return torch.stack(windows)
@@ -436,6 +446,19 @@ class SlidingWindowPass:
         network_voxels = math.prod(grid.shape)
         per_voxel = np.float64(network_voxels / in_box.size)
         return sum_by_channel(outside * per_voxel, label_set)
+
+
+def _crop_input(
+    image: torch.Tensor, plan: PassPlan, spec: BundleSpec
+) -> tuple[torch.Tensor, PassPlan]:
+    """Cut what the network sees to the box that the bundle looks at there, if it does."""
+    cropped, grid = crop_input(
+        image, plan.grid, spec.preprocessing, plan.volume
+    )
+    if grid is plan.grid:
+        return image, plan
+    windows = replace(plan.windows, shape=grid.shape)
+    return cropped, replace(plan, grid=grid, windows=windows)
 
 
 def _crop(labels: Array, grid: NetworkGrid) -> Array:

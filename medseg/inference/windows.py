@@ -100,7 +100,11 @@ class Windows:
 
 
 def cut_window(
-    image: torch.Tensor, windows: Windows, corner: Corner, outside: float
+    image: torch.Tensor,
+    windows: Windows,
+    corner: Corner,
+    outside: float,
+    repeats_border: bool = False,
 ) -> torch.Tensor:
     """Cut one window out of an image.
 
@@ -109,6 +113,7 @@ def cut_window(
         windows: Where the windows lie.
         corner: The window's first voxel.
         outside: Value of what lies outside the image.
+        repeats_border: Whether its outermost voxels lie there instead.
 
     Returns:
         ``(channels, *windows.size)``.
@@ -123,4 +128,6 @@ def cut_window(
         part = in_window[axis]
         behind = windows.size[axis] - part.stop
         margins += [part.start, behind]
+    if repeats_border:
+        return functional.pad(window, margins, mode="replicate")
     return functional.pad(window, margins, value=outside)

@@ -201,6 +201,10 @@ def _add_dicom_seg(run_inference: Callable[..., Any]) -> Callable[..., Any]:
     ) -> FileResponse | Any:
         if rest[-1] != infer.ResultType.dicom_seg:
             return run_inference(background_tasks, model, image, *rest)
+        if model != app_instance().spec.name:
+            raise HTTPException(
+                400, "what clicks correct is no proposal; ask for 'image'"
+            )
         file = _make_dicom_seg(image)
         background_tasks.add_task(remove_file, str(file))
         return FileResponse(

@@ -8,13 +8,17 @@ its logit is above 0, which is a probability above one half, over what earlier r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from medseg.labels import LabelSet
 from medseg.volume import Array
+
+Resample = Literal["logits", "probabilities", "labels"]
+
+_HALF = 0.5
 
 
 class Winners(NamedTuple):
@@ -36,9 +40,11 @@ class Decoding:
     Attributes:
         paints: The label index that each region shows, in order; empty for labels that exclude
             each other.
+        resample: What is brought to another grid: ``logits``, ``probabilities`` or ``labels``.
     """
 
     paints: tuple[int, ...] = ()
+    resample: Resample = "logits"
 
     def find_winners(self, scores: torch.Tensor, dim: int = 0) -> Winners:
         """Return the winner of each voxel.
@@ -55,6 +61,22 @@ class Decoding:
         for position, logits in enumerate(scores.unbind(dim), start=1):
             winners.masked_fill_(logits > 0, position)
         return Winners(scores.amax(dim=dim), winners)
+
+    def to_interpolated(
+        self, logits: torch.Tensor, dim: int = 0
+    ) -> torch.Tensor:
+        """Return what is interpolated of logits; it has the same winners.
+
+        Args:
+            logits: Any shape.
+            dim: The axis of channels.
+        """
+        if self.resample != "probabilities":
+            return logits
+        if self.paints:
+            # A region is there from one half on, as a logit is from zero.
+            return logits.sigmoid() - _HALF
+        return logits.softmax(dim=dim)
 
     def to_probabilities(
         self, logits: torch.Tensor, temperature: float, dim: int = 0
@@ -80,8 +102,16 @@ class Decoding:
         return table[winners]
 
 
-def choose_decoding(label_set: LabelSet) -> Decoding:
-    """Return the rule that a bundle's labels need."""
+def choose_decoding(
+    label_set: LabelSet, resample: Resample = "logits"
+) -> Decoding:
+    """Return the rule that a bundle's labels need.
+
+    Args:
+        label_set: The labels.
+        resample: What is brought to another grid, as the bundle's ``inference.resample`` says.
+    """
     if not label_set.has_regions:
-        return Decoding()
-    return Decoding(tuple(region.paints for region in label_set.regions))
+        return Decoding(resample=resample)
+    paints = tuple(region.paints for region in label_set.regions)
+    return Decoding(paints, resample)

@@ -44,12 +44,13 @@ def build_window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
 def get_window_arguments(spec: BundleSpec) -> dict[str, Any]:
     """State the sliding window as data, for ``build_window_inferer`` and for MONAI's configs."""
     weights = spec.inference.window_weights
+    repeats_border = spec.preprocessing.padding == "replicate"
     return {
         "roi_size": list(spec.training.patch),
         "sw_batch_size": spec.inference.batch_size,
         "overlap": spec.inference.overlap,
         "mode": "constant" if weights == "constant" else "gaussian",
-        "padding_mode": "constant",
+        "padding_mode": "replicate" if repeats_border else "constant",
         "cval": get_padding_value(spec),
     }
 

@@ -65,10 +65,14 @@ def describe_model(
         content["regions"] = tuple(description.describe_regions())
     if description.ignore is not None:
         content["data"] = {"ignore": description.ignore}
-    if mirror_axes:
+    axes = tuple(sorted(mirror_axes))
+    if axes != tuple(range(plans.dims)):
+        # nnU-Net mirrors in training as in prediction; some labels tell left from right.
+        content["training"]["augmentation"] = {"mirror_axes": axes}
+    if axes:
         content["inference"]["mirror"] = True
-        content["inference"]["mirror_axes"] = tuple(sorted(mirror_axes))
-        times = 2 ** len(mirror_axes)
+        content["inference"]["mirror_axes"] = axes
+        times = 2 ** len(axes)
         remarks.append(
             f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
             f"which takes {times} times as long; --no-mirror segments without"

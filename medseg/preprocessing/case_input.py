@@ -11,7 +11,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.errors import ScanError
 from medseg.preprocessing.departures import find_departures
 from medseg.preprocessing.foreground import build_empty_scan_error
-from medseg.preprocessing.grid import compute_network_grid
+from medseg.preprocessing.grid import compute_network_grid, crop_input
 from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import (
@@ -46,7 +46,9 @@ class Preprocessing:
         self.chain = build_chain(steps)
         self._prep = spec.preprocessing
         is_turned = bool(turning_steps(self._prep, keys))
-        self._is_stock = not (is_turned or find_departures(spec))
+        looks_late = self._prep.crop_on == "input"
+        is_other = is_turned or looks_late or bool(find_departures(spec))
+        self._is_stock = not is_other
         self._make_input = NetworkInput(spec)
         crops = choose_selection(self._prep) is not None
         self._looks_at_padding = crops or self._make_input.takes_statistics
@@ -93,7 +95,9 @@ class Preprocessing:
     def _place(self, volume: Volume, label: Array | None) -> Example:
         """Do what is done to scans that are segmented; labels are those of the nearest voxels."""
         grid = compute_network_grid(volume, self._prep)
-        image = self._make_input(volume, grid).contiguous()
+        image = self._make_input(volume, grid)
+        image, grid = crop_input(image, grid, self._prep, volume)
+        image = image.contiguous()
         affine = torch.from_numpy(grid.affine)
         data = {IMAGE: MetaTensor(image, affine=affine)}
         if label is not None:

@@ -40,8 +40,7 @@ def find_box(
     """
     select = choose_selection(prep)
     if select is None:
-        i, j, k = array.shape[1:]
-        return slice(0, i), slice(0, j), slice(0, k)
+        return select_all(array)
     occupied = [np.zeros(n, bool) for n in array.shape[1:]]
     # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
     order = find_memory_order(array)
@@ -54,7 +53,14 @@ def find_box(
     x, y, z = occupied
     if not x.any():
         raise build_empty_scan_error(prep, volume)
-    return _extent(x), _extent(y), _extent(z)
+    margin = prep.crop_margin
+    return _extent(x, margin), _extent(y, margin), _extent(z, margin)
+
+
+def select_all(array: Array) -> Box:
+    """Return the box that is all of an array ``(channels, i, j, k)``."""
+    i, j, k = array.shape[1:]
+    return slice(0, i), slice(0, j), slice(0, k)
 
 
 def build_empty_scan_error(
@@ -96,8 +102,9 @@ def _mark_occupied(
         inner |= through_planes.any(axis=0)
 
 
-def _extent(flags: Flags) -> slice:
-    """Return from the first true flag to the last."""
+def _extent(flags: Flags, margin: int) -> slice:
+    """Return from the first true flag to the last, and so many more to either side."""
     first = int(np.argmax(flags))
     behind_last = int(np.argmax(flags[::-1]))
-    return slice(first, len(flags) - behind_last)
+    stop = len(flags) - behind_last
+    return slice(max(0, first - margin), min(len(flags), stop + margin))

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from medseg.bundle.spec import PreprocessingSpec
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
 from medseg.preprocessing.extent import compute_extent_maps
-from medseg.preprocessing.foreground import Box, find_box
+from medseg.preprocessing.foreground import Box, find_box, select_all
 from medseg.preprocessing.resampling import (
     GridMap,
     Shape,
@@ -62,6 +63,27 @@ class NetworkGrid:
         """
         return _reorient(array, self.orientation)[(..., *self.box)]
 
+    def narrow(self, part: Box) -> NetworkGrid:
+        """Return the grid of a part of what the network sees.
+
+        Of the scan, those voxels are left that lie in the part or less than one of the network's
+        voxels beside it.
+        """
+        back = self.network_to_scan
+        i, j, k = (_find_between(back, axis, part[axis]) for axis in range(3))
+        on_scan = (i, j, k)
+        x, y, z = (
+            slice(whole.start + along.start, whole.start + along.stop)
+            for whole, along in zip(self.box, on_scan, strict=True)
+        )
+        return NetworkGrid(
+            self.orientation,
+            (x, y, z),
+            _narrow_map(self.scan_to_network, on_scan, part),
+            _narrow_map(back, part, on_scan),
+            self.affine @ _translation([along.start for along in part]),
+        )
+
     def locate(self, part: Box, shape: Shape) -> Box:
         """Return where a part of the scan lies in the view that ``crop`` returns.
 
@@ -101,9 +123,12 @@ def compute_network_grid(
     is_padding = None
     if volume.padding:
         is_padding = _reorient(volume.padding.get_mask(), orientation)
-    box = find_box(reoriented, prep, volume, is_padding)
+    if prep.crop_on == "scan":
+        box = find_box(reoriented, prep, volume, is_padding)
+    else:
+        box = select_all(reoriented)
     corner = [part.start for part in box]
-    i, j, k = (part.stop - part.start for part in box)
+    i, j, k = _measure(box)
     affine = volume.affine @ reorientation @ _translation(corner)
     try:
         scan_to_network, network_to_scan = _compute_maps(
@@ -128,6 +153,61 @@ def compute_network_grid(
         network_to_scan,
         affine @ scan_to_network.matrix,
     )
+
+
+def crop_input(
+    image: torch.Tensor,
+    grid: NetworkGrid,
+    prep: PreprocessingSpec,
+    volume: Volume,
+) -> tuple[torch.Tensor, NetworkGrid]:
+    """Cut what a network sees to the box that the bundle looks at there, if it does.
+
+    Args:
+        image: ``(channels, *grid.shape)``.
+        grid: Where it lies.
+        prep: The bundle's preprocessing.
+        volume: The scan, for messages.
+
+    Raises:
+        ScanError: If no voxel is one that the bundle looks at.
+    """
+    if prep.crop_on == "scan":
+        return image, grid
+    part = find_box(image.cpu().numpy(), prep, volume)
+    return image[(slice(None), *part)], grid.narrow(part)
+
+
+def _find_between(back: GridMap, axis: int, along: slice) -> slice:
+    """Return the voxels of a scan that lie less than a voxel beside a part of the network's grid.
+
+    Args:
+        back: Where the scan's voxels lie in the network's grid.
+        axis: One of both.
+        along: The part along it.
+    """
+    if not back.is_axis_aligned:
+        return slice(0, back.target[axis])
+    # By the neighbours that MONAI reads, rounding included.
+    taps = back.axis_taps(axis)
+    is_near = (taps.upper >= along.start) & (taps.lower < along.stop)
+    near = is_near.nonzero()[:, 0]
+    if not len(near):
+        near = (taps.lower - along.start).abs().argmin()[None]
+    return slice(int(near[0]), int(near[-1]) + 1)
+
+
+def _narrow_map(grid_map: GridMap, source: Box, target: Box) -> GridMap:
+    """Return a map from a part of its source to a part of its target."""
+    before = [-part.start for part in source]
+    behind = [part.start for part in target]
+    matrix = _translation(before) @ grid_map.matrix @ _translation(behind)
+    return GridMap(matrix, _measure(source), _measure(target))
+
+
+def _measure(box: Box) -> Shape:
+    i, j, k = (part.stop - part.start for part in box)
+    return i, j, k
 
 
 def _compute_maps(

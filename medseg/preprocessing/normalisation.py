@@ -24,6 +24,7 @@ from medseg.bundle.spec import (
 )
 from medseg.preprocessing.transforms import (
     IMAGE,
+    LEAST_DEVIATION,
     build_chain,
     normalisation_steps,
     steps_of_intensity,
@@ -172,6 +173,8 @@ def _standardise(
 
     if not shown.numel():
         return channel
+    if step.subtract == "lowest":
+        return (channel - shown.min()) / _get_deviation(shown)
     if step.clip_percentiles is not None:
         lower, upper = step.clip_percentiles
         low = float(percentile(shown, 100 * lower))
@@ -190,6 +193,12 @@ def _standardise(
         nonzero=leaves_zeros,
     )
     return _as_plain(normalise(channel[None]))[0]
+
+
+def _get_deviation(shown: torch.Tensor) -> torch.Tensor:
+    if shown.numel() == 1:
+        return torch.full_like(shown[0], LEAST_DEVIATION)
+    return shown.std().clamp_min(LEAST_DEVIATION)
 
 
 def _run(chain: Compose, image: torch.Tensor) -> torch.Tensor:

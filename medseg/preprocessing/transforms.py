@@ -35,6 +35,8 @@ Step = dict[str, Any]
 IMAGE, LABEL = "image", "label"
 
 _AS_STORED = (0, 1, 2)
+LEAST_DEVIATION = 1e-8
+"""Of a channel that is constant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,23 @@ class TanhCurve:
         return f"$lambda image: {scale} * torch.tanh(image / {scale})"
 
 
+@dataclass(frozen=True, slots=True)
+class FromLowest:
+    """Brings each channel's lowest intensity to 0 and its deviation to 1; data, and a callable."""
+
+    expression: ClassVar[str] = (
+        "$lambda image: (image - image.flatten(1).amin(1)[:, None, None, None]) / "
+        "image.flatten(1).std(1).clamp_min(1e-8)[:, None, None, None]"
+    )
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return ``(image - lowest) / deviation`` of ``(channels, i, j, k)``."""
+        flat = image.flatten(1)
+        lowest = flat.amin(1)[:, None, None, None]
+        deviation = flat.std(1).clamp_min(LEAST_DEVIATION)
+        return (image - lowest) / deviation[:, None, None, None]
+
+
 def preprocessing_steps(
     spec: BundleSpec, keys: Sequence[str] = (IMAGE,)
 ) -> list[Step]:
@@ -119,13 +138,18 @@ def preprocessing_steps(
     """
     keys = list(keys)
     prep = spec.preprocessing
-    placed = [*_orientation_steps(prep, keys), *_crop_steps(prep, keys)]
+    placed = _orientation_steps(prep, keys)
+    if prep.crop_on == "scan":
+        placed += _crop_steps(prep, keys)
     spaced = _spacing_steps(prep, keys)
+    cropped: list[Step] = []
+    if prep.crop_on == "input":
+        cropped = _crop_steps(prep, keys)
     normalised = normalisation_steps(spec)
     turned = turning_steps(prep, keys)
     if prep.normalise == "before_resampling":
-        return [*placed, *normalised, *spaced, *turned]
-    return [*placed, *spaced, *normalised, *turned]
+        return [*placed, *normalised, *spaced, *cropped, *turned]
+    return [*placed, *spaced, *normalised, *cropped, *turned]
 
 
 def turning_steps(prep: PreprocessingSpec, keys: Sequence[str]) -> list[Step]:
@@ -160,7 +184,7 @@ def _crop_steps(prep: PreprocessingSpec, keys: list[str]) -> list[Step]:
             "keys": keys,
             "source_key": IMAGE,
             "select_fn": select,
-            "margin": 0,
+            "margin": prep.crop_margin,
             "allow_smaller": True,
         }
     ]
@@ -280,6 +304,8 @@ def _zscore_steps(intensity: ZScore, key: str) -> list[Step]:
         "nonzero": bool(intensity.nonzero),
         "channel_wise": True,
     }
+    if intensity.subtract == "lowest":
+        return [{"_target_": "Lambdad", "keys": key, "func": FromLowest()}]
     if intensity.clip_percentiles is None:
         return [normalise]
     lower, upper = intensity.clip_percentiles

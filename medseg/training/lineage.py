@@ -29,6 +29,7 @@ Sources = tuple[int | None, ...]
 """For each slice of the new network's weights, the parent's slice it starts from, or ``None``."""
 
 _NEW = "newly initialised, the parent has none of this name"
+_UNKNOWN_LICENCE = "unknown"
 _ZERO = "starts at zero, so that the network first sees what its parent saw"
 
 
@@ -195,7 +196,13 @@ def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     The same name wins, whatever its case; then the only one left of the same modality on both
     sides; and where both bundles have one channel, these two.
     """
-    channels, parents = spec.channels, parent.channels
+    return match_channels(parent.channels, spec.channels)
+
+
+def match_channels(
+    parents: Sequence[ChannelSpec], channels: Sequence[ChannelSpec]
+) -> Sources:
+    """Return from which of the parent's channels each channel starts; see ``channel_sources``."""
     if len(channels) == len(parents) == 1:
         return (0,)
     sources: dict[int, int] = {}
@@ -275,9 +282,8 @@ def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     yield from _describe_clicks(spec, old)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
         yield "deep supervision outputs, which only training uses: newly initialised"
-    for change in list_differences(old, spec):
-        if change.startswith("preprocessing."):
-            yield f"{change}; the weights learned with the former"
+    yield from _describe_preprocessing(inputs, spec, old)
+    yield from _describe_licence(spec, old)
 
 
 def _describe_outputs(
@@ -311,6 +317,38 @@ def _describe_channels(
     yield from _describe_sources(
         "channel", sources, names, parent_names, without_source
     )
+
+
+def _describe_preprocessing(
+    sources: Sources, spec: BundleSpec, parent: BundleSpec
+) -> Iterator[str]:
+    """Say what of preprocessing differs; channels in another order are no difference."""
+    former = []
+    for own, source in zip(spec.intensities, sources, strict=True):
+        former.append(own if source is None else parent.intensities[source])
+    has_single = not isinstance(spec.preprocessing.intensity, tuple)
+    all_alike = all(intensity == former[0] for intensity in former)
+    intensity = former[0] if has_single and all_alike else tuple(former)
+    if intensity == spec.intensities:
+        intensity = spec.preprocessing.intensity
+    preprocessing = parent.preprocessing.model_copy(
+        update={"intensity": intensity}
+    )
+    aligned = spec.model_copy(update={"preprocessing": preprocessing})
+    changes = list_differences(aligned, spec)
+    if not changes:
+        yield "preprocessing: as the parent's"
+    for change in changes:
+        yield f"{change}; the weights learned with the former"
+
+
+def _describe_licence(spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:
+    if parent.origin is not None:
+        yield f"weights of the parent: from {parent.origin}"
+    if parent.licence not in (spec.licence, _UNKNOWN_LICENCE):
+        yield (
+            f"licence: {spec.licence}; that of the parent's weights is {parent.licence}"
+        )
 
 
 def _describe_clicks(spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from support import dicom as made
-from support.bundles import content, write_json
+from support.bundles import content, made_spec, trained_bundle, write_json
 from support.cli import call
 
 from medseg import check, plan, train
@@ -62,6 +62,42 @@ def planned(data: Path, out: Path, **wishes: Any) -> tuple[Plan, list[str]]:
     return made, [
         event.message for event in events if isinstance(event, Notice)
     ]
+
+
+def test_a_plan_for_fine_tuning_has_the_network_that_it_starts_from(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parent = made_spec(
+        name="parent",
+        preprocessing={"axes": "kji", "spacing_mm": [7, 8, 9]},
+        training={"patch": [8, 16, 24]},
+        inference={"window_weights": "nnunet"},
+    )
+    trained = trained_bundle(tmp_path / "trained", parent)
+    file = tmp_path / "child.json"
+    options = ["-o", file, "--from", trained, "--no-measure"]
+    assert call(monkeypatch, "plan", data, *options) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert f"medsegtrain{file}--from{trained}" in said
+    spec = load_bundle(file).spec
+    assert spec.network == parent.network
+    assert spec.training.patch == (8, 16, 24)
+    assert spec.preprocessing.spacing_mm == (7, 8, 9)
+    assert spec.inference.window_weights == "nnunet"
+    assert [label.name for label in spec.labels] == ["liver", "kidney"]
+    assert "weights training starts from" in spec.notes["network"]
+    others: list[dict[str, Any]] = [
+        {"dims": 2},
+        {"memory_gb": 4.0},
+        {"network": "resenc"},
+    ]
+    for other in others:
+        with pytest.raises(MedsegError, match="leave out --dims"):
+            plan(data, tmp_path / "no.json", start_from=trained, **other)
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(

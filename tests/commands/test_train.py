@@ -700,17 +700,17 @@ def test_fine_tuning_starts_from_the_parents_weights_and_records_it(
 ) -> None:
     from mlflow import MlflowClient
 
-    child = write_json(
-        trained.home / "child",
-        small_content(
-            name="child",
-            labels=[
-                {"index": 1, "name": "kidney", "value": 2},
-                {"index": 2, "name": "liver", "value": 1},
-            ],
-            tracking={"experiment": "fine"},
-        ),
+    made = small_content(
+        name="child",
+        labels=[
+            {"index": 1, "name": "kidney", "value": 2},
+            {"index": 2, "name": "liver", "value": 1},
+        ],
+        tracking={"experiment": "fine"},
     )
+    # What is left out is the parent's: without it, neither weights nor scores would be the same.
+    del made["preprocessing"], made["network"], made["training"]["patch"]
+    child = write_json(trained.home / "child", made)
     events: list[Event] = []
     arguments: dict[str, Any] = {"data": trained.data, "device": "cpu"}
     overrides = ["training.learning_rate=1e-9", "training.steps=1"]
@@ -730,6 +730,7 @@ def test_fine_tuning_starts_from_the_parents_weights_and_records_it(
         "label liver: taken over",
         "channel CT: taken over",
         "deep supervision outputs, which only training uses: newly initialised",
+        "preprocessing: as the parent's",
     )
     metrics = json.loads((folder / "metrics.json").read_text())
     before = json.loads((trained.folder / "metrics.json").read_text())
@@ -778,7 +779,7 @@ def test_fine_tuning_interrupted_before_its_first_checkpoint_keeps_its_parent(
     with pytest.raises(CheckpointError, match="gone or have changed"):
         train(trained.bundle, resume=True, **arguments)
     weights.write_bytes(kept)
-    train(trained.bundle, resume=True, **arguments)
+    train(trained.bundle, resume=True, start_from=parent, **arguments)
     found, before = (
         torch.load(run / "models" / "model.pt", weights_only=True)
         for run in (out, trained.folder)

@@ -11,22 +11,34 @@ from support.scores import CPU, blobs
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.label_writer import (
+    LabelWriter,
+    choose_label_type,
+    find_nearest,
+)
 from medseg.inference.windows import Windows
+from medseg.networks.decoding import Decoding
 from medseg.preprocessing.resampling import (
     GridMap,
+    Taps,
     compute_spacing_maps,
     resample_linear,
+    resample_nearest,
 )
 from medseg.volume import Array
 
 
-def labelled(scores: torch.Tensor, back: GridMap, planes: int) -> Array:
+def labelled(
+    scores: torch.Tensor,
+    back: GridMap,
+    planes: int,
+    decoding: Decoding = Decoding(),  # noqa: B008 - a frozen value
+) -> Array:
     """Label scores given as one window of ``planes`` planes after the other."""
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
     labels: Array = np.full(back.target, 99, choose_label_type(len(scores)))
-    writer = LabelWriter(back, labels, CPU)
+    writer = LabelWriter(back, labels, CPU, decoding)
     sums = Accumulator(windows, len(scores), CPU)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
@@ -69,6 +81,48 @@ def test_labels_are_those_of_all_scores(
         back,
         planes=min(5, there.target[2]),
     )
+
+
+def between() -> tuple[torch.Tensor, GridMap]:
+    """Return rough scores, and a map to a finer grid."""
+    there, back = compute_spacing_maps(np.eye(4), (12, 11, 10), (1.7, 1.3, 2.2))
+    return 6 * blobs(there.target, 3, 3.0), back
+
+
+def test_probabilities_are_interpolated_where_a_bundle_asks_for_it() -> None:
+    scores, back = between()
+    found = labelled(scores, back, 3, Decoding(resample="probabilities"))
+    on_scan = resample_linear(scores.softmax(0).numpy(), back)
+    assert np.array_equal(found, on_scan.argmax(0).numpy())
+    of_logits = resample_linear(scores.numpy(), back).argmax(0).numpy()
+    assert (found != of_logits).any()
+
+
+def test_a_region_is_there_where_its_interpolated_probability_is_above_half() -> (
+    None
+):
+    scores, back = between()
+    regions = Decoding((1, 3, 2), "probabilities")
+    found = labelled(scores, back, 3, regions)
+    there = resample_linear(scores.sigmoid().numpy(), back).numpy() > 0.5
+    painted = np.zeros(found.shape, int)
+    for label, region in zip((1, 3, 2), there, strict=True):
+        painted[region] = label
+    assert (found != painted).mean() < 0.001  # of 0.5, rounding decides
+
+
+def test_labels_are_those_of_the_nearest_voxel_where_a_bundle_asks_for_it() -> (
+    None
+):
+    scores, back = between()
+    found = labelled(scores, back, 3, Decoding(resample="labels"))
+    nearest = resample_nearest(scores.argmax(0).numpy(), back)
+    assert np.array_equal(found, nearest)
+    halves = Taps(*(torch.tensor([value] * 2) for value in (0, 1, 0.5, 0.5)))
+    halves = halves._replace(
+        lower=torch.tensor([0, 1]), upper=torch.tensor([1, 2])
+    )
+    assert find_nearest(halves).tolist() == [0, 2]  # as torch.round does
 
 
 @pytest.mark.parametrize("classes", [255, 256, 257, 400])

@@ -77,6 +77,14 @@ def test_a_small_scan_is_centred_in_its_window() -> None:
     assert (first[:, [0, 1, 5, 6, 7]] == OUTSIDE).all()
 
 
+def test_the_outermost_voxels_may_lie_around_a_small_scan() -> None:
+    image = torch.arange(1.0, 4).reshape(1, 3, 1, 1).expand(2, 3, 8, 9)
+    windows = Windows((8, 8, 8), (3, 8, 9), 0.5)
+    corner = windows.corners()[0]
+    window = cut_window(image, windows, corner, OUTSIDE, repeats_border=True)
+    assert window[0, :, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+
+
 def test_even_steps_look_at_each_slice_once() -> None:
     windows = Windows((16, 16, 1), (40, 40, 10), 0.5, are_even=True)
     assert windows.starts(0) == [0, 8, 16, 24]

@@ -34,6 +34,14 @@ def test_what_is_not_zero_in_any_channel_is_looked_at(value: float) -> None:
     assert box == (slice(2, 7), slice(1, 6), slice(3, 5))
 
 
+def test_voxels_are_kept_around_the_box_as_far_as_there_are_any() -> None:
+    section = {"crop_above": 0.0, "crop_margin": 2}
+    prep = made_spec(preprocessing=section).preprocessing
+    volume = scan((0, 4, 1, 5))
+    box = find_box(volume.array, prep, volume)
+    assert box == (slice(2, 7), slice(0, 4), slice(3, 7))
+
+
 def test_a_scan_of_zeros_is_refused_by_the_field_at_fault() -> None:
     prep = made_spec(preprocessing={"crop_nonzero": True}).preprocessing
     with pytest.raises(ScanError, match="crop_nonzero"):

@@ -265,3 +265,17 @@ def test_steps_follow_each_other() -> None:
     # Padding changes nothing where there is none.
     none = torch.zeros_like(image)
     torch.testing.assert_close(Normalisation(spec)(image.clone(), none), wanted)
+
+
+def test_the_lowest_intensity_may_become_zero() -> None:
+    intensity = {"kind": "zscore", "subtract": "lowest"}
+    spec = made_spec(preprocessing={"intensity": intensity})
+    image = torch.rand(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    wanted = (image - image.min()) / image.std()
+    got = Normalisation(spec)(image.clone())
+    torch.testing.assert_close(got, wanted)
+    shown = torch.zeros_like(image)
+    shown[0, 0] = 1  # padding, which has no part
+    inside = image[:, 1:]
+    got = Normalisation(spec)(image.clone(), shown)[:, 1:]
+    torch.testing.assert_close(got, (inside - inside.min()) / inside.std())

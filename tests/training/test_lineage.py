@@ -106,6 +106,37 @@ def test_every_decision_is_recorded_and_no_folder_is_published(
     assert str(tmp_path) not in str(lineage.published)
 
 
+def test_channels_in_another_order_are_no_other_preprocessing(
+    tmp_path: Path,
+) -> None:
+    ct, mr = ({"name": name, "modality": name} for name in ("CT", "MR"))
+    window = {"kind": "window", "low": -100, "high": 200}
+    old = made_spec(
+        channels=[ct, mr],
+        preprocessing={"intensity": [window, "zscore"]},
+        licence="CC BY-NC 4.0",
+        origin="nnU-Net v2 a of b",
+    )
+    parent = load_bundle(trained_bundle(tmp_path / "parent", old))
+    turned = made_spec(
+        channels=[mr, ct], preprocessing={"intensity": ["zscore", window]}
+    )
+    decisions = trace_lineage(parent, turned).decisions
+    assert "preprocessing: as the parent's" in decisions
+    assert "weights of the parent: from nnU-Net v2 a of b" in decisions
+    assert (
+        "licence: unknown; that of the parent's weights is CC BY-NC 4.0"
+        in decisions
+    )
+    other = made_spec(
+        channels=[mr, ct], preprocessing={"intensity": ["minmax", window]}
+    )
+    changes = trace_lineage(parent, other).decisions
+    (change,) = [text for text in changes if text.startswith("preprocessing")]
+    assert change.startswith("preprocessing.intensity: ")
+    assert "the weights learned with the former" in change
+
+
 def test_regions_start_from_regions_and_from_nothing_else(
     tmp_path: Path,
 ) -> None:

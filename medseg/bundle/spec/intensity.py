@@ -26,6 +26,19 @@ class ZScore(Spec):
     (nnU-Net's `use_mask_for_norm`)."""
     clip_percentiles: tuple[Fraction, Fraction] | None = None
     """First clip to these quantiles of the image, for example `[0.005, 0.995]`."""
+    subtract: Annotated[
+        Literal["mean", "lowest"], Field(exclude_if=equals("mean"))
+    ] = "mean"
+    """What becomes 0: the `mean`, or the `lowest` intensity (Auto3DSeg's `pet`)."""
+
+    @model_validator(mode="after")
+    def _check_lowest(self) -> ZScore:
+        is_plain = not self.nonzero and self.clip_percentiles is None
+        if self.subtract == "lowest" and not is_plain:
+            raise ValueError(
+                "subtract 'lowest' goes with neither nonzero nor clip_percentiles"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_order(self) -> ZScore:

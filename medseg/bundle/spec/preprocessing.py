@@ -83,11 +83,21 @@ class PreprocessingSpec(Spec):
     crop_nonzero: Annotated[bool, Field(exclude_if=equals(False))] = False
     """Look only at the box of voxels that are not 0 in any channel (nnU-Net). A scan that is 0
     everywhere is refused."""
+    crop_on: Annotated[
+        Literal["scan", "input"], Field(exclude_if=equals("scan"))
+    ] = "scan"
+    """Where such a box is looked for: in the `scan` as it is, or in the network's `input`, after
+    resampling and normalising, as in chains of MONAI's that end with `CropForeground`; then
+    `crop_above` is compared with normalised intensities. Needs grid `spacing`."""
+    crop_margin: Annotated[int, Field(ge=0, le=1000, exclude_if=equals(0))] = 0
+    """Voxels that are kept around such a box on each side, as far as there are any; Auto3DSeg:
+    10."""
     padding: Annotated[
-        Literal["air", "zero"], Field(exclude_if=equals("air"))
+        Literal["air", "zero", "replicate"], Field(exclude_if=equals("air"))
     ] = "air"
     """What lies around a scan smaller than a window, after normalisation: `air`, the lowest value
-    of a window, or 0 where not all channels have the same window; or `zero` (nnU-Net)."""
+    of a window, or 0 where not all channels have the same window; `zero` (nnU-Net); or the scan's
+    outermost voxels again, `replicate`. Around training patches `replicate` is `air`."""
 
     @field_validator("axes")
     @classmethod
@@ -109,6 +119,16 @@ class PreprocessingSpec(Spec):
         if self.crop_nonzero and self.crop_above is not None:
             raise ValueError(
                 "crop_above and crop_nonzero are both set; leave out one of them"
+            )
+        crops = self.crop_nonzero or self.crop_above is not None
+        is_elsewhere = self.crop_on == "input"
+        if is_elsewhere and (self.resampling.grid == "extent" or not crops):
+            raise ValueError(
+                "crop_on 'input' needs crop_above or crop_nonzero, and resampling.grid 'spacing'"
+            )
+        if self.crop_margin and not crops:
+            raise ValueError(
+                "crop_margin needs a box; set crop_above or crop_nonzero, or leave it out"
             )
         return self
 

@@ -232,6 +232,14 @@ class InferenceSpec(Spec):
         Field(exclude_if=equals(None)),
     ] = None
     """Axes along which `mirror` flips; those of `training.augmentation` unless given."""
+    resample: Annotated[
+        Literal["logits", "probabilities", "labels"],
+        Field(exclude_if=equals("logits")),
+    ] = "logits"
+    """What is brought from the network's grid back to the scan's: `logits` or `probabilities`,
+    interpolated linearly before the label is chosen, or `labels`, each from the nearest voxel. Of
+    MONAI's bundles, those that call `Activationsd` or `AsDiscreted` before `Invertd` do the last
+    two."""
     keep_largest: tuple[ShortText, ...] | None = None
     """Names of the labels of which only the largest connected component is kept; `null` lets the
     held-out cases of the training run decide, label by label. With `regions` all components are

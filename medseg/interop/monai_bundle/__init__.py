@@ -20,6 +20,7 @@ from medseg.interop.monai_bundle.parts import Parts
 from medseg.interop.monai_bundle.training import build_train_config
 from medseg.preprocessing.transforms import (
     AboveThreshold,
+    FromLowest,
     Nonzero,
     TanhCurve,
 )
@@ -68,6 +69,6 @@ def write_monai_bundle(
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, AboveThreshold | Nonzero | TanhCurve):
+    if isinstance(value, AboveThreshold | FromLowest | Nonzero | TanhCurve):
         return value.expression
     raise TypeError(f"no JSON for {value!r}")

@@ -18,6 +18,8 @@ from medseg.interop.monai_bundle.parts import (
 )
 from medseg.preprocessing.transforms import IMAGE, Step
 
+_HALF = 0.5
+
 
 def build_inference_config(
     spec: BundleSpec, parts: Parts, members: Sequence[str] = ("model.pt",)
@@ -200,6 +202,29 @@ def _define_datalist(spec: BundleSpec) -> str:
     )
 
 
+def _define_labels_on_scan(spec: BundleSpec) -> list[Step]:
+    """State how logits on the network's grid become labels on the scan's."""
+    resample = spec.inference.resample
+    decoding = _define_region_decoding(spec) or [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+    ]
+    back: Step = {
+        "_target_": "Invertd",
+        "keys": "pred",
+        "transform": "@preprocessing",
+        "orig_keys": IMAGE,
+        "nearest_interp": resample == "labels",
+        "to_tensor": True,
+    }
+    if resample == "labels":
+        return [*decoding, back]
+    if resample == "logits":
+        return [back, *decoding]
+    curve = "sigmoid" if spec.regions else "softmax"
+    activate: Step = {"_target_": "Activationsd", "keys": "pred", curve: True}
+    return [activate, back, *decoding]
+
+
 def _define_region_decoding(spec: BundleSpec) -> list[Step]:
     """State how logits of regions become a label map; empty where labels exclude each other.
 
@@ -210,8 +235,10 @@ def _define_region_decoding(spec: BundleSpec) -> list[Step]:
         return []
     regions = spec.label_set.regions
     ranks = [2.0 ** (region.channel + 1) for region in regions]
+    is_probability = spec.inference.resample == "probabilities"
+    threshold = _HALF if is_probability else ABOVE_ZERO
     return [
-        {"_target_": "AsDiscreted", "keys": "pred", "threshold": ABOVE_ZERO},
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": threshold},
         {
             "_target_": "NormalizeIntensityd",
             "keys": "pred",
@@ -248,18 +275,7 @@ def _define_output_steps(spec: BundleSpec) -> list[Step]:
         "is_onehot": False,
     }
     return [
-        {
-            "_target_": "Invertd",
-            "keys": "pred",
-            "transform": "@preprocessing",
-            "orig_keys": IMAGE,
-            "nearest_interp": False,
-            "to_tensor": True,
-        },
-        *(
-            _define_region_decoding(spec)
-            or [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]
-        ),
+        *_define_labels_on_scan(spec),
         *([keep] if largest else []),
         {
             "_target_": "SaveImaged",

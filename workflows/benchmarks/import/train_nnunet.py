@@ -17,6 +17,7 @@ again, and of most checkpoints no state of the optimiser.
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 import json
 import multiprocessing
@@ -65,8 +66,11 @@ class Model:
         features: Channels of each level.
         patch: In nnU-Net's order of axes; nnU-Net's own if empty.
         edit: Changes the configuration in the plans.
+        add: Adds configurations to the plans.
         finish: Changes the results folder after training.
         data: Folder of a real data set under ``--data``, whose first cases are used.
+        checkpoint: File of a fold's weights.
+        steps: Of training. Of real data, whose patches are larger, ``FEW_STEPS``.
     """
 
     name: str
@@ -86,9 +90,26 @@ class Model:
     features: tuple[int, ...] = (4, 8, 8)
     patch: tuple[int, ...] = (24, 24, 24)
     edit: Callable[[dict[str, Any]], None] | None = None
+    add: Callable[[dict[str, Any]], None] | None = None
     finish: Callable[[Path], None] | None = None
     data: str = ""
     checkpoint: str = "checkpoint_final.pth"
+    steps: int = STEPS
+
+
+def halve_resolution(plans: dict[str, Any]) -> None:
+    """Add the low resolution that nnU-Net plans for large scans, and the stage after it."""
+    configurations = plans["configurations"]
+    low = copy.deepcopy(configurations["3d_fullres"])
+    low["data_identifier"] = "nnUNetPlans_3d_lowres"
+    low["spacing"] = [1.7 * size for size in low["spacing"]]
+    low["batch_dice"] = False
+    low["next_stage"] = "3d_cascade_fullres"
+    configurations["3d_lowres"] = low
+    configurations["3d_cascade_fullres"] = {
+        "inherits_from": "3d_fullres",
+        "previous_stage": "3d_lowres",
+    }
 
 
 def few_convolutions(configuration: dict[str, Any]) -> None:
@@ -168,6 +189,7 @@ MODELS = (
         labels={"background": 0, "Anterior": 1, "Posterior": 2},
         features=(8, 16, 32),
         patch=(40, 56, 40),
+        steps=FEW_STEPS,
     ),
     Model(
         "three_channels",
@@ -176,6 +198,34 @@ MODELS = (
         labels={"background": 0, "tumour": 1},
         features=(8, 16, 16),
         patch=(24, 48, 48),
+        steps=FEW_STEPS,
+    ),
+    Model(
+        "hippocampus_resenc",
+        planner="nnUNetPlannerResEncM",
+        data="hippocampus",
+        channels=("MRI",),
+        labels={"background": 0, "Anterior": 1, "Posterior": 2},
+        features=(8, 16, 32),
+        patch=(40, 56, 40),
+        steps=FEW_STEPS,
+    ),
+    Model(
+        "low_resolution",
+        configuration="3d_lowres",
+        add=halve_resolution,
+    ),
+    Model(
+        "resenc_l",
+        planner="nnUNetPlannerResEncL",
+        features=(4, 8, 8, 8),
+        patch=(32, 32, 32),
+    ),
+    Model(
+        "resenc_xl",
+        planner="nnUNetPlannerResEncXL",
+        features=(4, 8, 8, 8),
+        patch=(32, 32, 32),
     ),
 )
 
@@ -397,6 +447,8 @@ def plan(model: Model, number: int) -> tuple[str, str]:
     folder = Path(str(nnUNet_preprocessed)) / dataset
     file = folder / f"{identifier}.json"
     plans = json.loads(file.read_text())
+    if model.add is not None:
+        model.add(plans)
     _make_tiny(model, plans["configurations"][model.configuration])
     file.write_text(json.dumps(plans, indent=2))
     halves = [
@@ -469,7 +521,7 @@ def train(model: Model, dataset: str, identifier: str) -> Path:
             device=torch.device("cpu"),
         )
         trainer.num_epochs = 1
-        trainer.num_iterations_per_epoch = FEW_STEPS if model.data else STEPS
+        trainer.num_iterations_per_epoch = model.steps
         trainer.num_val_iterations_per_epoch = 1
         trainer.run_training()
     return Path(trainer.output_folder).parent

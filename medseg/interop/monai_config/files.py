@@ -1,0 +1,109 @@
+"""Config files of MONAI Bundles, JSON or YAML, as plain values.
+
+They come from strangers: sizes and depths have bounds, a key stands once, and YAML's tags, which
+build objects, and its anchors, by which a few lines become gigabytes, are refused.
+"""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+from medseg.bundle.overrides import parse_json
+from medseg.errors import MedsegError
+
+CONFIGS = "configs"
+"""The folder of a MONAI Bundle that holds its configs."""
+SUFFIXES = (".json", ".yaml", ".yml")
+
+_MOST_BYTES = 4 << 20
+
+
+def find_config(folder: Path, *names: str) -> Path | None:
+    """Return the first config file of these names; ``None`` where there is none.
+
+    Args:
+        folder: A MONAI Bundle, or its folder of configs.
+        names: Without suffix, those to be preferred first.
+    """
+    for name in names:
+        for place in (folder / CONFIGS, folder):
+            for suffix in SUFFIXES:
+                file = place / f"{name}{suffix}"
+                if file.is_file():
+                    return file
+    return None
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a config file as plain values.
+
+    Raises:
+        MedsegError: If it is not JSON or YAML of a fair size and depth, or holds no mapping.
+    """
+    text = _read_text(file)
+    try:
+        if file.suffix == ".json":
+            content = parse_json(text)
+        else:
+            content = parse_yaml(text)
+    except RecursionError as error:
+        raise MedsegError("is nested too deeply", source=file) from error
+    except ValueError as error:
+        raise MedsegError(
+            "is no valid configuration file", source=file, detail=str(error)
+        ) from error
+    if not isinstance(content, dict):
+        raise MedsegError(
+            "holds no mapping, as configuration files do", source=file
+        )
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML of plain values: no tags, no anchors, no key twice.
+
+    Raises:
+        ValueError: If it is not such YAML.
+        RecursionError: If it is nested too deeply.
+    """
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses what mappings of plain values do not need."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [self.construct_object(key) for key, _ in node.value]
+            if not all(isinstance(key, str | int) for key in keys):
+                raise ValueError("a key is neither text nor a number")
+            if len(set(keys)) < len(keys):
+                raise ValueError("a mapping has a key twice")
+            return super().construct_mapping(node, deep)
+
+    try:
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("YAML aliases (*name) are refused")
+            # A scalar in quotes has the tag "!".
+            if getattr(event, "tag", None) not in (None, "!"):
+                raise ValueError("YAML tags (!name) are refused")
+        return yaml.load(text, PlainLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _read_text(file: Path) -> str:
+    try:
+        status = file.stat()
+        is_fit = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES
+        if not is_fit:
+            raise MedsegError(
+                f"is no file of at most {_MOST_BYTES >> 20} MB, as configurations are",
+                source=file,
+            )
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedsegError(
+            "cannot be read", source=file, detail=str(error)
+        ) from error

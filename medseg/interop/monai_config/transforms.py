@@ -1,0 +1,117 @@
+"""Chains of transforms in a MONAI config: their components in order, by MONAI's plain names."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from medseg.interop.monai_config.config import Component, Config, as_component
+from medseg.interop.monai_config.expressions import (
+    NumberType,
+    UnknownError,
+    parse_expression,
+)
+
+MODULE = "monai.transforms"
+
+_SUFFIXES = ("Dict", "D", "d")
+_CHAIN = "Compose"
+_MOST_NUMBER = 1e15
+FLOATS = ("float32", "float")
+"""Names of the number type that medseg computes in."""
+
+
+def list_transforms(value: Any, path: str, config: Config) -> list[Component]:
+    """Return the transforms of a chain, each named as MONAI names its version for arrays.
+
+    Args:
+        value: Of the config, resolved: a ``Compose``, one transform, or a list of them.
+        path: Where it stands.
+        config: The config.
+
+    Raises:
+        MedsegError: If one is no transform of MONAI's.
+    """
+    return list(_list_transforms(value, path, config))
+
+
+def _list_transforms(
+    value: Any, path: str, config: Config
+) -> Iterator[Component]:
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from _list_transforms(item, f"{path}::{position}", config)
+        return
+    component = as_component(value, path, config, MODULE)
+    if component.name == _CHAIN:
+        component.require(lazy=False, overrides=None)
+        inner = component.take_raw("transforms", [])
+        component.finish(
+            ("map_items", "unpack_items", "log_stats", "overrides")
+        )
+        yield from _list_transforms(inner, f"{path}::transforms", config)
+        return
+    component.name = _name_plainly(component)
+    component.require(lazy=False)
+    yield component
+
+
+def check_key(component: Component, key: str) -> None:
+    """Refuse a transform that works on something else than one key."""
+    keys = component.take("keys")
+    if keys not in (key, [key]):
+        raise component.refuse(
+            f"works on {str(keys)[:60]} instead of '{key}' alone", "keys"
+        )
+    component.take("allow_missing_keys")
+
+
+def take_one(component: Component, name: str, default: Any) -> Any:
+    """Return an argument that may be written as a list of one, for one key."""
+    value = component.take(name, default)
+    is_list_of_one = isinstance(value, list) and len(value) == 1
+    return value[0] if is_list_of_one else value
+
+
+def check_float(component: Component, name: str) -> None:
+    """Refuse another number type than single precision, where one is named."""
+    dtype = component.take(name)
+    name_of_type = dtype.name if isinstance(dtype, NumberType) else dtype
+    if name_of_type is not None and name_of_type not in FLOATS:
+        raise component.refuse(f"{str(name_of_type)[:60]}", name)
+
+
+def take_number(
+    component: Component, name: str, default: float | None = None
+) -> float:
+    """Return an argument that is a number.
+
+    Raises:
+        MedsegError: If it is not.
+    """
+    value = component.take(name, default)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < _MOST_NUMBER:
+        raise component.refuse(f"{str(value)[:60]} is no number", name)
+    return float(value)
+
+
+def parse_function(expression: str) -> tuple[str, ast.expr] | None:
+    """Return name of the argument and body of ``$lambda x: …``; ``None`` for other expressions."""
+    try:
+        tree = parse_expression(expression.removeprefix("$"))
+    except UnknownError:
+        return None
+    match tree:
+        case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)])):
+            return name, tree.body
+    return None
+
+
+def _name_plainly(component: Component) -> str:
+    """Return a transform's name without what marks its version for dictionaries."""
+    for suffix in _SUFFIXES:
+        if component.name.endswith(suffix):
+            return component.name.removesuffix(suffix)
+    raise component.refuse("is no transform of a case with keys")
