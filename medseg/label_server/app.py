@@ -16,8 +16,11 @@ from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.utils.async_tasks.utils import processes
 
 from medseg.bundle.bundle import Assembly
+from medseg.bundle.spec import BundleSpec
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
+from medseg.label_server.clicks import BACKGROUND
+from medseg.label_server.correction_task import CorrectionTask
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.dicomweb import DicomWebCases
 from medseg.label_server.environment import STORE_PROPOSALS
@@ -34,6 +37,9 @@ from medseg.label_server.versions import Versions
 from medseg.volume import Volume
 
 SCORING = "quality"
+
+CLICKS_SUFFIX = "_clicks"
+"""How the model that takes clicks is called, behind the bundle's name."""
 
 
 class LabelApp(MONAILabelApp):  # type: ignore[misc]
@@ -64,7 +70,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
             conf,
             name=f"medseg: {self.spec.name}",
             description=self.spec.description,
-            labels=list(self.spec.label_set.names),
+            labels=_list_labels(self.spec),
         )
 
     def init_datastore(self) -> Datastore:
@@ -84,10 +90,14 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         )
 
     def init_infers(self) -> dict[str, InferTask]:
-        """Offer the bundle as the one model."""
+        """Offer the bundle as a model, and where it takes clicks as another one for these."""
         self._model = ServedModel(self.versions, self._device)
-        task = SegmentTask(self.state, self._datastore, self._model, self.spec)
-        return {self.spec.name: task}
+        given = (self.state, self._datastore, self._model, self.spec)
+        tasks: dict[str, InferTask] = {self.spec.name: SegmentTask(*given)}
+        if self.spec.training.clicks is not None:
+            name = f"{self.spec.name}{CLICKS_SUFFIX}"
+            tasks[name] = CorrectionTask(*given)
+        return tasks
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Offer to train it, unless it is an assembly, which is not trained as a whole."""
@@ -107,8 +117,13 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         return {SCORING: QualityScoring(self.state, self._device)}
 
     def info(self) -> dict[str, Any]:
-        """Return what there is, versions included."""
-        return {**super().info(), "medseg": self.versions.summarise()}
+        """Return what there is: versions, too, and the labels' colours, red, green, blue."""
+        colours = {label.name: label.colour for label in self.spec.label_set}
+        return {
+            **super().info(),
+            "label_colors": colours,
+            "medseg": self.versions.summarise(),
+        }
 
     def segment(self, volume: Volume) -> Segmentation:
         """Segment a volume with the served version."""
@@ -155,6 +170,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         sample = dict(super().next_sample(request))
         # Where the scan lies is not for clients to know.
         sample.pop("path", None)
+        if sample:
+            sample["checksum"] = self._datastore.hash_image(sample["id"])
         return sample
 
     def is_training(self) -> bool:
@@ -174,3 +191,11 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self._datastore.labels.enter_unrecorded()
         super().on_init_complete()
         self.refresh_scores()
+
+
+def _list_labels(spec: BundleSpec) -> list[str]:
+    """Return what viewers make segments of; in Slicer one of its own takes clicks outside."""
+    names = list(spec.label_set.names)
+    if spec.training.clicks is not None:
+        names.append(BACKGROUND)
+    return names

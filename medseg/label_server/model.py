@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
+from medseg.label_server.clicks import ClickHistory, ClickRequest
 from medseg.label_server.versions import Version, Versions
-from medseg.volume import Volume
+from medseg.volume import Array, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,26 @@ class ServedModel:
             version, segmenter = self._load()
             segmentation = segmenter.segment(volume)
         return ServedSegmentation(version, segmentation)
+
+    def begin_clicks(self, volume: Volume) -> ClickHistory:
+        """Segment a volume and prepare it for clicks.
+
+        Raises:
+            ScanError: If the volume is not what the bundle segments.
+        """
+        with self._lock:
+            _, segmenter = self._load()
+            automatic = segmenter.segment(volume).labels
+            return ClickHistory(segmenter.begin_correction(volume), automatic)
+
+    def follow(self, history: ClickHistory, request: ClickRequest) -> Array:
+        """Return the label map that follows the clicks of a request.
+
+        Raises:
+            ScanError: If a click lies where the network does not look.
+        """
+        with self._lock:
+            return history.follow(request)
 
     def _load(self) -> tuple[Version, Segmenter]:
         served = self._versions.find_served()

@@ -92,6 +92,7 @@ PATH_PARAMETERS = frozenset(
 MAX_JSON_BYTES = 1 << 20
 MAX_TRAINING_STEPS = 1_000_000
 LONGEST_FILE_NAME = 200
+LONGEST_LABEL_NAME = 200
 _CHECK_SUM = re.compile(r"(?:(?:MD5|SHA256|SHA512):)?[0-9A-Fa-f]{1,128}")
 
 _ELSEWHERE = ("..", "\\", "\0")
@@ -167,8 +168,12 @@ def check_query(pairs: Iterable[tuple[str, str]]) -> None:
             )
 
 
-def check_json(text: bytes | str) -> None:
+def check_json(text: bytes | str, *, may_be_null: bool = True) -> None:
     """Refuse JSON that is too large, is no object, or holds a parameter it must not.
+
+    Args:
+        text: The JSON; nothing counts as an object without parameters.
+        may_be_null: Whether ``null`` counts likewise; MONAI Label stumbles over it in forms.
 
     Raises:
         RefusedError: Says why.
@@ -181,7 +186,7 @@ def check_json(text: bytes | str) -> None:
         parameters = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, "parameters must be JSON") from error
-    if parameters is None:
+    if parameters is None and may_be_null:
         return
     if not isinstance(parameters, dict):
         raise RefusedError(400, "parameters must be a JSON object")
@@ -193,12 +198,21 @@ def check_json(text: bytes | str) -> None:
 
 def _check_parameters(parameters: Mapping[str, Any]) -> None:
     for key, value in parameters.items():
-        _check_name(key, value)
+        if not (key == "label" and _is_label_name(value)):
+            _check_name(key, value)
         _check_number(key, value)
         if key in PATH_PARAMETERS and value not in (None, ""):
             raise RefusedError(
                 400, f"the parameter '{key}' is not accepted from clients"
             )
+
+
+def _is_label_name(value: object) -> bool:
+    """Tell whether a text may name a structure, which takes more than a plain name: "left lung"."""
+    if not isinstance(value, str) or len(value) > LONGEST_LABEL_NAME:
+        return False
+    signs = (*_ELSEWHERE, "/")
+    return value.isprintable() and not any(sign in value for sign in signs)
 
 
 def _check_name(key: str, value: object) -> None:

@@ -43,7 +43,7 @@ from medseg.label_server.training_progress import (
 )
 from medseg.label_server.versions import Version, Versions
 from medseg.label_server.worklist import Worklist
-from medseg.volume import Volume
+from medseg.volume import Array, Volume
 
 _RESULT_SUFFIX = ".nii.gz"
 
@@ -100,6 +100,9 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         seconds = time.perf_counter() - began
         about: dict[str, Any] = {
             "label_names": dict(self.labels),
+            "label_colors": {
+                label.name: label.colour for label in self._spec.label_set
+            },
             "quality": quality,
             "volumes_ml": result.segmentation.volumes_ml,
             "warnings": list(result.segmentation.warnings),
@@ -117,10 +120,16 @@ class SegmentTask(InferTask):  # type: ignore[misc]
                 tag = _choose_tag(request)
                 info = {"params": about}
                 self._datastore.labels.save(image, tag, labels, volume, info)
+        return self._write_result(request, labels, volume), about
+
+    def _write_result(
+        self, request: Mapping[str, Any], labels: Array, like: Volume
+    ) -> str:
+        """Write a label map in the format that a request asks for; return the new file."""
         suffix = request.get("result_extension") or _RESULT_SUFFIX
         file = _make_result_file(self._state, str(suffix))
-        write_labels(file, labels, volume)
-        return str(file), about
+        write_labels(file, labels, like)
+        return str(file)
 
     def _show_proposal(
         self, case: str, result: ServedSegmentation, volume: Volume

@@ -87,11 +87,12 @@ def _choose_middle(part: Array, rng: np.random.Generator | None) -> Point:
     distance = ndimage.distance_transform_edt(with_border)
     inner = distance[(slice(1, -1),) * part.ndim]
     if rng is None:
-        chosen = int(inner.argmax())
+        farthest = np.argwhere(inner == inner.max())
+        from_mean = np.abs(farthest - farthest.mean(axis=0)).sum(axis=1)
+        position = farthest[from_mean.argmin()]
     else:
-        middle = np.flatnonzero(inner >= _MIDDLE * inner.max())
-        chosen = int(rng.choice(middle))
-    position = np.unravel_index(chosen, inner.shape)
+        middle = np.argwhere(inner >= _MIDDLE * inner.max())
+        position = middle[rng.integers(len(middle))]
     return tuple(
         int(start.start + along)
         for start, along in zip(box, position, strict=True)

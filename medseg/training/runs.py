@@ -94,8 +94,16 @@ def plan_run(
         lineage: The trained bundle to start from.
 
     Raises:
+        BundleError: If every fold of an interactive bundle is asked for.
         OutputError: If the folder given is not empty.
     """
+    if fold == ALL and bundle.spec.training.clicks is not None:
+        what = (
+            "an ensemble takes as many times as long to follow a click as it has networks; train "
+            "one fold (--fold 0), or the ensemble without clicks"
+        )
+        fault = Fault("training.clicks", what)
+        raise BundleError("no ensemble is trained for clicks", [fault])
     if out is None:
         folder = RunFolder(RUNS / bundle.spec.name / _default_name(fold))
     else:

@@ -17,7 +17,7 @@ from support.bundles import (
 from torch import nn
 
 from medseg.bundle.bundle import Bundle, load_bundle
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ClicksSpec
 from medseg.errors import CheckpointError
 from medseg.networks.building import build_network
 from medseg.training.fine_tuning import InitialWeights
@@ -106,6 +106,40 @@ def test_the_child_first_predicts_what_its_parent_does(
     other = answer(grown(new, parent, seed=3), image)
     assert not torch.allclose(after[:, 1], other[:, 1])
     torch.testing.assert_close(after[:, 2:], other[:, 2:])
+
+
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=["unet", "residual", "SegResNet"]
+)
+def test_an_interactive_child_first_predicts_what_its_parent_does(
+    tmp_path: Path, network: dict[str, Any]
+) -> None:
+    if network["kind"] == "unet":
+        # MONAI's residual blocks have no layer for four channels of four inputs.
+        network = network | {"channels": [8, 8, 16]}
+    old = spec_with(network, [LIVER, KIDNEY], [CT])
+    parent = parent_with(tmp_path / "automatic", old)
+    new = interactive(old)
+    image = torch.randn(
+        1, 4, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
+    before = answer(alone(old, parent), image[:, :1])
+    torch.testing.assert_close(answer(grown(new, parent), image), before)
+    # From an interactive parent clicks are taken over, too, and to an automatic one they are not.
+    clicked = parent_with(tmp_path / "interactive", new)
+    taken_over = answer(grown(new, clicked), image)
+    torch.testing.assert_close(taken_over, answer(alone(new, clicked), image))
+    empty = image.clone()
+    empty[:, 1:] = 0
+    torch.testing.assert_close(
+        answer(grown(old, clicked), image[:, :1]),
+        answer(alone(new, clicked), empty),
+    )
+
+
+def interactive(spec: BundleSpec) -> BundleSpec:
+    training = spec.training.model_copy(update={"clicks": ClicksSpec()})
+    return spec.model_copy(update={"training": training})
 
 
 def test_equal_counts_do_not_hide_that_labels_changed_places(

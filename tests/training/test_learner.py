@@ -109,6 +109,33 @@ def test_what_was_saved_then_goes_on_to_the_same_weights(
         assert torch.equal(value, unbroken[name]), name
 
 
+def test_a_run_with_clicks_is_resumed_bit_for_bit() -> None:
+    training = {"steps": 6, "patch": [8, 8, 8], "clicks": {"share": 0.9}}
+    spec = made_spec(training=training)
+    saved: dict[int, dict[str, Any]] = {}
+
+    def learn(state: dict[str, Any] | None = None) -> Learner:
+        learner = Learner(spec, Shortened.cases(), torch.device("cpu"))
+        if state is not None:
+            learner.restore(state)
+
+        def save(step: int) -> None:
+            saved.setdefault(step, deepcopy(learner.state()))
+
+        callbacks = Callbacks(lambda _: True, save, after_step=save)
+        learner.learn(callbacks)
+        return learner
+
+    unbroken = learn()
+    batch = unbroken.batches.batch(3)["image"]
+    assert batch[:, 1:3].amax() == 1
+    resumed = learn(saved[3]).network.state_dict()
+    for name, value in unbroken.network.state_dict().items():
+        assert torch.equal(value, resumed[name]), name
+    # Validation asks what the network finds by itself.
+    assert unbroken.validate(Shortened.cases()).scores["dice"]["mean"] >= 0
+
+
 def trained_with_average() -> tuple[Learner, list[Any]]:
     averaging = made_spec(
         training={

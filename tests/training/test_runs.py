@@ -171,3 +171,12 @@ def test_a_run_is_resumed_only_with_the_cases_it_began_with(
     before = plan_run(asked, None, tmp_path / "before", 0)
     begin_run(before)
     require_same_cases(before, "def")
+
+
+def test_no_ensemble_is_trained_for_clicks(tmp_path: Path) -> None:
+    training = {"clicks": {}}
+    file = write_json(tmp_path, content(training=training))
+    with pytest.raises(BundleError) as caught:
+        plan_run(load_bundle(file), None, tmp_path / "run", "all")
+    assert [fault.where for fault in caught.value.faults] == ["training.clicks"]
+    assert plan_run(load_bundle(file), None, tmp_path / "run", 0).fold == 0

@@ -53,15 +53,17 @@ def main() -> None:
         "--set", action="append", default=[], help="as for medseg train"
     )
     parser.add_argument("--clicks", type=int, default=10)
+    parser.add_argument("--known", type=int, help="train on only as many")
     parser.add_argument("--cases", type=int, help="only as many held-out ones")
     given = parser.parse_args()
     spec = medseg.load_bundle(given.bundle).spec
     cases = find_cases(given.data, spec).cases
     _, held_out = split_cases(cases, spec.data, HELD_OUT)
-    known = write_known(given.data, given.work / "known", held_out)
+    folder = given.work / "known"
+    known = write_known(given.data, folder, held_out, given.known)
     opened = []
     for case in held_out[: given.cases]:
-        opened.append((case.case_id, *open_case(case, spec)))
+        opened.append((case.name, *open_case(case, spec)))
     rows: list[Row] = []
     for seed in map(int, given.seeds.split(",")):
         automatic, interactive = train_both(given, known, seed)
@@ -70,8 +72,10 @@ def main() -> None:
     print(make_table(rows))
 
 
-def write_known(data: Path, folder: Path, held_out: Any) -> Path:
-    """Copy the data set without the held-out cases."""
+def write_known(
+    data: Path, folder: Path, held_out: Any, most: int | None
+) -> Path:
+    """Copy the data set without the held-out cases, or as many of its first cases."""
     if folder.exists():
         return folder
     kept_out = {file.name for case in held_out for file in case.scan.files}
@@ -82,6 +86,7 @@ def write_known(data: Path, folder: Path, held_out: Any) -> Path:
             # Without one fold the others must be dealt anew, by patient.
             item.pop("fold", None)
             known.append(item)
+    known = known[:most]
     for item in known:
         for kind in ("image", "label"):
             target = folder / item[kind]
