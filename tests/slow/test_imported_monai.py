@@ -128,8 +128,9 @@ def test_medseg_label_says_what_an_import_can_do(
 ) -> None:
     require_monai_label()
     studies = tmp_path / "studies"
-    studies.mkdir()
+    AUTO.write_scans("ct", studies, ("small",))
     with run_server(imports["ct"], studies, tmp_path / "state") as server:
-        (model,) = server.ask("GET", "/info/").json()["models"].values()
+        models = server.ask("GET", "/info/").json()["models"]
+    (model,) = models.values()
     labels = load_bundle(imports["ct"]).spec.labels
     assert {label.name for label in labels} <= set(model["labels"])
