@@ -77,8 +77,8 @@ class Windows:
     def corners(self) -> list[Corner]:
         """Return the first voxel of each window, by the third axis first unless order is kept."""
         if self.keep_order:
-            starts = (self.starts(axis) for axis in range(3))
-            return list(itertools.product(*starts))
+            first, second, third = map(self.starts, range(3))
+            return list(itertools.product(first, second, third))
         starts_x = self.starts(0)
         starts_y = self.starts(1)
         corners = []
