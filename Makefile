@@ -11,7 +11,7 @@ PIP_AGAIN := $(PIP) --quiet
 LABEL_STAMP := $(VENV)/.label-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo label test test-slow test-gpu lint format docs reference clean
+.PHONY: demo label test test-slow test-nightly test-gpu lint format docs reference clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,8 +45,11 @@ test: lint  ## lint and the default tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(DEV_STAMP)  ## minutes: other environments, many kills, servers, a browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not alone" --numprocesses 2 --dist loadfile
-	$(BIN)/pytest -m "slow and alone"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not alone and not nightly" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "slow and alone and not nightly"
+
+test-nightly: $(DEV_STAMP)  ## the longest of them: both kinds of CPU, notebooks, the README's commands
+	$(BIN)/pytest -m nightly
 
 test-gpu: $(DEV_STAMP)  ## on a machine with CUDA
 	$(BIN)/pytest -m gpu

@@ -51,6 +51,7 @@ _SECTIONS = {
     "CriticSpec": "`refinement.critic`",
     "MaskPoolSpec": "`refinement.bank`",
     "InferenceSpec": "`inference`",
+    "SpeedLimitsSpec": "`inference.speed_limits`",
     "QualitySpec": "`quality`",
     "TrackingSpec": "`tracking`",
 }

@@ -75,7 +75,7 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code, and defer what it imports."""
         if module.__name__ == _NOTEBOOKS:
-            with _hidden(_PLOTS):
+            with hidden(_PLOTS):
                 self._loader.exec_module(module)
             return
         self._loader.exec_module(module)
@@ -83,7 +83,7 @@ class _Loader(Loader):
 
 
 @contextlib.contextmanager
-def _hidden(name: str) -> Iterator[None]:
+def hidden(name: str) -> Iterator[None]:
     """Let a module seem absent, unless it is imported already."""
     if name in sys.modules:
         yield

@@ -115,6 +115,16 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
+    speed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="On a CPU: exact (fp32, as stock MONAI), balanced (as fast as held-out cases "
+            "showed to keep the Dice) or fast (faster, at some cost). Default: as the bundle "
+            "says: balanced.",
+            show_default=False,
+        ),
+    ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -207,6 +217,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            speed=speed,
             labels=labels or None,
             formats=formats or (),
             report=report,

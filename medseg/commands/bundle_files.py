@@ -18,6 +18,7 @@ from medseg.bundle.bundle import (
 )
 from medseg.errors import CheckpointError
 from medseg.inference.backends.exported import OPENVINO
+from medseg.inference.backends.quantised import QUANTISED
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
@@ -36,7 +37,7 @@ def copy_bundle(bundle: Bundle, folder: Path) -> None:
         folder / MODELS,
         (TRAINED_FILE.name, REFINER_FILE.name, *bundle.trained.files),
     )
-    copy_files(bundle.folder, folder, _BESIDE_WEIGHTS)
+    copy_files(bundle.folder, folder, (QUANTISED.as_posix(), *_BESIDE_WEIGHTS))
 
 
 def copy_exported(bundle: Bundle, folder: Path) -> None:

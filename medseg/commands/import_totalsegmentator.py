@@ -95,7 +95,9 @@ def import_totalsegmentator(
                 adapt=partial(_adapt, of_task, part),
             )
             remarks += _compare_spacing(of_task, part, imported)
-            tables[part.name] = _name_labels(part, imported)
+            tables[part.name] = _name_labels(
+                part, imported, found[part.dataset]
+            )
         notify(listeners, Progress(_PROGRESS, len(sources), len(sources)))
         spec = _describe_assembly(task, wanted, tables, stated)
         write_assembly(spec, folder / ASSEMBLY_FILE)
@@ -142,8 +144,15 @@ def _adapt(task: Task, part: TaskPart, content: dict[str, Any]) -> None:
     )
 
 
-def _name_labels(part: TaskPart, imported: Import) -> dict[str, str]:
+def _name_labels(
+    part: TaskPart, imported: Import, weights: Path
+) -> dict[str, str]:
     """Return the model's names of labels → the task's, by their values in label maps.
+
+    Args:
+        part: The network.
+        imported: What became of it.
+        weights: Where it was.
 
     Raises:
         MedsegError: If the model is not the one that the table knows.
@@ -162,7 +171,7 @@ def _name_labels(part: TaskPart, imported: Import) -> dict[str, str]:
             f"the weights of data set {part.dataset} have other labels than medseg's table of "
             f"TotalSegmentator's tasks: {len(own)} instead of {len(expected)}, or in another "
             "order; they are of another version",
-            source=imported.folder,
+            source=weights,
         )
     return {own[value]: name for value, name in expected.items() if name}
 

@@ -125,6 +125,7 @@ def segment(
     precision: str = "auto",
     mirror: bool | None = None,
     fold_ensemble: bool = True,
+    speed: str | None = None,
     labels: Sequence[str] | None = None,
     formats: Sequence[str] = (),
     report: bool = True,
@@ -156,6 +157,7 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
+        speed: ``exact``, ``balanced`` or ``fast``; see ``Segmenter``.
         labels: Names of the labels that results shall have; all unless given. Of an assembly, only
             the bundles that these need are run.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
@@ -237,6 +239,7 @@ def segment(
             precision=precision,
             mirror=mirror,
             fold_ensemble=fold_ensemble,
+            speed=speed,
             labels=labels,
         )
 

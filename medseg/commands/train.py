@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from medseg._support.provenance import collect_provenance
@@ -30,7 +32,7 @@ from medseg.training.distributed import (
     select_local_device,
 )
 from medseg.training.fine_tuning import InitialWeights
-from medseg.training.held_out import score_held_out
+from medseg.training.held_out import list_held_out, score_held_out
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
 from medseg.training.leakage import list_learned_cases
@@ -38,6 +40,7 @@ from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
 from medseg.training.losses import check_loss
+from medseg.training.quantisation_windows import draw_windows
 from medseg.training.report import TrainingReport
 from medseg.training.run_folder import RunFolder
 from medseg.training.run_record import run_started
@@ -54,6 +57,12 @@ from medseg.training.session import (
     TrainingSession,
     build_stages,
     open_session,
+)
+from medseg.training.speed_settings import (
+    SHARE,
+    SpeedCases,
+    SpeedDecision,
+    decide_speed,
 )
 from medseg.training.stages import count_steps
 from medseg.training.trained_bundle import (
@@ -271,6 +280,7 @@ def _train_session(
     session: TrainingSession, initial_weights: InitialWeights | None
 ) -> None:
     """Train the network, run the further stages, score held-out cases, and write the bundle."""
+    began = time.monotonic()
     run = session.run
     dataset = session.dataset
     learner, history, resumed_at = _start(session, initial_weights)
@@ -290,6 +300,7 @@ def _train_session(
         session = session.with_spec(learner.spec)
         stages = session.run_stages(learner, history, interruption)
     write_stage_results(stages, run.folder)
+    decision = _decide_speed(session, began)
     report = TrainingReport(
         fold=run.fold,
         training_cases=len(dataset.training),
@@ -304,9 +315,36 @@ def _train_session(
         stopped_early=stopped_early,
         validated=measure_range(dataset.measures, session.spec),
         made_up=states_made_up(run.data),
+        speed=decision.finding,
+        speed_unknown=decision.reason,
         learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
+
+
+def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:
+    """Decide how fast a CPU may compute the network, in a tenth of the time of the training.
+
+    Args:
+        session: The session, trained.
+        began: When the training began, on the monotonic clock.
+    """
+    run, dataset = session.run, session.dataset
+    if run.cross_validation is not None:
+        return SpeedDecision(None)
+    now = time.monotonic()
+    seconds = SHARE * (now - began)
+    if session.time_budget is not None:
+        to_spare = session.time_budget.count_seconds_to_spare(now)
+        seconds = min(seconds, to_spare)
+    windows = partial(draw_windows, dataset.training, session.spec)
+    return decide_speed(
+        Bundle(session.spec, run.folder.path),
+        SpeedCases(list_held_out(session), windows),
+        seconds,
+        run.folder.speed_trials,
+        session.listeners,
+    )
 
 
 def _catch_interruption(

@@ -51,7 +51,6 @@ from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.written_files import Step, WrittenFiles, write_files
 from medseg.io import read_labels, write_labels
-from medseg.networks.devices import get_precision_name
 from medseg.plots.thumbnails import draw_thumbnail
 from medseg.volume import Array, Volume
 
@@ -119,9 +118,7 @@ class ScanBatch:
         if error_maps:
             self._options.append("error map")
         self._device = get_device_name(segmenter.device)
-        self._arithmetic = (
-            f"{segmenter.backend} {get_precision_name(segmenter.precision)}"
-        )
+        self._arithmetic = segmenter.arithmetic
         notify(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OpenScan:

@@ -117,8 +117,13 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         return {SCORING: QualityScoring(self.state, self._device)}
 
     def info(self) -> dict[str, Any]:
-        """Return what there is, versions included."""
-        return {**super().info(), "medseg": self.versions.summarise()}
+        """Return what there is: versions, too, and the labels' colours, red, green, blue."""
+        colours = {label.name: label.colour for label in self.spec.label_set}
+        return {
+            **super().info(),
+            "label_colors": colours,
+            "medseg": self.versions.summarise(),
+        }
 
     def segment(self, volume: Volume) -> Segmentation:
         """Segment a volume with the served version."""
@@ -165,6 +170,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         sample = dict(super().next_sample(request))
         # Where the scan lies is not for clients to know.
         sample.pop("path", None)
+        if sample:
+            sample["checksum"] = self._datastore.hash_image(sample["id"])
         return sample
 
     def is_training(self) -> bool:

@@ -39,6 +39,7 @@ MOST_UPLOADED_VOXELS = 1 << 28
 
 _WORKERS = 2  # each holds a scan in memory
 _VIEWER_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
+_COPY_SUFFIX = ".nii.gz"
 
 
 def is_url(studies: str) -> bool:
@@ -99,15 +100,15 @@ class FolderCases:
     def get_image_file(self, name: str) -> Path:
         """Return the scan's own file if viewers open such files, else a NIfTI copy."""
         scan = self.get_scan(name)
-        first, *others = scan.files
-        _, suffix = split_suffix(first.name)
-        if suffix in _VIEWER_SUFFIXES and not others:
-            return first
+        if _find_viewer_suffix(scan):
+            return scan.files[0]
         return make_nifti_copy(self._state, scan)
 
     def get_info(self, name: str) -> Mapping[str, Any]:
-        """Return what a viewer shows of a case."""
-        return {"name": name}
+        """Return what a viewer shows of a case, and under which name it keeps its image."""
+        scan = self.get_scan(name)
+        suffix = _find_viewer_suffix(scan) or _COPY_SUFFIX
+        return {"name": f"{scan.name}{suffix}"}
 
     def add_image(self, name: str, file: Path) -> None:
         """Make an uploaded image a case.
@@ -137,6 +138,14 @@ class FolderCases:
             self._list.add(Scan(name, ((copy,),)), part)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _find_viewer_suffix(scan: Scan) -> str:
+    """Return the suffix of a scan's only file, if viewers open such files; empty if not."""
+    first, *others = scan.files
+    _, suffix = split_suffix(first.name)
+    is_opened = suffix in _VIEWER_SUFFIXES and not others and not scan.volume
+    return suffix if is_opened else ""
 
 
 def find_folder_cases(
@@ -227,7 +236,7 @@ def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
     name = scan.name
     if channel:
         name = f"{name}_{channel:04d}"
-    copy = state.images / f"{name}.nii.gz"
+    copy = state.images / f"{name}{_COPY_SUFFIX}"
     if not copy.is_file():
         volume = read_image(scan.parts[channel], volume=scan.volume)
         if volume.padding:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 15.0
@@ -41,6 +44,9 @@ class BoundedConnection(H11Protocol):
         elif self._headers_due is None:
             self._await_headers()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing of a client that asks for a WebSocket: it is answered as any other."""
+
     def _await_headers(self) -> None:
         self._headers_due = self.loop.call_later(
             HEADER_SECONDS, self._close_late
@@ -64,3 +70,24 @@ def list_server_options() -> dict[str, Any]:
         "timeout_keep_alive": 15,
         "ws": "none",
     }
+
+
+class GreetingServer(uvicorn.Server):
+    """A server that says when it listens, and not before.
+
+    Args:
+        config: Its settings.
+        greet: Called once it listens.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, greet: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._greet = greet
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._greet()

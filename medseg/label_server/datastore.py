@@ -13,6 +13,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 
 from medseg._support.files import PART
+from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
@@ -37,6 +38,9 @@ from medseg.volume import Array, Volume
 
 SOP_INSTANCE_UID = "sop_instance_uid"
 """Where a label's info names the DICOM SEG that holds the same."""
+
+_OWN_INFO = frozenset({"id", "path", "name", "checksum", "PatientID"})
+"""What a client does not say of a case: viewers fetch, name and write files by it."""
 
 _KEPT_INFO = (
     "label_info",
@@ -80,6 +84,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         self._audit = AuditLog(state.audit_log)
         self._segmentations = KnownSegmentations(state)
         self._image_info: dict[str, dict[str, Any]] = {}
+        self._hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._saving = threading.Lock()
 
     def name(self) -> str:
@@ -140,7 +145,22 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known of a case."""
         remembered = self._image_info.get(image_id, {})
-        return {**self.cases.get_info(image_id), **remembered}
+        return {**remembered, **self.cases.get_info(image_id)}
+
+    def hash_image(self, image_id: str) -> str:
+        """Return the hash of the file a viewer opens, as 3D Slicer writes it.
+
+        Slicer takes a file of the same name that it has fetched once, from whatever server, unless
+        the hash tells it that it is another one.
+        """
+        file = self.cases.get_image_file(image_id)
+        stat = file.stat()
+        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        known, digest = self._hashes.get(file, (None, ""))
+        if known != stamp:
+            digest = hash_file(file)
+            self._hashes[file] = stamp, digest
+        return f"SHA256:{digest}"
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
         """Remember, until the server ends, who was shown a case.
@@ -150,7 +170,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """
         self.cases.get_scan(image_id)
         _check_offers(info.get("strategy", {}))
-        self._image_info.setdefault(image_id, {}).update(info)
+        told = {key: info[key] for key in info if key not in _OWN_INFO}
+        self._image_info.setdefault(image_id, {}).update(told)
 
     def add_image(
         self, image_id: str, image_filename: str, image_info: Mapping[str, Any]

@@ -35,6 +35,7 @@ from monailabel.utils.sessions import SessionInfo
 from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.dicomweb import DicomWebCases
+from medseg.label_server.links import NAME_FOR_VIEWER
 from medseg.label_server.quality_text import describe_quality
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
@@ -63,7 +64,7 @@ def run_endpoints_in_threads() -> None:
     """
     SessionInfo.to_json = _describe_session
     infer.run_inference = _add_dicom_seg(infer.run_inference)
-    activelearning.sample = _show_quality(activelearning.sample)
+    activelearning.sample = _add_link(_show_quality(activelearning.sample))
     segmenting = anyio.CapacityLimiter(_MAX_WAITING)
     _move_to_threads(infer.router, segmenting)
     for module in _QUICK:
@@ -211,6 +212,19 @@ def _add_dicom_seg(run_inference: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return run
+
+
+def _add_link(choose: Callable[..., Any]) -> Callable[..., Any]:
+    """Name the next case as the person who asks can fetch its image."""
+
+    @functools.wraps(choose)
+    def sample(*arguments: Any) -> Any:
+        result = choose(*arguments)
+        if result:
+            result["id"] = NAME_FOR_VIEWER.get()(result["id"])
+        return result
+
+    return sample
 
 
 def _show_quality(

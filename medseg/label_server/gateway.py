@@ -18,12 +18,19 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers
 
 from medseg.label_server.audit import REQUESTER, AuditLog, Requester
+from medseg.label_server.links import (
+    NAME_FOR_VIEWER,
+    Links,
+    find_linked_case,
+    take_token,
+)
 from medseg.label_server.login import Login
 from medseg.label_server.request_body import (
     check_body,
@@ -40,7 +47,7 @@ from medseg.label_server.request_checks import (
 )
 from medseg.label_server.segment_queue import SegmentQueue, run_while_wanted
 from medseg.label_server.state import StateFolder
-from medseg.label_server.users import Role, Users, is_loopback
+from medseg.label_server.users import Role, User, Users, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -70,6 +77,8 @@ _WITHHELD_HEADERS = frozenset(
     }
 )
 
+_BODILESS = frozenset({"GET", "HEAD"})
+
 _MAX_LOGIN_BYTES = 10_000
 _MAX_DISCARDED_BYTES = 1 << 26
 _MAX_DISCARD_SECONDS = 10.0
@@ -92,13 +101,21 @@ class AccessRules:
 
 
 class _Incoming:
-    """Receives a request's body, and knows whether all of it has come."""
+    """Receives a request's body, and knows whether all of it has come.
 
-    def __init__(self, receive: Receive) -> None:
+    Some requests have none, whatever their headers say: 3D Slicer's client repeats the length of an
+    upload with the next question, and would wait for an answer while the server waits for a body.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
-        self._is_complete = False
+        self._has_body = scope["method"] not in _BODILESS
+        self._is_complete = not self._has_body
 
     async def __call__(self) -> Message:
+        if not self._has_body:
+            self._has_body = True  # what comes next is that the client has gone
+            return {"type": "http.request", "body": b"", "more_body": False}
         message = await self._receive()
         self._is_complete = not message.get("more_body", False)
         return message
@@ -134,6 +151,7 @@ class Gateway:
         self._rules = rules
         self._audit = AuditLog(state.audit_log)
         self._login = Login(rules.users, self._audit)
+        self._links = Links(rules.users)
         self._segmenting = SegmentQueue()
 
     async def __call__(
@@ -143,7 +161,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
         elif scope["type"] == "http":
-            incoming = _Incoming(receive)
+            incoming = _Incoming(scope, receive)
             try:
                 await self._handle(scope, incoming, send)
             except RefusedError as refused:
@@ -162,7 +180,13 @@ class Gateway:
             return
         authorization = headers.get("authorization", "")
         address = _client_address(scope)
-        user = await self._login.identify(authorization, address)
+        query, link = take_token(scope["query_string"].decode("latin-1"))
+        scope = {**scope, "query_string": query.encode("latin-1")}
+        if link and not authorization:
+            user = self._follow_link(scope, link, address)
+        else:
+            user = await self._login.identify(authorization, address)
+            self._offer_links(authorization)
         REQUESTER.set(Requester(user.name, address, user.role))
         if path == "/auth/token/valid":
             about = {"username": user.name, "role": user.role.word}
@@ -172,6 +196,30 @@ class Gateway:
             await _send_json(send, 200, {"detail": "logged out"})
         else:
             await self._forward(scope, receive, send, user.role)
+
+    def _follow_link(self, scope: Scope, token: str, address: str) -> User:
+        """Return the person for whom a link was made.
+
+        Raises:
+            RefusedError: If it is none, or for something else.
+        """
+        query = scope["query_string"].decode("latin-1")
+        case = find_linked_case(scope["method"], scope["path"], query)
+        user = None
+        if case is not None:
+            user = self._links.find_user(token, case)
+        if user is None:
+            self._login.refuse_link(address)
+        return user
+
+    def _offer_links(self, authorization: str) -> None:
+        """Answer cases with links to people who logged in for a token, which no browser does."""
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            return
+        login = self._rules.users.identify_login(token.strip())
+        if login is not None:
+            NAME_FOR_VIEWER.set(partial(self._links.add_token, login))
 
     def _check_origin(self, headers: Headers) -> None:
         host = _parse_host("//" + headers.get("host", ""), "Host")
@@ -211,9 +259,11 @@ class Gateway:
     async def _forward(
         self, scope: Scope, receive: Receive, send: Send, role: Role
     ) -> None:
-        headers = Headers(scope=scope)
         _check_target(scope, role)
-        self._check_length(headers)
+        self._check_length(Headers(scope=scope))
+        if scope["method"] in _BODILESS:
+            scope = {**scope, "headers": _drop_type(scope["headers"])}
+        headers = Headers(scope=scope)
         most = self._rules.max_bytes
         folder = self._state.uploads
         folder.mkdir(parents=True, exist_ok=True)
@@ -296,6 +346,15 @@ def _make_inner_headers(scope: Scope, length: int) -> HeaderList:
         if name.lower() not in _WITHHELD_HEADERS
     ]
     return [*kept, (b"content-length", str(length).encode())]
+
+
+def _drop_type(headers: HeaderList) -> HeaderList:
+    """Return headers without the type of a body."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() != b"content-type"
+    ]
 
 
 def _check_target(scope: Scope, role: Role) -> None:

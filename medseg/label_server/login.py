@@ -144,6 +144,14 @@ class Login:
                 return await self.check_password(name, password, address)
         raise _ask_for_login()
 
+    def refuse_link(self, address: str) -> NoReturn:
+        """Refuse a link that is not good, as a token that is none is refused.
+
+        Raises:
+            RefusedError: Always (401).
+        """
+        self._refuse(_TOKEN, address)
+
     async def check_password(
         self, name: str, password: str, address: str
     ) -> User:

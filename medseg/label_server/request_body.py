@@ -131,7 +131,7 @@ def _check_field(key: str, value: UploadFile | str) -> None:
     if isinstance(value, UploadFile):
         check_file_name(value.filename)
     elif key in ("params", "info"):
-        check_json(value)
+        check_json(value, may_be_null=False)
     else:
         check_query([(key, value)])
 

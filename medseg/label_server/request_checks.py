@@ -168,8 +168,12 @@ def check_query(pairs: Iterable[tuple[str, str]]) -> None:
             )
 
 
-def check_json(text: bytes | str) -> None:
+def check_json(text: bytes | str, *, may_be_null: bool = True) -> None:
     """Refuse JSON that is too large, is no object, or holds a parameter it must not.
+
+    Args:
+        text: The JSON; nothing counts as an object without parameters.
+        may_be_null: Whether ``null`` counts likewise; MONAI Label stumbles over it in forms.
 
     Raises:
         RefusedError: Says why.
@@ -182,7 +186,7 @@ def check_json(text: bytes | str) -> None:
         parameters = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, "parameters must be JSON") from error
-    if parameters is None:
+    if parameters is None and may_be_null:
         return
     if not isinstance(parameters, dict):
         raise RefusedError(400, "parameters must be a JSON object")

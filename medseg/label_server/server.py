@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,7 @@ def serve(
             f"serving {trained.spec.name}, version {version}, at {address} (the work list in a "
             "browser, and the address for 3D Slicer); press Ctrl-C to stop"
         )
-        notify(listeners, Notice(greeting))
-        _run(app, host, port)
+        _run(app, host, port, lambda: notify(listeners, Notice(greeting)))
 
 
 def _open_store(state: StateFolder, listeners: Sequence[Listener]) -> None:
@@ -221,7 +221,8 @@ def _build_application(
     state.uploads.mkdir(parents=True, exist_ok=True)
     # MONAI Label puts uploads there; cleared at start.
     tempfile.tempdir = str(state.uploads)
-    with contextlib.redirect_stdout(sys.stderr):
+    # What MONAI Label prints meanwhile is true of it alone: that it answers pages of any site.
+    with contextlib.redirect_stdout(io.StringIO()):
         from medseg.label_server.background import replace_background_tasks
         from medseg.label_server.endpoints import (
             make_versions_router,
@@ -231,7 +232,7 @@ def _build_application(
         replace_background_tasks()
         run_endpoints_in_threads()  # before the next line, which puts the endpoints together
         import monailabel
-        from monailabel.app import app
+        import monailabel.app as application
         from monailabel.interfaces.utils.app import app_instance
     from starlette.routing import Mount
 
@@ -240,6 +241,8 @@ def _build_application(
     from medseg.label_server.ohif import list_viewer_routes
     from medseg.label_server.pages.routes import list_page_routes
 
+    app = application.app
+    application.print = _print_nothing
     app.include_router(make_versions_router())
     # Before MONAI Label's own, which copies headers and so lets requests hide others.
     proxy = DicomWebProxy(studies if is_url(studies) else None)
@@ -257,33 +260,43 @@ def _build_application(
     return Gateway(app, state, rules)
 
 
-def _run(app: Any, host: str, port: int) -> None:
+def _print_nothing(*texts: object) -> None:
+    """Take the place of MONAI Label's prints: that its app begins, and that it ends."""
+
+
+def _run(app: Any, host: str, port: int, greet: Callable[[], None]) -> None:
     import uvicorn
 
     from medseg.label_server.background import stop_tasks
-    from medseg.label_server.connections import list_server_options
+    from medseg.label_server.connections import (
+        GreetingServer,
+        list_server_options,
+    )
 
     withhold_texts()
     logging.getLogger("monailabel").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        **list_server_options(),
+    )
     # uvicorn ends in an orderly way and then passes the signal on, to be handled here: as Ctrl-C,
     # so that what this server started ends with it.
-    with handle_stop_signals():
+    server = GreetingServer(config, greet)
+    with handle_stop_signals(), contextlib.suppress(KeyboardInterrupt):
         try:
-            uvicorn.run(
-                app,
-                host=host,
-                port=port,
-                log_config=None,
-                log_level="warning",
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-                **list_server_options(),
-            )
-        except SystemExit as error:
-            raise MedsegError(
-                f"the server could not listen at {host}:{port}; if the port is in use, give "
-                "another --port"
-            ) from error
+            with contextlib.suppress(SystemExit):
+                server.run()
+            if not server.started:
+                raise MedsegError(
+                    f"the server could not listen at {host}:{port}; if the port is in use, give "
+                    "another --port"
+                )
         finally:
             stop_tasks()
             _end_threads()

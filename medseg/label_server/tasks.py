@@ -100,6 +100,9 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         seconds = time.perf_counter() - began
         about: dict[str, Any] = {
             "label_names": dict(self.labels),
+            "label_colors": {
+                label.name: label.colour for label in self._spec.label_set
+            },
             "quality": quality,
             "volumes_ml": result.segmentation.volumes_ml,
             "warnings": list(result.segmentation.warnings),

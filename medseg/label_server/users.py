@@ -145,7 +145,17 @@ class Users:
     def find_token(self, token: str) -> User | None:
         """Return the person whose login a token is, or ``None``."""
         # Looked up by a keyed digest, whose comparison tells nothing about the token.
-        login = self._tokens.get(self._digest(token))
+        return self.find_login(self._digest(token).hex())
+
+    def identify_login(self, token: str) -> str | None:
+        """Return what names the login of a token, and is no token itself; ``None`` if it ended."""
+        if self.find_token(token) is None:
+            return None
+        return self._digest(token).hex()
+
+    def find_login(self, name: str) -> User | None:
+        """Return the person of a login, as ``identify_login`` names it, until it ends."""
+        login = self._tokens.get(bytes.fromhex(name))
         if login is None or login.expires <= self._clock():
             return None
         return login.user

@@ -41,6 +41,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def get_precision_name(precision: torch.dtype) -> str:
     """Return what people call a precision."""
     names = {dtype: name for name, dtype in PRECISIONS.items()}
+    names[torch.int8] = "int8"  # of a network that is quantised, not of scans
     return names[precision]
 
 

@@ -43,15 +43,20 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
             progress.
     """
     spec = session.spec
-    dataset = session.dataset
-    ids = [cached.case_id for cached in dataset.validation]
     return score_bundle(
         Bundle(spec, session.run.folder.path),
-        HeldOutCases(dataset.held_out, ids, spec),
+        list_held_out(session),
         str(session.device),
         copies=count_corrupted_copies(spec, session.calibrating),
         listeners=session.listeners,
     )
+
+
+def list_held_out(session: TrainingSession) -> HeldOutCases:
+    """Return a session's held-out cases."""
+    dataset = session.dataset
+    ids = [cached.case_id for cached in dataset.validation]
+    return HeldOutCases(dataset.held_out, ids, session.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from medseg._support.json_values import nan_to_none
 from medseg.bundle.spec import (
     KeepLargestFinding,
     QualityFinding,
+    SpeedFinding,
     ValidatedRange,
 )
 from medseg.errors import CheckpointError
@@ -78,6 +79,8 @@ class TrainingReport:
         stopped_early: Whether training ended before its last step, as nothing improved.
         validated: What the training cases were like, where there were enough.
         made_up: Whether the data say of themselves that they are made up.
+        speed: Which faster settings keep the Dice on a CPU, where held-out cases decided it.
+        speed_unknown: Why they did not.
         learned_from: Ids of the cases that the network learned from, by which it is recognised
             where one of them is given to measure it on.
     """
@@ -98,6 +101,8 @@ class TrainingReport:
     stopped_early: bool = False
     validated: ValidatedRange | None = None
     made_up: bool = False
+    speed: SpeedFinding | None = None
+    speed_unknown: str = ""
     learned_from: tuple[str, ...] = ()
 
     @property

@@ -37,6 +37,7 @@ class RunFolder:
         self.info = path / "run.json"
         self.weights = path / "models" / "model.pt"
         self.checkpoint = path / "checkpoints" / "last.pt"
+        self.speed_trials = path / "checkpoints" / "speed.json"
         self.metrics = path / "metrics.json"
         self.curves = path / "curves.png"
         self.previews = path / "previews"

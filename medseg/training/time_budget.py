@@ -166,6 +166,11 @@ class TimeBudget:
         last = self._readings[-1]
         return done - last.done >= self._interval
 
+    def count_seconds_to_spare(self, now: float) -> float:
+        """Return what of the time is left once held-out cases are scored."""
+        scoring = self._speed.scoring_seconds(self._copies)
+        return max(0.0, self._ends - now - scoring)
+
     def add_validation(self, seconds: float) -> None:
         """Note how long a validation took: the next will take as long, and it was no step."""
         longest = max(seconds, self._speed.validation)

@@ -9,6 +9,7 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import REFINER_FILE, Bundle, write_trained
+from medseg.bundle.hashes import hash_network
 from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
@@ -21,6 +22,7 @@ from medseg.training.model_card import model_card
 from medseg.training.report import TrainingReport, report_to_json
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun
+from medseg.training.speed_settings import describe_finding
 from medseg.training.stages import StageResult
 
 _MEMBERS = ("model.pt",)
@@ -62,8 +64,16 @@ def write_trained_bundle(
         files=write_safe_copies(_list_weights(folder, members)),
         validated=report.validated,
         made_up=report.made_up,
+        speed=report.speed,
     )
-    write_trained(_with_stages(trained, report.stages), folder.path)
+    trained = _with_stages(trained, report.stages)
+    write_trained(trained, folder.path)
+    if trained.speed is not None:
+        # Of the weights as they are read from now on.
+        network_hash = hash_network(Bundle(run.spec, folder.path))
+        speed = trained.speed.model_copy(update={"network": network_hash})
+        trained = trained.model_copy(update={"speed": speed})
+        write_trained(trained, folder.path)
     decided = Bundle(run.spec, folder.path).decided
     network = _select_network(run.spec, report.stages)
     parts = Parts(network, get_window_arguments(run.spec), SLICE_AXIS)
@@ -74,6 +84,9 @@ def write_trained_bundle(
             "largest connected component", explain(finding)
         )
         notify(listeners, decision)
+    if report.speed is not None:
+        sentences = describe_finding(report.speed)
+        notify(listeners, HeldOutDecision("speed on a CPU", sentences))
     write_atomically(folder.card, model_card(decided, report))
     write_atomically(folder.metrics, report_to_json(report))
     done = RunDone(folder.path, report.scores, report.stopped_early)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from monai.utils.module import OptionalImportError, min_version, optional_import
 
-from medseg._support.optional_packages import _defer, _hidden
+from medseg._support.optional_packages import _defer, hidden
 
 deferred_import = _defer(optional_import)
 
@@ -58,9 +58,9 @@ def test_classes_can_be_derived_from_what_training_alone_needs() -> None:
     assert issubclass(type("Trainer", (engine,), {}), engine)
 
 
-def test_a_hidden_module_is_there_again_afterwards(unused: str) -> None:
-    with _hidden(unused), pytest.raises(ImportError):
+def test_ahidden_module_is_there_again_afterwards(unused: str) -> None:
+    with hidden(unused), pytest.raises(ImportError):
         __import__(unused)
     assert __import__(unused).rgb_to_hls
-    with _hidden(unused):
+    with hidden(unused):
         assert __import__(unused), "what is imported already stays"

@@ -128,6 +128,7 @@ def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(
 
 @pytest.mark.slow
 @pytest.mark.alone
+@pytest.mark.nightly
 def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     data: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,8 @@ import pytest
 from support.assemblies import WINDOW, make_scan, number_labels, write_thorax
 
 from medseg import Segmenter
-from medseg.bundle.bundle import Assembly, load_bundle
+from medseg.bundle.bundle import Assembly, load_bundle, write_trained
+from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.errors import MedsegError
 from medseg.inference import segmenter as segmenter_module
 from medseg.inference.assembly import find_label_box, grow_box
@@ -211,6 +212,38 @@ def test_chosen_labels_of_an_ordinary_bundle_keep_their_values(
     for wrong in (["lung"], [], "liver,lung"):
         with pytest.raises(MedsegError, match="it has liver, kidney"):
             Segmenter(bundle, "cpu", labels=wrong)
+
+
+def test_each_label_has_what_its_part_has_learned(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    folder = write_thorax(untrained_bundle)
+    bones = untrained_bundle(
+        "thorax/parts/bones",
+        1,
+        preprocessing=WINDOW,
+        labels=number_labels(["rib", "spine", "skull"]),
+        inference={"keep_largest": ["rib"]},
+    )
+    case = CalibrationSpec(
+        scores=(0.0, 1.0), dice=(0.5, 0.9), margin=0.1, cases=20
+    )
+    finding = QualityFinding(
+        case=case, coverage=0.9, review_below=0.0, review_share=0.1
+    )
+    write_trained(TrainedSpec(quality=finding), bones)
+    scan = make_scan()
+    found = Segmenter(folder, "cpu").segment(scan)
+    alone = Segmenter(bones, "cpu").segment(scan)
+    assert np.array_equal(found.labels == 1, alone.labels == 1)
+    with_all_pieces = Segmenter(bones, "cpu").predict(scan).labels == 1
+    assert with_all_pieces.sum() > (alone.labels == 1).sum()
+    assert found.quality.labels["rib"] == alone.quality.labels["rib"]
+    assert found.quality.labels["liver"].lower is None
+    assert found.quality.shown.text == "not calibrated"
+    assert list(found.quality.shown.labels) == ["rib"]
+    ribs = Segmenter(folder, "cpu", labels=["rib"]).segment(scan)
+    assert ribs.quality.is_judged
 
 
 def test_masks_are_judged_part_by_part(

@@ -77,7 +77,7 @@ def test_scans_are_listed_by_name(cases: FolderCases, studies: Path) -> None:
     assert cases.list_names() == ["a", "b"]
     assert cases.get_scan("a").parts == ((studies / "a.nii.gz",),)
     assert cases.get_image_file("a") == studies / "a.nii.gz"
-    assert cases.get_info("a") == {"name": "a"}
+    assert cases.get_info("a") == {"name": "a.nii.gz"}
 
 
 def test_an_unknown_case_is_refused_without_its_name(
@@ -243,6 +243,7 @@ def test_viewers_get_a_nifti_copy_of_a_dicom_series(
     cases = FolderCases(state, SPEC)
     (name,) = cases.list_names()
     copy = cases.get_image_file(name)
+    assert cases.get_info(name)["name"] == copy.name
     assert copy == state.images / f"{name}.nii.gz"
     volume = read_image(folder)
     assert np.array_equal(read_image(copy).array, volume.array)

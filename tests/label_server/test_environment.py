@@ -85,6 +85,7 @@ def test_monai_label_is_told_by_its_environment(
         "state": str(tmp_path),
         "device": "cpu",
         "modalities": "CT,MR",
+        "store_proposals": "",
     }
     assert (Path(os.environ["MONAI_LABEL_APP_DIR"]) / "main.py").is_file()
     assert os.environ["MONAI_LABEL_APP_DIR"] == str(APP_FOLDER)

@@ -7,6 +7,7 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from support.asgi import Recorder, ask
@@ -18,6 +19,7 @@ from medseg.label_server.gateway import (
     AccessRules,
     Gateway,
 )
+from medseg.label_server.links import NAME_FOR_VIEWER
 from medseg.label_server.request_body import CHUNK_BYTES
 from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Role, User, Users, hash_password
@@ -54,6 +56,16 @@ def shared(inner: Recorder, state: StateFolder) -> Gateway:
         state,
         AccessRules(Users({"anna": ANNA}), frozenset(), 10_000_000),
     )
+
+
+class Namer(Recorder):
+    """Names a case as the next one is named."""
+
+    named = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.named = NAME_FOR_VIEWER.get()("a")
+        await super().__call__(scope, receive, send)
 
 
 def credentials(password: str = PASSWORD) -> dict[str, str]:
@@ -261,8 +273,8 @@ def test_a_client_that_goes_away_leaves_nothing(
 
     scope = {
         "type": "http",
-        "method": "GET",
-        "path": "/info/",
+        "method": "POST",
+        "path": "/train/",
         "query_string": b"",
         "headers": [(b"host", b"localhost")],
     }
@@ -483,3 +495,65 @@ def test_answers_are_json(local: Gateway) -> None:
         json.loads(answer.body)["detail"]
         == "GET /logs/ is not available from medseg label"
     )
+
+
+def log_in(gateway: Gateway) -> dict[str, str]:
+    body = f"username=anna&password={PASSWORD.replace(' ', '+')}".encode()
+    token = ask(gateway, "POST", "/auth/token", body).json()["access_token"]
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_a_link_opens_one_image_without_a_login_until_the_logout(
+    state: StateFolder,
+) -> None:
+    inner = Namer()
+    rules = AccessRules(Users({"anna": ANNA}), frozenset(), 10_000)
+    gateway = Gateway(inner, state, rules)
+    known = log_in(gateway)
+    ask(gateway, "POST", "/activelearning/first", b"{}", {**JSON, **known})
+    linked = inner.named
+    assert linked.startswith("a&token=")
+    link = f"/datastore/image?image={quote_plus(linked)}"
+    assert ask(gateway, "GET", link).code == 200
+    assert inner.queries[-1] == b"image=a"
+    assert inner.requesters[-1] == Requester("anna", "192.0.2.7")
+    for method, target in (
+        ("HEAD", link),
+        ("PUT", link),
+        ("GET", link.replace("=a%26", "=b%26")),
+        ("GET", link + "&image=b"),
+        ("GET", link.replace("/image?", "/label?tag=final&")),
+        ("GET", "/datastore/image?image=a"),
+        ("GET", link[:-1]),
+    ):
+        assert ask(gateway, method, target).code in (400, 401), target
+    # What is named with its token is known elsewhere, too, to whoever is logged in.
+    target = f"/datastore/label?tag=final&image={quote_plus(linked)}"
+    answer = ask(gateway, "PUT", target, b"{}", {**JSON, **known})
+    assert (answer.code, inner.queries[-1]) == (200, b"tag=final&image=a")
+    ask(gateway, "POST", "/auth/logout", headers=known)
+    assert ask(gateway, "GET", link).code == 401
+    log = state.audit_log.read_text()
+    assert "token" not in log
+    assert linked.partition("=")[2] not in log
+
+
+def test_people_who_log_in_by_the_browser_get_no_links(
+    state: StateFolder,
+) -> None:
+    inner = Namer()
+    rules = AccessRules(Users({"anna": ANNA}), frozenset(), 10_000)
+    gateway = Gateway(inner, state, rules)
+    headers = {**JSON, **credentials()}
+    ask(gateway, "POST", "/activelearning/first", b"{}", headers)
+    assert inner.named == "a"
+
+
+def test_a_question_is_answered_though_its_headers_announce_a_body(
+    shared: Gateway,
+) -> None:
+    # As 3D Slicer's client asks after an upload; no body follows.
+    headers = {"content-type": "multipart/form-data", "content-length": "1234"}
+    answer = ask(shared, "GET", "/info/", [], {**headers, **credentials()})
+    assert answer.code == 200
+    assert ask(shared, "GET", "/info/", [], headers).code == 401

@@ -244,6 +244,12 @@ def test_no_parameters_are_fine(text: str | bytes) -> None:
     check_json(text)
 
 
+def test_null_is_no_form_field() -> None:
+    with pytest.raises(RefusedError):
+        check_json("null", may_be_null=False)
+    check_json("", may_be_null=False)
+
+
 def test_json_is_bounded() -> None:
     padding = " " * (MAX_JSON_BYTES - 2)
     check_json("{}" + padding)

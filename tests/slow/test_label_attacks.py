@@ -17,12 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import nibabel as nib
 import numpy as np
 import psutil
 import pytest
 from support.bundles import made_spec, trained_bundle
+from support.hostile_requests import list_attacks
 from support.label_servers import (
     Server,
     encode_form,
@@ -31,6 +33,7 @@ from support.label_servers import (
     slicer_client,
 )
 
+from medseg.bundle.hashes import hash_file
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -305,13 +308,61 @@ def test_connections_that_say_nothing_are_ended(server: Server) -> None:
     assert server.ask("GET", "/info/").code == 200
 
 
+def picture_of(folder: Path) -> dict[str, str]:
+    """Return the hash of each file below a folder."""
+    return {
+        str(file.relative_to(folder)): hash_file(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_no_parameter_of_any_endpoint_leads_elsewhere(
+    server: Server, home: Path
+) -> None:
+    schema = server.ask("GET", "/openapi.json").json()
+    attacks = list(list_attacks(schema))
+    assert len(attacks) > 1500
+    address = urlsplit(server.url)
+    kept = ("labels", "replaced", "versions", "added")
+    served = (home / "state" / "served").read_text()
+    before = {name: picture_of(home / "state" / name) for name in kept}
+    before["data"] = picture_of(home / "data")
+    wrong = []
+    secrets = (str(home).encode(), b"Traceback", b"root:", b"site-packages")
+    with prompt(server):
+        connection = http.client.HTTPConnection(
+            address.hostname or "", address.port, timeout=60
+        )
+        for attack in attacks:
+            connection.request(
+                attack.method, attack.target, attack.body, dict(attack.headers)
+            )
+            answer = connection.getresponse()
+            body = answer.read()
+            leaks = any(secret in body for secret in secrets)
+            if answer.status >= 500 or leaks or "x-evil" in answer.headers:
+                wrong.append((answer.status, body[:200], attack))
+        connection.close()
+    assert not wrong, f"{len(wrong)}: {wrong[:5]}"
+    after = {name: picture_of(home / "state" / name) for name in kept}
+    after["data"] = picture_of(home / "data")
+    assert after == before
+    assert (home / "state" / "served").read_text() == served
+    assert "Traceback" not in server.log.read_text()
+    wait_until(lambda: not uploads(home))
+
+
 def test_files_are_their_owners_alone(server: Server, home: Path) -> None:
     for path in (home / "state").rglob("*"):
         mode = path.stat().st_mode & 0o777
         assert mode & 0o077 == 0, f"{path}: {mode:o}"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)],
+)
 def test_the_server_ends_with_its_training_and_keeps_its_lock_till_then(
     home: Path, label: bytes, number: signal.Signals
 ) -> None:

@@ -22,10 +22,11 @@ from support.label_servers import (
 )
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
-from medseg import Segmenter
+from medseg import Segmenter, load_bundle
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.io import read_image, read_labels
+from medseg.label_server.state import StateFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -177,6 +178,19 @@ def test_a_correction_made_elsewhere_is_read_back_once(
     assert [line["case"] for line in back] == [uid_of(0)]
 
 
+def test_the_next_sample_tells_viewers_its_study_and_quality(
+    server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    slices, _ = phantom_series(9, "MR")
+    case = str(slices[0].SeriesInstanceUID)
+    client.infer("made_up", case, {"result_extension": ".nrrd"})
+    sample = client.next_sample("worst_first", {})
+    # OHIF opens the study; Slicer calls the scan by the patient ID that it is told.
+    assert sample["StudyInstanceUID"] == str(slices[0].StudyInstanceUID)
+    assert sample["PatientID"] == "PHANTOM-9 · not calibrated"
+
+
 def _stow(server: Server, file: Path) -> int:
     body = (
         b"--b\r\nContent-Type: application/dicom\r\n\r\n"
@@ -267,3 +281,35 @@ def test_no_request_hides_another_from_the_gateway(
         assert server.ask("GET", "/proxy/dicom/studies?limit=1").code == 200
     with urllib.request.urlopen(f"{pacs}/patients") as answer:
         assert json.load(answer) == patients
+
+
+def test_a_proposal_is_stored_once_and_is_no_correction(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicomweb_client import DICOMwebClient
+
+    from medseg.label_server.dicomweb import DicomWebCases
+
+    slices, labels = phantom_series(7)
+    folder = write_series(tmp_path / "ct", slices)
+    volume, spec = read_image(folder), load_bundle(home / "bundle").spec
+    with run_orthanc(tmp_path / "pacs") as own:
+        send(own, list(folder.iterdir()))
+        address = f"{own}/dicom-web"
+        stored = []
+        for name in ("one", "two"):  # the second has never seen the first
+            state = StateFolder(tmp_path / name)
+            state.root.mkdir()
+            cases = DicomWebCases(address, state, spec)
+            stored.append(cases.store_proposal(labels, volume, "Proposal: x"))
+            monkeypatch.delattr(
+                DICOMwebClient, "store_instances", raising=False
+            )
+        (file,) = fetch_segmentations(address, tmp_path / "seg")
+        assert cases.find_corrections(frozenset()) == []
+        # Series that are known to hold proposals are not even asked for.
+        monkeypatch.delattr(DICOMwebClient, "retrieve_series_metadata")
+        series = frozenset({stored[0].series})
+        assert cases.find_corrections(frozenset(), series) == []
+    assert stored[0] == stored[1]
+    assert np.array_equal(read_dicom_seg(file, volume).array[0], labels)

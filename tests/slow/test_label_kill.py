@@ -114,6 +114,7 @@ def _begin_an_upload(server: Server) -> None:
     line.send(b"--x\r\n")
 
 
+@pytest.mark.nightly
 def test_a_kill_during_a_training_run_leaves_the_served_version(
     home: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ from support.file_servers import FileServer, pack_folder, serve_file
 from medseg.bundle.shipped import list_shipped_bundles
 from medseg.testing import write_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 BLOCKS = re.findall(

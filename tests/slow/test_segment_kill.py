@@ -1,4 +1,4 @@
-"""A hundred kills at random moments lose nothing."""
+"""Kills at random moments lose nothing."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from support import dicom as made
 from support.killed_batches import Wreck, write_scans, zygote
 
 from medseg.bundle.hashes import hash_file
+from medseg.commands.report import report
 from medseg.dicom_labels.rois import read_rois
 from medseg.dicom_labels.seg_reader import read_dicom_seg
-from medseg.inference.ledger import read_ledger
+from medseg.inference.ledger import read_ledger, read_ledgers
 
-KILLS, SCANS = 100, 40
+SCANS, SHARD_SCANS = 40, 12
 SERIES, FORMAT_KILLS = 6, 6
 KILLED = -9
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_at_random_moments_lose_nothing(
-    tmp_path: Path, untrained_bundle: Callable[..., Path]
+@pytest.mark.parametrize(
+    "count", [25, pytest.param(100, marks=pytest.mark.nightly)]
+)
+def test_many_kills_at_random_moments_lose_nothing(
+    count: int, tmp_path: Path, untrained_bundle: Callable[..., Path]
 ) -> None:
     order = {
         "bundle": untrained_bundle(),
@@ -34,10 +38,10 @@ def test_a_hundred_kills_at_random_moments_lose_nothing(
         status, whole_time = forked.run(**order, out=tmp_path / "whole")
         assert status == 0
         kills, rounds, moments = 0, 0, set()
-        while kills < KILLS:
+        while kills < count:
             out, rounds = tmp_path / f"killed_{rounds}", rounds + 1
             wreck, status = Wreck(out, tmp_path / "whole"), KILLED
-            while status == KILLED and kills < KILLS:
+            while status == KILLED and kills < count:
                 # Short lives, so that many kills hit one batch before it is over.
                 after = chance.uniform(0, 0.3 * whole_time)
                 status, _ = forked.run(**order, out=out, after=after)
@@ -46,7 +50,7 @@ def test_a_hundred_kills_at_random_moments_lose_nothing(
             assert forked.run(**order, out=out)[0] == 0
             assert wreck.check() == SCANS
             wreck.check_whole()
-    assert len(moments) > 10  # they fell all along the batch
+    assert len(moments) > count / 10  # they fell all along the batch
 
 
 @pytest.mark.slow
@@ -79,6 +83,41 @@ def test_kills_leave_every_format_whole_or_not_there(
     assert len(entries) == SERIES
     assert all(len(entry.files) == 3 for entry in entries.values())
     assert not list(out.rglob(".part*"))
+
+
+@pytest.mark.slow
+def test_killed_shards_make_what_a_batch_of_one_makes(
+    tmp_path: Path, untrained_bundle: Callable[..., Path]
+) -> None:
+    order = {
+        "bundle": untrained_bundle(),
+        "scans": write_scans(tmp_path / "scans", SHARD_SCANS),
+    }
+    chance = random.Random(1)
+    out = tmp_path / "shards"
+    with zygote() as forked:
+        _, whole_time = forked.run(**order, out=tmp_path / "whole")
+        kills = 0
+        # The number changes in the middle.
+        for number in (1, 2, 3, 1, 2, 3):
+            after = chance.uniform(0, 0.5 * whole_time)
+            status, _ = forked.run(
+                **order, out=out, shard=f"{number}/3", after=after
+            )
+            kills += status == KILLED
+        for number in (1, 2):
+            assert forked.run(**order, out=out, shard=f"{number}/2")[0] == 0
+    assert kills
+    whole, _ = read_ledger(tmp_path / "whole" / "ledger.jsonl")
+    entries, damaged = read_ledgers(out)
+    assert not damaged
+    assert report(out).is_whole
+    assert {name: entry.files for name, entry in entries.items()} == {
+        name: entry.files for name, entry in whole.items()
+    }
+    for entry in entries.values():
+        for name, digest in entry.files.items():
+            assert hash_file(out / name) == digest
 
 
 def check_files(out: Path) -> None:

@@ -65,10 +65,12 @@ class Recorder:
     Attributes:
         requests: Method, path and body of each.
         requesters: Whom the gateway named for each.
+        queries: The query of each.
     """
 
     requests: list[tuple[str, str, bytes]] = field(default_factory=list)
     requesters: list[Any] = field(default_factory=list)
+    queries: list[bytes] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from medseg.label_server.audit import REQUESTER
@@ -80,6 +82,7 @@ class Recorder:
             more = message.get("more_body", False)
         self.requests.append((scope["method"], scope["path"], body))
         self.requesters.append(REQUESTER.get())
+        self.queries.append(scope["query_string"])
         content = json.dumps({"reached": scope["path"]}).encode()
         await send(
             {"type": "http.response.start", "status": 200, "headers": []}

@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from support.namespaces import Namespace
+
 START_SECONDS = 400
 
 
@@ -133,9 +135,12 @@ def run_server(
     headers: Mapping[str, str] | None = None,
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
+    namespace: Namespace | None = None,
 ) -> Iterator[Server]:
     """Start ``medseg label`` and wait until it answers; stop it at the end."""
     port = port or free_port()
+    address = "127.0.0.1" if namespace is None else namespace.address
+    before = [] if namespace is None else namespace.command
     log = state.parent / f"{state.name}.log"
     call = [
         "-m",
@@ -150,13 +155,20 @@ def run_server(
     ]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, *map(str, call), "--device", "cpu", *options],
+            [
+                *before,
+                sys.executable,
+                *map(str, call),
+                "--device",
+                "cpu",
+                *options,
+            ],
             stdout=out,
             stderr=out,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             cwd=state.parent,
         )
-    server = Server(process, f"http://127.0.0.1:{port}", log)
+    server = Server(process, f"http://{address}:{port}", log)
     try:
         _wait(server, headers)
         yield server

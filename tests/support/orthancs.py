@@ -20,12 +20,15 @@ from pydicom.uid import generate_uid
 from medseg.testing import make_phantom
 from support.dicom import slice_dataset
 from support.label_servers import free_port
+from support.namespaces import Namespace
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @contextlib.contextmanager
-def run_orthanc(folder: Path) -> Iterator[str]:
+def run_orthanc(
+    folder: Path, namespace: Namespace | None = None
+) -> Iterator[str]:
     """Start an Orthanc with its DICOMweb plugin; yield its address. Skip where there is none."""
     program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
     if not Path(program).is_file() or not PLUGIN.is_file():
@@ -33,12 +36,14 @@ def run_orthanc(folder: Path) -> Iterator[str]:
             "there is no Orthanc here; on Debian: apt-get install orthanc orthanc-dicomweb"
         )
     port = free_port()
+    address = "127.0.0.1" if namespace is None else namespace.address
+    before = [] if namespace is None else namespace.command
     config = {
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
         "HttpPort": port,
         "DicomServerEnabled": False,
-        "RemoteAccessAllowed": False,
+        "RemoteAccessAllowed": namespace is not None,
         "AuthenticationEnabled": False,
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
@@ -47,9 +52,9 @@ def run_orthanc(folder: Path) -> Iterator[str]:
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [program, folder / "orthanc.json"], stdout=log, stderr=log
+            [*before, program, folder / "orthanc.json"], stdout=log, stderr=log
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{address}:{port}"
     try:
         _wait(url, process, folder / "log")
         yield url

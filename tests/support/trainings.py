@@ -27,10 +27,12 @@ CPU_KINDS = [
         ),
     ),
     pytest.param(
-        False, id="no bf16", marks=[pytest.mark.slow] if _HAS_BF16 else []
+        False,
+        id="no bf16",
+        marks=[pytest.mark.slow, pytest.mark.nightly] if _HAS_BF16 else [],
     ),
 ]
-"""Whether the CPU counts as one with bf16: as it is by default, both ways in the slow tier."""
+"""Whether the CPU counts as one with bf16: as it is by default, both ways each night."""
 
 
 class Zygote:

@@ -56,6 +56,13 @@ from medseg.bundle.spec.refinement import (
     MaskPoolSpec,
     RefinementSpec,
 )
+from medseg.bundle.spec.speed import (
+    SPEEDS,
+    SpeedFinding,
+    SpeedLimitsSpec,
+    SpeedSetting,
+    SpeedTrial,
+)
 from medseg.bundle.spec.trained import (
     CalibratedSpec,
     CalibrationSpec,
@@ -94,6 +101,7 @@ __all__ = [
     "RAS",
     "SCHEMA_ID",
     "SEPARATES",
+    "SPEEDS",
     "AgreementSpec",
     "AssemblySpec",
     "AugmentationSpec",
@@ -133,6 +141,10 @@ __all__ = [
     "RegionSpec",
     "ResamplingSpec",
     "Spec",
+    "SpeedFinding",
+    "SpeedLimitsSpec",
+    "SpeedSetting",
+    "SpeedTrial",
     "Squash",
     "StageSpec",
     "StagedUNetSpec",

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from medseg.bundle.spec.exported import Digest
 from medseg.bundle.spec.parts import Fraction, ShortText, Spec, equals
+from medseg.bundle.spec.speed import SpeedFinding
 
 WeightFile = Annotated[
     str, Field(pattern=r"^[a-z0-9_]{1,40}\.(pt|safetensors)$")
@@ -236,6 +237,8 @@ class TrainedSpec(Spec):
     """Absent where there were too few training cases, and in bundles of release 0.1.0."""
     made_up: bool = False
     """Whether the training data say of themselves that they are made up."""
+    speed: Annotated[SpeedFinding | None, Field(exclude_if=equals(None))] = None
+    """Which faster settings keep the Dice on a CPU; absent where nothing was decided."""
     calibrated: Annotated[
         CalibratedSpec | None, Field(exclude_if=equals(None))
     ] = None

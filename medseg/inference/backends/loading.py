@@ -9,7 +9,9 @@ import torch
 
 from medseg._support.registry import Registry
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.spec import SpeedSetting
 from medseg.errors import MedsegError
+from medseg.inference.backends.at_speed import load_at_speed
 from medseg.inference.backends.contract import Backend, Member
 from medseg.inference.backends.openvino import (
     OpenVinoBackend,
@@ -50,6 +52,7 @@ def load_members(
     backend: str,
     device: torch.device,
     precision: torch.dtype,
+    setting: SpeedSetting | None = None,
 ) -> tuple[str, Sequence[Member]]:
     """Load a bundle's networks with the backend asked for.
 
@@ -65,6 +68,7 @@ def load_members(
             registers.
         device: Where to compute.
         precision: Of the arithmetic.
+        setting: What held-out cases decided, where nobody asked for a backend or a precision.
 
     Returns:
         The backend's name, and the networks as it computes them, in the order of ``files``.
@@ -74,6 +78,10 @@ def load_members(
         MissingExtraError: If the backend needs a package that is not installed.
         MedsegError: If there is no such backend, or it does not compute there, or so.
     """
+    if setting is not None:
+        members = load_at_speed(bundle, files, setting)
+        if members is not None:
+            return "openvino", members
     if backend == AUTO:
         exported = find_close_export(bundle, device, precision)
         if exported is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import logging
 import threading
@@ -157,32 +158,17 @@ def _find_current_export(bundle: Bundle) -> ExportedNetworks | None:
         return None
 
 
-class OpenVinoMember:
+class CompiledMember:
     """A network compiled for this processor. May be called by several threads.
 
     Args:
-        model: From ``convert`` or ``read_model``.
-        precision: float32, or bfloat16 where the processor computes in it.
-
-    Raises:
-        MedsegError: If the processor cannot compute in this precision.
+        compiled: By OpenVINO.
+        precision: What people are told of its arithmetic.
     """
 
-    def __init__(self, model: Any, precision: torch.dtype) -> None:
+    def __init__(self, compiled: Any, precision: torch.dtype) -> None:
         self.precision = precision
-        core = require().Core()
-        if not _can_compute_in(precision, core):
-            raise MedsegError(
-                f"OpenVINO cannot compute in {precision} on this processor; choose precision "
-                "fp32, or backend torch"
-            )
-        settings = {
-            # Unless told, OpenVINO computes in bfloat16 wherever the processor can.
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-        }
-        self._compiled = core.compile_model(model, "CPU", settings)
+        self._compiled = compiled
         self._of_this_thread = threading.local()
 
     def arithmetic(self) -> contextlib.AbstractContextManager[object]:
@@ -203,6 +189,43 @@ class OpenVinoMember:
         request.infer([window.contiguous().numpy()], share_inputs=True)
         # A copy: the next window's scores are written to the same place.
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+
+class OpenVinoMember(CompiledMember):
+    """A network that is compiled for this processor.
+
+    Args:
+        model: From ``convert`` or ``read_model``.
+        precision: float32, or bfloat16 where the processor computes in it.
+
+    Raises:
+        MedsegError: If the processor cannot compute in this precision.
+    """
+
+    def __init__(self, model: Any, precision: torch.dtype) -> None:
+        core = require().Core()
+        if not _can_compute_in(precision, core):
+            raise MedsegError(
+                f"OpenVINO cannot compute in {precision} on this processor; choose precision "
+                "fp32, or backend torch"
+            )
+        compiled = core.compile_model(model, "CPU", get_settings(precision))
+        super().__init__(compiled, precision)
+
+
+def get_settings(precision: torch.dtype) -> dict[str, Any]:
+    """Return what OpenVINO is told when it compiles: in what to compute, by how many threads."""
+    return {
+        # Unless told, OpenVINO computes in bfloat16 wherever the processor can.
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+    }
+
+
+def get_version() -> str:
+    """Return the version of OpenVINO."""
+    return importlib.metadata.version("openvino")
 
 
 def _can_compute_in(precision: torch.dtype, core: Any) -> bool:
@@ -240,13 +263,35 @@ def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
         ) from error
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
-    returned = list(model.outputs[0].get_shape())
-    expected = [1, channels, *spec.training.patch]
-    if returned != expected:
-        raise MedsegError(
-            f"OpenVINO returns scores of shape {returned}, not {expected}; use backend torch"
-        )
+    check_shapes(model, spec, channels)
     return model
+
+
+def check_shapes(model: Any, spec: BundleSpec, channels: int) -> None:
+    """Make sure that a model takes a bundle's windows and returns their scores.
+
+    Raises:
+        MedsegError: If it does not.
+    """
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise MedsegError(
+            "OpenVINO's model has several inputs or outputs; use backend torch"
+        )
+    taken = _get_shape(model.inputs[0])
+    windows = [1, len(spec.channels), *spec.training.patch]
+    returned = _get_shape(model.outputs[0])
+    expected = [1, channels, *spec.training.patch]
+    if taken != windows or returned != expected:
+        raise MedsegError(
+            f"OpenVINO makes scores of shape {returned} of windows of shape {taken}, not "
+            f"{expected} of {windows}; use backend torch"
+        )
+
+
+def _get_shape(port: Any) -> list[int]:
+    """Return a port's shape; empty where it is left open."""
+    shape = port.get_partial_shape()
+    return list(shape.to_shape()) if shape.is_static else []
 
 
 def _trace(network: nn.Module, shape: Sequence[int]) -> Any:
