@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from medseg.bundle.bundle import BUNDLE_FILE, parse_spec
+from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
 from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import Weights
 from medseg.commands.imported_bundle import (
@@ -21,7 +22,7 @@ from medseg.commands.imported_bundle import (
 )
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
-from medseg.interop.auto3dseg import read_auto3dseg
+from medseg.interop.auto3dseg import is_auto3dseg, read_auto3dseg
 from medseg.interop.described_model import DescribedModel
 from medseg.interop.monai_config.bundle import INFERENCE, read_monai_bundle
 from medseg.interop.monai_config.files import find_config
@@ -60,7 +61,7 @@ def find_monai_model(source: Path) -> DescribedModel | None:
     if find_config(source, INFERENCE) is not None:
         return read_monai_bundle(source)
     for file in (source / _TEMPLATE, source / _MODEL):
-        if file.is_file():
+        if file.is_file() and is_auto3dseg(read_foreign_checkpoint(file)):
             return read_auto3dseg(file, source.resolve().name)
     return _find_below(source)
 
@@ -143,7 +144,10 @@ def _name_after(file: Path) -> str:
 
 def _find_below(source: Path) -> DescribedModel | None:
     """Read the one Auto3DSeg model in a folder of several algorithms."""
-    inner = sorted(islice(source.iterdir(), _MOST_FOLDERS))
+    try:
+        inner = sorted(islice(source.iterdir(), _MOST_FOLDERS))
+    except PermissionError:
+        return None
     files = [path / _TEMPLATE for path in inner if path.is_dir()]
     found = [file for file in files if file.is_file()]
     if not found:

@@ -121,7 +121,8 @@ def read_auto3dseg(file: Path, name: str = "") -> DescribedModel:
     checkpoint = read_foreign_checkpoint(file)
     if not is_auto3dseg(checkpoint):
         raise CheckpointError(
-            f"holds no {_CONFIG} and {_WEIGHTS}, as a model of Auto3DSeg's segresnet does",
+            f"holds no {_CONFIG} and {_WEIGHTS}, as a model of Auto3DSeg's segresnet does; of "
+            "nnU-Net give the results folder, of a MONAI Bundle its folder",
             source=file,
         )
     stated: dict[str, Any] = checkpoint[_CONFIG]

@@ -13,6 +13,9 @@ The only part of medseg that knows MONAI Label. Its server is the real one; what
 * ``retraining.py``, ``versions.py``   a training run writes a new version beside the served one
 * ``gateway.py``, ``request_checks.py``, ``users.py``   who may ask for what; ``audit.py``
   remembers it
+* ``pages``         the work list, and what the server's own pages show and change
+* ``proposals.py``, ``case_pictures.py``   what the bundle made of cases, where people look for it
+* ``ohif.py``        OHIF, offline, with a configuration of medseg's
 * ``logs.py``        keeps the texts of others' errors, which may name patients, out of all output
 * ``state.py``       where all of this is kept
 """

@@ -265,6 +265,21 @@ def test_yaml_and_nested_weights_are_read(spleen: Path, tmp_path: Path) -> None:
     assert spec.network.kind == "UNet"
 
 
+def test_what_is_no_model_is_told_what_one_is(
+    spleen: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "spleen.zip"
+    archive.write_bytes(b"PK")
+    with pytest.raises(MedsegError, match="unpack archives first"):
+        import_model(archive, tmp_path / "out")
+    for weights, said in (
+        (spleen / "models" / "model.pt", "of nnU-Net give the results folder"),
+        (spleen / "models", "no trained model was found here"),
+    ):
+        with pytest.raises(MedsegError, match=said):
+            import_model(weights, tmp_path / "out")
+
+
 def test_options_of_nnunet_are_refused_for_others(
     spleen: Path, tmp_path: Path
 ) -> None:

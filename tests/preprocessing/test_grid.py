@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 from support.bundles import made_spec
 
+from medseg.bundle.spec import PreprocessingSpec
 from medseg.errors import GeometryError, ScanError
 from medseg.preprocessing.case_input import Preprocessing
 from medseg.preprocessing.grid import (
@@ -18,7 +21,12 @@ from medseg.preprocessing.grid import (
     make_affine,
 )
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.transforms import IMAGE
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    LABEL,
+    build_chain,
+    preprocessing_steps,
+)
 from medseg.volume import Affine, Array, Volume
 
 ORIENTATIONS: dict[str, Affine] = {
@@ -168,3 +176,44 @@ def test_previews_know_where_the_axes_of_a_network_point(axes: str) -> None:
     np.testing.assert_allclose(
         make_affine(spacing, prep)[:3, :3], grid.affine[:3, :3]
     )
+
+
+def test_a_box_in_the_networks_input_is_that_of_monais_chain() -> None:
+    window = {"kind": "window", "low": 0, "high": 100, "mean": 0, "std": 100}
+    section = {
+        "spacing_mm": [1.5, 1.4, 2.0],
+        "intensity": window,
+        "crop_above": 0.0,
+        "crop_on": "input",
+        "crop_margin": 1,
+    }
+    spec = made_spec(preprocessing=section)
+    turned = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    affine = np.diag([-2.1, 1.0, 3.0, 1.0])
+    affine[:3, :3] = turned @ affine[:3, :3]
+    array = np.full((1, 14, 16, 12), -10.0, np.float32)
+    noise = np.random.default_rng(0).uniform(5, 90, (7, 6, 5))
+    array[0, 4:11, 3:9, 5:10] = noise
+    label = (array[0] > 50).astype(np.uint8)
+    scan = Volume(array, affine, source="scan")
+    made = Preprocessing(spec, with_label=True)(scan, label)
+    wanted = build_chain(preprocessing_steps(spec, (IMAGE, LABEL)))(
+        {
+            IMAGE: MetaTensor(torch.from_numpy(array.copy()), affine=affine),
+            LABEL: MetaTensor(torch.from_numpy(label[None]), affine=affine),
+        }
+    )
+    assert made[IMAGE].shape == wanted[IMAGE].shape
+    torch.testing.assert_close(
+        made[IMAGE].as_tensor(), wanted[IMAGE].as_tensor()
+    )
+    assert (made[LABEL].as_tensor() != wanted[LABEL].as_tensor()).sum() <= 2
+    torch.testing.assert_close(
+        made[IMAGE].affine, wanted[IMAGE].affine, check_dtype=False
+    )
+
+
+def test_a_box_needs_something_to_look_for() -> None:
+    for section in ({"crop_margin": 3}, {"crop_on": "input"}):
+        with pytest.raises(ValidationError, match="needs"):
+            PreprocessingSpec.model_validate(section)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from support.browsers import Browser, open_chromium
 from support.bundles import content, write_json
 from support.dicomweb_reads import fetch_segmentations
-from support.label_servers import require_monai_label, run_server
+from support.label_servers import encode_form, require_monai_label, run_server
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter, Volume, train
@@ -27,7 +28,6 @@ from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
-JSON = {"content-type": "application/json"}
 HAS_PICTURE = "return document.querySelector('td.picture img').naturalWidth > 0"
 VIEWPORT = """
 const box = document.querySelector('[data-cy=viewport-pane]').getBoundingClientRect();
@@ -46,8 +46,15 @@ const menu = [...document.querySelectorAll('button')]
 const box = menu.getBoundingClientRect();
 return [box.x + box.width / 2, box.y + box.height / 2];
 """
+CHOOSE = """
+const find = text =>
+  [...document.querySelectorAll('[role=menuitem]')].find(e => e.innerText === text);
+if (find(arguments[1])) return true;
+find(arguments[0])?.click();
+return false;
+"""
 LABELMAP = """
-const [one] = window.services.segmentationService.getSegmentations();
+const [one] = window.services?.segmentationService.getSegmentations() ?? [];
 const ids = one?.representationData?.Labelmap?.imageIds;
 if (!ids) return null;
 const images = ids.map(id => window.cornerstone.cache.getImage(id));
@@ -148,25 +155,31 @@ def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
             ) as server,
             open_chromium(home) as window,
         ):
-            (proposal,) = window.wait(
-                "proposal", lambda: fetch_segmentations(address, home / "seg")
+            body, kind = encode_form({"params": "{}"}, {})
+            image = f"image={slices[0].SeriesInstanceUID}"
+            server.ask(
+                "POST", f"/infer/made_up?{image}", body, {"content-type": kind}
             )
+            (proposal,) = fetch_segmentations(address, home / "seg")
             _check_work_list(window, server.url, home)
             _open_proposal(window)
             _keep(window.picture(home / "open.png"), "ohif-proposal.png")
             before = _read_labelmap(window)
             _paint(window)
+            window.wait(
+                "paint",
+                lambda: not np.array_equal(_read_labelmap(window), before),
+                30,
+            )
             _keep(window.picture(home / "brush.png"), "ohif-brush.png")
             painted = _read_labelmap(window)
             _export(window)
             _keep(window.picture(home / "stored.png"), "ohif-stored.png")
-            server.ask("POST", "/activelearning/first", b"{}", JSON)
             window.open(f"{server.url}/?show=review")
             assert "corrected" in window.text()
         stored = fetch_segmentations(address, home / "both")
     series = str(slices[0].SeriesInstanceUID)
     kept = read_labels(home / f"work/labels/final/{series}.nii.gz").array[0]
-    assert not np.array_equal(before, painted)
     assert np.array_equal(kept, painted)
     description = str(pydicom.dcmread(proposal).SeriesDescription)
     assert description.startswith("Proposal: made_up v0001, ")
@@ -196,6 +209,7 @@ def _check_work_list(window: Browser, url: str, home: Path) -> None:
     window.wait("picture", lambda: window.run(HAS_PICTURE), 20)
     assert not [line for line in window.log() if "SEVERE" in line], "policy"
     window.run("document.querySelector('a.button').click()")
+    window.stop_emulating()
 
 
 def _open_proposal(window: Browser) -> None:
@@ -203,6 +217,7 @@ def _open_proposal(window: Browser) -> None:
     if "Confirm and Hide" in window.text():
         window.run(CLICK.format("b.innerText.startsWith('Confirm')"))
     window.run(CLICK.format("b.innerText === 'Yes'"))
+    window.wait("answer", lambda: "open this Segmentation" not in window.text())
     window.wait("segments", lambda: window.run(LABELMAP))
 
 
@@ -215,19 +230,16 @@ def _paint(window: Browser) -> None:
     for _ in range(15):
         window.scroll(x, y)
     window.drag(x, y, x + 80)
-    before = window.run(LABELMAP)
-    window.wait("paint", lambda: window.run(LABELMAP) is not None, 10)
-    assert before
 
 
 def _export(window: Browser) -> None:
-    menu = "[...document.querySelectorAll('[role=menuitem]')]"
-    x, y = window.run(MENU)
-    window.click(x, y)
-    for item in ("Export & Download", "Export DICOM SEG"):
-        find = f"return {menu}.find(e => e.innerText === arguments[0])"
-        window.wait(item, lambda find=find, item=item: window.run(find, item))
-        window.run(f"{find}.click()".replace("return ", ""), item)
+    window.run("document.getElementById('medseg-panel').open = false")
+    window.click(*window.run(MENU))
+    open_submenu = functools.partial(
+        window.run, CHOOSE, "Export & Download", "Export DICOM SEG"
+    )
+    window.wait("submenu", open_submenu)
+    window.run(CHOOSE, "Export DICOM SEG", "")
     window.wait("prompt", lambda: "Enter the report name" in window.text())
     window.run("document.querySelector('[role=dialog] input, input').focus()")
     window.type("corrected")

@@ -22,10 +22,11 @@ from support.label_servers import (
 )
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
-from medseg import Segmenter
+from medseg import Segmenter, load_bundle
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.io import read_image, read_labels
+from medseg.label_server.state import StateFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
@@ -267,3 +268,35 @@ def test_no_request_hides_another_from_the_gateway(
         assert server.ask("GET", "/proxy/dicom/studies?limit=1").code == 200
     with urllib.request.urlopen(f"{pacs}/patients") as answer:
         assert json.load(answer) == patients
+
+
+def test_a_proposal_is_stored_once_and_is_no_correction(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dicomweb_client import DICOMwebClient
+
+    from medseg.label_server.dicomweb import DicomWebCases
+
+    slices, labels = phantom_series(7)
+    folder = write_series(tmp_path / "ct", slices)
+    volume, spec = read_image(folder), load_bundle(home / "bundle").spec
+    with run_orthanc(tmp_path / "pacs") as own:
+        send(own, list(folder.iterdir()))
+        address = f"{own}/dicom-web"
+        stored = []
+        for name in ("one", "two"):  # the second has never seen the first
+            state = StateFolder(tmp_path / name)
+            state.root.mkdir()
+            cases = DicomWebCases(address, state, spec)
+            stored.append(cases.store_proposal(labels, volume, "Proposal: x"))
+            monkeypatch.delattr(
+                DICOMwebClient, "store_instances", raising=False
+            )
+        (file,) = fetch_segmentations(address, tmp_path / "seg")
+        assert cases.find_corrections(frozenset()) == []
+        # Series that are known to hold proposals are not even asked for.
+        monkeypatch.delattr(DICOMwebClient, "retrieve_series_metadata")
+        series = frozenset({stored[0].series})
+        assert cases.find_corrections(frozenset(), series) == []
+    assert stored[0] == stored[1]
+    assert np.array_equal(read_dicom_seg(file, volume).array[0], labels)

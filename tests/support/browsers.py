@@ -50,7 +50,8 @@ class Browser:
         return call("POST", f"{self._root}/execute/sync", body)
 
     def text(self) -> str:
-        return str(self.run("return document.body.innerText"))
+        # While a page loads, it has no body.
+        return str(self.run("return document.body?.innerText ?? ''"))
 
     def wait(
         self, what: str, ready: Callable[[], Any], seconds: float = 120
@@ -87,6 +88,11 @@ class Browser:
         theme = "dark" if dark else "light"
         scheme = {"name": "prefers-color-scheme", "value": theme}
         self._send("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def stop_emulating(self) -> None:
+        """Show pages as the window is."""
+        self._send("Emulation.clearDeviceMetricsOverride", {})
+        self._send("Emulation.setEmulatedMedia", {"features": []})
 
     def press(self, key: str) -> None:
         """Press and release a key, such as ``Escape``."""

@@ -64,8 +64,9 @@ def find_model(folder: Path, configuration: str = "") -> TrainedModel:
     """
     if not folder.is_dir():
         raise MedsegError(
-            "is no folder; give nnU-Net's results folder, such as "
-            "nnUNet_results/Dataset001_x/nnUNetTrainer__nnUNetPlans__3d_fullres",
+            "is neither a folder nor a model's file (model.pt); give nnU-Net's results folder, "
+            "such as nnUNet_results/Dataset001_x/nnUNetTrainer__nnUNetPlans__3d_fullres, a MONAI "
+            "Bundle, or a model of Auto3DSeg; unpack archives first",
             source=folder,
         )
     models = list(itertools.islice(_find_models(folder), _MOST_FOLDERS))
@@ -78,8 +79,9 @@ def find_model(folder: Path, configuration: str = "") -> TrainedModel:
         return fitting[0]
     if not models:
         raise MedsegError(
-            "no trained model of nnU-Net v2 was found here: a folder "
-            "trainer__plans__configuration with plans.json, dataset.json and fold_0",
+            "no trained model was found here: of nnU-Net v2, a folder "
+            "trainer__plans__configuration with plans.json, dataset.json and fold_0; of Auto3DSeg, "
+            "model.pt; or a MONAI Bundle with configs/inference.json",
             source=folder,
         )
     listed = _list_choices(fitting or models, folder)

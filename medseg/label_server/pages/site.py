@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +35,9 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "private, no-store",
 }
+
+_EXCHANGED_EVERY_SECONDS = 3.0
+"""The work list asks the DICOMweb server for corrections no more often."""
 
 _SAID = {
     "assigned": "The case was given.",
@@ -78,6 +84,8 @@ class Site:
         self._find_app = find_app
         self.people = tuple(people)
         self.keys = FormKeys()
+        self._exchanged = -math.inf
+        self._exchanging = threading.Lock()
 
     @property
     def app(self) -> ServedApp:
@@ -144,6 +152,26 @@ class Site:
             "page": page,
             "said": "",
         }
+
+    def take_over_corrections(self) -> str:
+        """Take over what was corrected in OHIF since the last time.
+
+        Returns:
+            What went wrong, for people; empty if nothing did.
+        """
+        # One request does it; the others show what is known already.
+        if not self._exchanging.acquire(blocking=False):
+            return ""
+        try:
+            if time.monotonic() - self._exchanged < _EXCHANGED_EVERY_SECONDS:
+                return ""
+            self.datastore.exchange()
+            self._exchanged = time.monotonic()
+        except MedsegError as error:
+            return error.message
+        finally:
+            self._exchanging.release()
+        return ""
 
     def list_records(self) -> list[CaseRecord]:
         """Return what is known of every case."""

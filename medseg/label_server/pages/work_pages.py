@@ -89,6 +89,7 @@ class WorkPages:
         chosen = asked.get("show", "all")
         chosen = chosen if chosen in FILTERS else "all"
         words = asked.get("find", "")[:200]
+        fault = self._site.take_over_corrections()
         records = self._site.list_records()
         found = order_records(select_records(records, chosen, words))
         last_page = max(1, -(-len(found) // PAGE_SIZE))
@@ -119,6 +120,7 @@ class WorkPages:
             pages=pages,
             chosen=chosen,
             words=words,
+            fault=fault,
         )
 
     def _show_case(self, request: Request) -> Response:

@@ -56,6 +56,8 @@
 
   // --- the proposal or the last correction, ready for the brush -----------------------------
 
+  let opening = 0;
+
   const openSegmentation = (services, cases) => {
     const { displaySetService, viewportGridService } = services;
     const wanted = cases.map((one) => one.segmentation).filter(Boolean);
@@ -73,53 +75,60 @@
     };
     // The series are listed, and laid out, some time after the mode was entered.
     let tries = 0;
-    const timer = setInterval(() => {
+    clearInterval(opening);
+    opening = setInterval(() => {
       tries += 1;
       const isShown = document.querySelector("[data-cy=viewport-pane] canvas");
-      if ((isShown && open()) || tries > 120) clearInterval(timer);
+      if ((isShown && open()) || tries > 240) clearInterval(opening);
     }, 500);
   };
 
   // --- storing a segmentation ---------------------------------------------------------------
 
   // OHIF 3.10 calls the command without the data source that it stores to.
-  const storeSegmentation = async ({ servicesManager, commandsManager, extensionManager }, asked) => {
+  const mendStoring = ({ servicesManager, commandsManager, extensionManager }) => {
     const { uiNotificationService } = servicesManager.services;
+    const former = commandsManager.getCommand("storeSegmentation", "SEGMENTATION");
+    if (!former || former.isMended) return;
     const say = (type, message) =>
       uiNotificationService.show({ title: "Segmentation", message, type, duration: 6000 });
-    try {
-      const [dataSource] = extensionManager.getActiveDataSource();
-      const stored = await commandsManager.runCommand(
-        "storeSegmentation", { ...asked, dataSource }, "SEGMENTATION");
-      if (stored) say("success", "Stored in the DICOM server; it is a correction of the case now.");
-      return stored;
-    } catch (error) {
-      console.warn(error);
-      say("error", "The segmentation was not stored. Try again, or ask who runs the server.");
-    }
+    const commandFn = async (asked) => {
+      try {
+        const [dataSource] = extensionManager.getActiveDataSource();
+        const stored = await former.commandFn({ ...asked, dataSource });
+        if (stored) say("success", "Stored in the DICOM server; it is a correction of the case now.");
+        return stored;
+      } catch (error) {
+        console.warn(error);
+        say("error", "The segmentation was not stored. Try again, or ask who runs the server.");
+      }
+    };
+    commandsManager.registerCommand("SEGMENTATION", "storeSegmentation",
+      { ...former, commandFn, isMended: true });
   };
+
+  let managers;
 
   const extension = {
     id: "@medseg/label",
-    getCommandsModule: (managers) => ({
-      // Commands of the context that was registered last come first.
-      definitions: {
-        storeSegmentation: { commandFn: (asked) => storeSegmentation(managers, asked) },
-      },
-      defaultContext: "MEDSEG",
-    }),
-    onModeEnter: async ({ servicesManager }) => {
+    preRegistration: (given) => { managers = given; },
+    // By now the extensions of the mode have registered their commands.
+    onModeEnter: async () => {
       try {
+        mendStoring(managers);
         const cases = await askForCases();
         showCases(cases);
         if (location.pathname.includes("/segmentation")) {
-          openSegmentation(servicesManager.services, cases);
+          openSegmentation(managers.servicesManager.services, cases);
         }
       } catch (error) {
         console.warn(error);
       }
     },
-    onModeExit: () => document.getElementById("medseg-panel")?.remove(),
+    onModeExit: () => {
+      clearInterval(opening);
+      document.getElementById("medseg-panel")?.remove();
+    },
   };
 
   window.config = {
