@@ -173,9 +173,8 @@ def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
             url = server.url.replace("//", f"//anna:{quote(PASSWORD)}@")
             body, kind = encode_form({"params": "{}"}, {})
             image = f"image={slices[0].SeriesInstanceUID}"
-            server.ask(
-                "POST", f"/infer/made_up?{image}", body, {"content-type": kind}
-            )
+            headers = {"content-type": kind, **known}
+            server.ask("POST", f"/infer/made_up?{image}", body, headers)
             (proposal,) = fetch_segmentations(address, home / "seg")
             _check_work_list(window, url, home)
             _open_proposal(window)
@@ -191,7 +190,7 @@ def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
             painted = _read_labelmap(window)
             _export(window)
             _keep(window.picture(home / "stored.png"), "ohif-stored.png")
-            window.open(f"{server.url}/?show=review")
+            window.open(f"{url}/?show=review")
             assert "corrected" in window.text()
         stored = fetch_segmentations(address, home / "both")
     series = str(slices[0].SeriesInstanceUID)
