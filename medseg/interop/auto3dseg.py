@@ -306,8 +306,14 @@ class _ConfigReader:
         in_order = [(channel, channel + 1) for channel in range(len(names))]
         if len(index) != len(names):
             return OverlappingChannels(names, in_order, are_nested=False)
-        order = sorted(range(len(index)), key=lambda n: -len(set(index[n])))
-        held = [set(index[channel]) for channel in order]
+        sets = [set(values) for values in index]
+        if all(len(values) == 1 for values in sets) and len(
+            set.union(*sets)
+        ) == len(sets):
+            alone = [(n, values[0]) for n, values in enumerate(index)]
+            return OverlappingChannels(names, alone, are_nested=False)
+        order = sorted(range(len(sets)), key=lambda n: -len(sets[n]))
+        held = [sets[channel] for channel in order]
         inside = [*held[1:], set()]
         pairs = list(zip(held, inside, strict=True))
         own = [outer - inner for outer, inner in pairs]
@@ -325,7 +331,7 @@ class _ConfigReader:
     def _name_outputs(self, outputs: int) -> tuple[str, ...]:
         """Return the names of the structures, without background."""
         count = outputs if self._config.sigmoid else outputs - 1
-        told = [clean_text(str(name)) for name in self._config.class_names]
+        told = [clean_text(name) for name in self._config.class_names]
         names = (
             told[len(told) - count :] if len(told) in (count, outputs) else []
         )

@@ -355,6 +355,17 @@ UNKNOWN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["evaluator"].update(prepare_batch="$scripts.prepare"),
         "evaluator::prepare_batch",
     ),
+    "a handler of its own": (
+        lambda c: c["handlers"].append({"_target_": "scripts.Handler"}),
+        "handlers::1::_target_: scripts.Handler",
+    ),
+    "a call before the run": (
+        lambda c: c.update(
+            sharpen={"_target_": "scripts.Sharpen"},
+            initialize=["$@sharpen(@evaluator)"],
+        ),
+        "initialize::0",
+    ),
     "a change before the run": (
         lambda c: c["initialize"].append("$@network.eval().half()"),
         "initialize::1",
