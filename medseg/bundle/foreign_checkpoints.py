@@ -23,25 +23,11 @@ from medseg.bundle.pickled_programs import (
     ProgramError,
     check_program,
 )
+from medseg.bundle.weights import TORCH_ERRORS
 from medseg.errors import CheckpointError
 
 _PROGRAM = "data.pkl"
 _MOST_PROGRAM_BYTES = 16 << 20
-
-# What torch raises on programs and tensors that make no sense.
-_NONSENSE = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
 
 
 class _Inert:
@@ -81,7 +67,11 @@ def read_foreign_checkpoint(file: Path) -> dict[Any, Any]:
             content = torch.load(
                 str(file), map_location="cpu", weights_only=True, mmap=True
             )
-    except (pickle.UnpicklingError, *_NONSENSE) as error:
+    except (
+        pickle.UnpicklingError,
+        RecursionError,
+        *TORCH_ERRORS,
+    ) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(
             "its content makes no sense, so it is damaged or forged",

@@ -22,8 +22,7 @@ Weights = dict[str, torch.Tensor]
 _FOLDER = 0x10
 """Mark of a folder in a zip file's attributes."""
 
-# What torch raises on files that are torn, flipped or forged.
-_DAMAGE = (
+TORCH_ERRORS = (
     RuntimeError,
     EOFError,
     OSError,
@@ -34,6 +33,12 @@ _DAMAGE = (
     AssertionError,
     OverflowError,
     MemoryError,
+)
+"""What torch raises on programs and tensors that make no sense."""
+
+# And what files do that are torn, flipped or forged.
+_DAMAGE = (
+    *TORCH_ERRORS,
     struct.error,
     zipfile.BadZipFile,
     zlib.error,

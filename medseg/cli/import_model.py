@@ -77,7 +77,7 @@ def import_model(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a bundle of a model of nnU-Net's or MONAI's, or an assembly of TotalSegmentator's.
+    """Make a bundle or an assembly of others' trained models.
 
     The software itself is not needed. The bundle prepares scans, slides its window and makes labels
     as that software does, so its label maps are the same. It segments, serves, exports and is

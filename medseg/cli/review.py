@@ -38,8 +38,8 @@ _NOT_CALIBRATED = (
     "data. The Dice with its own masks ranks them."
 )
 _CALIBRATED = (
-    "Ranked by the Dice with the bundle's own masks, which is not calibrated. The expected Dice "
-    "was calibrated on the bundle's own masks; for others it can be far off."
+    "Ranked by the Dice with the bundle's own masks. The expected Dice is no higher than that: "
+    "of a mask that is better than the bundle's own it is too low."
 )
 
 

@@ -17,7 +17,7 @@ def schema(
         str, typer.Argument(metavar="bundle|assembly", help="Of which file.")
     ] = "bundle",
 ) -> None:
-    """Print the JSON Schema of bundle.json, or of assembly.json, for editors."""
+    """Print the JSON Schema of bundle.json or assembly.json."""
     if kind not in _KINDS:
         raise MedsegError(f"schema takes {' or '.join(_KINDS)}; got '{kind}'")
     from medseg.bundle.bundle import build_assembly_schema, build_schema

@@ -379,9 +379,16 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
             source=target,
             detail=error.strerror,
         ) from error
-    with lock:
-        yield Journal(folder / "journal.jsonl")
-    shutil.rmtree(folder, ignore_errors=True)
+    journal = Journal(folder / "journal.jsonl")
+    is_done = False
+    try:
+        with lock:
+            yield journal
+        is_done = True
+    finally:
+        # What is noted stays for the call that goes on.
+        if is_done or not journal.file.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(

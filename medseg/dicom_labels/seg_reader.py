@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid as uids
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
 
+from medseg.dicom_labels.seg_header import SegHeader, read_seg_header
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
     attach_source,
     quote_error,
-    read_elements,
 )
-from medseg.io.dicom.frames import Frame, get_first_item, get_text, read_frames
 from medseg.io.dicom.grid_match import (
     Indices,
     VoxelMatch,
@@ -33,6 +32,7 @@ from medseg.io.dicom.grid_match import (
     require_same_frame_of_reference,
 )
 from medseg.io.dicom.pixels import (
+    FORMAT_KEYWORDS,
     open_pixels,
     read_intensities,
     refuse_excess,
@@ -46,64 +46,7 @@ Mask = npt.NDArray[np.bool_]
 _SegmentPixels = tuple[Indices, Indices, Labels]
 """Rows, columns and segment numbers of some pixels."""
 
-LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
-"""Label Map Segmentation Storage, newer than pydicom's list of names."""
-
-_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
-_BITS_PER_PIXEL = (1, 8, 16)
-_BACKGROUND_CODE = ("125040", "DCM")
-_KEYWORDS = (
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "FrameOfReferenceUID",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "SamplesPerPixel",
-    "PixelPaddingValue",
-    "ImageType",
-    "SegmentationType",
-    "MaximumFractionalValue",
-    "SegmentSequence",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)
-_PIXEL_KEYWORDS = (
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelData",
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Segmentation:
-    """A SEG's header.
-
-    Attributes:
-        kind: ``BINARY``, ``FRACTIONAL`` or ``LABELMAP``.
-        frames: Position and size of each frame.
-        numbers: Segment number of each frame; 0 for all in a label map.
-        names: Segment number → label, background left out.
-        background: Pixel values of a label map that are no segment.
-        threshold: Lowest pixel value of a fractional segmentation that counts as inside.
-        gap: Distance between slices in mm as the header says, or ``None``.
-    """
-
-    kind: str
-    frames: tuple[Frame, ...]
-    numbers: tuple[int, ...]
-    names: Mapping[int, str]
-    background: frozenset[int]
-    threshold: float
-    gap: float | None
+_PIXEL_KEYWORDS = (*FORMAT_KEYWORDS, "PixelData")
 
 
 def read_dicom_seg(
@@ -139,13 +82,13 @@ def read_segment_names(path: Path) -> Mapping[int, str]:
         ScanError: If the file is damaged or no segmentation.
     """
     with attach_source(path):
-        return _read_header(path).names
+        return read_seg_header(path).names
 
 
 def _read(
     path: Path, like: Volume | None, segments: Sequence[str] | None
 ) -> Volume:
-    seg = _read_header(path)
+    seg = read_seg_header(path)
     if segments is not None:
         seg = _select_segments(seg, segments)
     first = seg.frames[0]
@@ -169,9 +112,7 @@ def _read(
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
-def _select_segments(
-    seg: _Segmentation, wanted: Sequence[str]
-) -> _Segmentation:
+def _select_segments(seg: SegHeader, wanted: Sequence[str]) -> SegHeader:
     """Return the header as if the segments of other labels were background."""
     names = {}
     background = set(seg.background)
@@ -183,121 +124,7 @@ def _select_segments(
     return replace(seg, names=names, background=frozenset(background))
 
 
-def _read_header(path: Path) -> _Segmentation:
-    try:
-        ds = read_elements(path, _KEYWORDS)
-        _require_segmentation(ds)
-        frames = tuple(read_frames(path, ds))
-        return _parse_header(ds, frames)
-    except PYDICOM_ERRORS as error:
-        raise ScanError(
-            "the segmentation is damaged, or is not DICOM",
-            detail=quote_error(error),
-        ) from error
-
-
-def _require_segmentation(ds: FileDataset) -> None:
-    sop_class = get_text(ds, "SOPClassUID")
-    if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
-        raise ScanError("the file is not a DICOM Segmentation (SEG) of voxels")
-    kind = ds.get("SegmentationType")
-    if kind not in _TYPES:
-        supported = ", ".join(_TYPES)
-        stated = str(kind)
-        raise ScanError(
-            f"segmentations of this type are not supported; {supported} are",
-            detail=f"SegmentationType: {stated[:16]}",
-        )
-    if not ds.get("SegmentSequence"):
-        raise ScanError("the segmentation describes no segments")
-    bits = ds.get("BitsAllocated")
-    samples = ds.get("SamplesPerPixel")
-    if bits not in _BITS_PER_PIXEL or samples != 1:
-        raise ScanError(
-            "segmentations have 1 sample of 1, 8 or 16 bits per pixel",
-            detail=f"SamplesPerPixel: {samples}, BitsAllocated: {bits}",
-        )
-
-
-def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
-    segments = {}
-    for item in ds.SegmentSequence:
-        number = int(item.SegmentNumber)
-        segments[number] = item
-    background = _find_background(ds, segments)
-    names = {}
-    for number, item in segments.items():
-        is_segment = number > 0 and number not in background
-        if is_segment:
-            names[number] = (
-                get_text(item, "SegmentLabel") or f"segment {number}"
-            )
-    kind = str(ds.SegmentationType)
-    if kind == "LABELMAP":
-        numbers = (0,) * len(frames)
-    else:
-        numbers = _parse_segment_numbers(ds, segments)
-    highest_fraction = float(ds.get("MaximumFractionalValue") or 255)
-    return _Segmentation(
-        kind=kind,
-        frames=frames,
-        numbers=numbers,
-        names=names,
-        background=background,
-        threshold=highest_fraction / 2,
-        gap=_parse_gap(ds),
-    )
-
-
-def _find_background(
-    ds: FileDataset, segments: Mapping[int, Dataset]
-) -> frozenset[int]:
-    """Return the pixel values that are background: 0, padding, and segments described so."""
-    values = {0}
-    for number, item in segments.items():
-        concept = get_first_item(item, "SegmentedPropertyTypeCodeSequence")
-        value = concept.get("CodeValue")
-        scheme = concept.get("CodingSchemeDesignator")
-        if (value, scheme) == _BACKGROUND_CODE:
-            values.add(number)
-    padding = ds.get("PixelPaddingValue")
-    if padding is not None:
-        padding = int(padding)
-        if padding not in segments:
-            values.add(padding)
-    return frozenset(values)
-
-
-def _parse_segment_numbers(
-    ds: FileDataset, segments: Mapping[int, Dataset]
-) -> tuple[int, ...]:
-    """Return the segment number of each frame."""
-    shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
-    numbers = []
-    for group in ds.PerFrameFunctionalGroupsSequence:
-        items = group.get("SegmentIdentificationSequence")
-        items = items or shared.SegmentIdentificationSequence
-        identification = items[0]
-        number = int(identification.ReferencedSegmentNumber)
-        numbers.append(number)
-    unknown = set(numbers) - set(segments)
-    if unknown:
-        raise ScanError(
-            f"there are frames of segment {min(unknown)}, which SegmentSequence does not describe"
-        )
-    return tuple(numbers)
-
-
-def _parse_gap(ds: FileDataset) -> float | None:
-    shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
-    measures = get_first_item(shared, "PixelMeasuresSequence")
-    gap = measures.get("SpacingBetweenSlices")
-    if gap is None:
-        return None
-    return float(gap)
-
-
-def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
+def _draw_frames(seg: SegHeader, like: Volume) -> tuple[Labels, int]:
     """Return the label map on the grid of ``like`` and how many pixels lie outside it."""
     largest = max(seg.names, default=0)
     dtype = np.min_scalar_type(largest)
@@ -352,7 +179,7 @@ def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
 
 
 def _find_segments(
-    seg: _Segmentation, number: int, pixels: Labels
+    seg: SegHeader, number: int, pixels: Labels
 ) -> _SegmentPixels:
     """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
@@ -368,7 +195,7 @@ def _find_segments(
     return rows, columns, values
 
 
-def _find_labelled(seg: _Segmentation, pixels: Labels) -> _SegmentPixels:
+def _find_labelled(seg: SegHeader, pixels: Labels) -> _SegmentPixels:
     background = list(seg.background)
     described = [*seg.names, *background]
     unknown = np.setdiff1d(pixels, described)
@@ -383,7 +210,7 @@ def _find_labelled(seg: _Segmentation, pixels: Labels) -> _SegmentPixels:
     return rows, columns, values
 
 
-def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
+def _read_pixels(seg: SegHeader) -> Iterator[Labels]:
     """Give each frame's stored values; frames of packed bits are unpacked one at a time."""
     first = seg.frames[0]
     if first.storage == "encoded":

@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 
 from medseg.dicom_labels.rois import read_rois
 from medseg.dicom_labels.rtstruct_reader import read_rtstruct
+from medseg.dicom_labels.seg_header import LABEL_MAP_CLASS
 from medseg.dicom_labels.seg_reader import (
-    LABEL_MAP_CLASS,
     read_dicom_seg,
     read_segment_names,
 )

@@ -136,7 +136,7 @@ class Segmenter:
         mirror: bool | None = None,
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
-        speed: str | SpeedSetting | None = None,
+        speed: str | None = None,
         labels: Sequence[str] | str | None = None,
     ) -> None:
         if not isinstance(bundle, Bundle):
@@ -211,8 +211,6 @@ class Segmenter:
     def _choose_setting(self) -> SpeedSetting | None:
         """Return the speed setting to compute at; ``None`` for that of stock MONAI."""
         speed = self._speed
-        if not isinstance(speed, str):
-            return speed
         if speed == EXACT or self.bundle.trained.speed is not None:
             self.choices["speed"] = speed
         if {self.choices["backend"], self.choices["precision"]} != {AUTO}:

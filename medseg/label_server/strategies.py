@@ -9,7 +9,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from medseg.label_server.audit import name_requester
+from medseg.label_server.audit import LOCAL, REQUESTER, name_requester
 from medseg.label_server.scores import (
     CaseQuality,
     Scores,
@@ -58,6 +58,8 @@ class NextCase(Strategy):  # type: ignore[misc]
         scores = Scores(self._state, served).read()
         ordered = self._order(self._list_waiting(datastore), scores)
         person = name_requester(request.get("client_id"))
+        if REQUESTER.get().user == LOCAL.user:
+            self._hand_over(ordered, person)
         # What somebody has taken in the work list, or was given, comes before the order.
         own = self._worklist.list_held(person, self._reading)
         ordered.sort(key=lambda case: normalize_name(case) not in own)
@@ -65,6 +67,14 @@ class NextCase(Strategy):  # type: ignore[misc]
         if chosen is None:
             return None
         return {"id": chosen, "quality": scores.get(chosen)}
+
+    def _hand_over(self, ordered: Sequence[str], person: str) -> None:
+        """Give a viewer's user what was taken in the work list, which knows no names then."""
+        taken = self._worklist.list_held(LOCAL.user, self._reading)
+        for case in ordered:
+            if normalize_name(case) in taken:
+                self._worklist.assign(case, person, self._reading)
+                return
 
     def _list_waiting(self, datastore: Datastore) -> list[str]:
         cases: list[str] = datastore.list_images()

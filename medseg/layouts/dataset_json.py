@@ -174,13 +174,22 @@ def clean_text(value: Any) -> str:
     return " ".join(value.split())[:_MAX_TEXT]
 
 
+def find_listing(root: Path) -> Path:
+    """Return where the ``dataset.json`` of a data set is, if it has one.
+
+    Args:
+        root: The data folder, or the file that lists its cases.
+    """
+    return root if root.name == LISTING else root / LISTING
+
+
 def states_made_up(root: Path) -> bool:
     """Tell whether a data folder's ``dataset.json`` says ``"made_up": true``, as phantoms do.
 
     Args:
         root: The data folder, or the file that lists its cases.
     """
-    listing = root / LISTING
+    listing = find_listing(root)
     if not listing.is_file():
         return False
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.hashes import hash_file
 from medseg.datasets.cache import CachedCase
-from medseg.layouts import LISTING
+from medseg.layouts.dataset_json import find_listing
 from medseg.training.lineage import Lineage
 from medseg.training.report import LEARNED_FROM
 from medseg.training.run_folder import RunFolder
@@ -82,7 +82,7 @@ def states_training_set(bundle: Bundle, data: Path) -> bool:
     hash.
     """
     origin = bundle.trained.origin
-    listing = data / LISTING
+    listing = find_listing(data)
     if origin is None or not listing.is_file():
         return False
     known = set(origin.files.values())
@@ -91,7 +91,7 @@ def states_training_set(bundle: Bundle, data: Path) -> bool:
 
 def count_stated_cases(data: Path) -> int | None:
     """Return how many training cases the ``dataset.json`` of a folder states."""
-    content = _read_json(data / LISTING)
+    content = _read_json(find_listing(data))
     count = content.get("numTraining")
     return count if isinstance(count, int) else None
 

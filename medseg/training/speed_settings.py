@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import Bundle, write_trained
+from medseg.bundle.bundle import Bundle, with_trained, write_trained
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import (
     SpeedFinding,
@@ -287,14 +287,12 @@ class _Trials:
         except (MedsegError, RuntimeError) as error:
             _log.warning("the network is not tried in int8: %s", error)
             return [each for each in possible if not each.startswith("int8")]
-        self._state(SpeedFinding(network="0" * 64, files=self.files))
         return possible
 
-    def _state(self, finding: SpeedFinding) -> None:
-        """Write a finding into the bundle, and read the bundle anew."""
+    def _bundle_with(self, finding: SpeedFinding) -> Bundle:
+        """Return the bundle with a finding, which is not written."""
         trained = self.bundle.trained.model_copy(update={"speed": finding})
-        write_trained(trained, self.bundle.folder)
-        self.bundle = Bundle(self.bundle.spec, self.bundle.folder)
+        return with_trained(self.bundle, trained)
 
     def _try(self, setting: SpeedSetting) -> None:
         count = len(self.exact.dice)
@@ -308,7 +306,12 @@ class _Trials:
         self.tried.append(trial)
 
     def _measure(self, setting: SpeedSetting) -> SpeedTrial:
-        segmenter = Segmenter(self.bundle, "cpu", speed=setting)
+        tried = SpeedFinding(
+            network=hash_network(self.bundle),
+            balanced=setting,
+            files=self.files,
+        )
+        segmenter = Segmenter(self._bundle_with(tried), "cpu", speed="balanced")
         dice: list[Dice] = []
         agreements = []
         total = 0.0
@@ -347,7 +350,7 @@ class _Trials:
             files=self.files,
             made_with=made_with | {"processor": describe_processor()},
         )
-        self._state(finding)
+        write_trained(self._bundle_with(finding).trained, self.bundle.folder)
         return finding
 
 

@@ -19,6 +19,7 @@ COMMANDS = [
     "plan",
     "train",
     "segment",
+    "report",
     "evaluate",
     "review",
     "label",

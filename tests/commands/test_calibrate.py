@@ -359,8 +359,9 @@ def test_a_bundle_without_weights_is_refused(
 
 def test_phantoms_say_nothing_of_patients(bundle: Path, tmp_path: Path) -> None:
     phantoms = write_dataset(tmp_path / "data", 8, shape=SHAPE, spacing=9.0)
-    with pytest.raises(DatasetError, match="made up"):
-        medseg.calibrate(bundle, tmp_path / "out", data=phantoms)
+    for listed in (phantoms, phantoms / "dataset.json"):
+        with pytest.raises(DatasetError, match="made up"):
+            medseg.calibrate(bundle, tmp_path / "out", data=listed)
     # A bundle for phantoms may be calibrated on them, and shows words all the same.
     write_trained(TrainedSpec(made_up=True), bundle)
     medseg.calibrate(bundle, tmp_path / "out", data=phantoms, device="cpu")
@@ -386,21 +387,31 @@ def test_the_training_set_of_an_import_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_changed_in_place_before_all_is_known(
     bundle: Path,
     data: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = list_files(bundle)
 
-    def stop(event: Event) -> None:
-        if isinstance(event, Progress) and event.done == event.total:
-            raise RuntimeError("stop")
+    def stop_at(position: int) -> Callable[[Event], None]:
+        def stop(event: Event) -> None:
+            is_scoring = isinstance(event, Progress) and "scor" in event.task
+            if is_scoring and event.done == position:  # type: ignore[attr-defined]
+                raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"):
-        medseg.calibrate(
-            bundle, data=data, in_place=True, device="cpu", listeners=[stop]
-        )
-    after = list_files(bundle)
-    hidden = {name for name in after if name.startswith(".calibration")}
-    assert {name: after[name] for name in after.keys() - hidden} == before
+        return stop
+
+    for position, leaves_nothing in ((0, True), (18, False)):
+        with pytest.raises(RuntimeError, match="stop"):
+            medseg.calibrate(
+                bundle,
+                data=data,
+                in_place=True,
+                device="cpu",
+                listeners=[stop_at(position)],
+            )
+        after = list_files(bundle)
+        hidden = {name for name in after if name.startswith(".calibration")}
+        assert (not hidden) == leaves_nothing
+        rest = {name: after[name] for name in after.keys() - hidden}
+        assert rest == before
 
 
 def test_a_folder_that_cannot_be_written_is_said(

@@ -47,9 +47,7 @@ EXACT = "exact"
 _log = logging.getLogger(__name__)
 
 
-def check_speed(
-    speed: str | SpeedSetting | None, spec: BundleSpec
-) -> str | SpeedSetting:
+def check_speed(speed: str | None, spec: BundleSpec) -> str:
     """Return the speed asked for; the bundle's unless given.
 
     Raises:
@@ -57,7 +55,7 @@ def check_speed(
     """
     if speed is None:
         return spec.inference.speed
-    if isinstance(speed, str) and speed not in SPEEDS:
+    if speed not in SPEEDS:
         raise MedsegError(
             f"speed takes {', '.join(SPEEDS)}; got '{make_printable(speed)}'"
         )

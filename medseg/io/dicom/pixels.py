@@ -45,7 +45,7 @@ MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_PIXEL_KEYWORDS = (
+FORMAT_KEYWORDS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -55,6 +55,11 @@ _PIXEL_KEYWORDS = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
+)
+"""Elements that say what pixels are like."""
+
+_PIXEL_KEYWORDS = (
+    *FORMAT_KEYWORDS,
     "PlanarConfiguration",
     *_PIXELS,
     "ExtendedOffsetTable",

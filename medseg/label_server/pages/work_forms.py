@@ -75,7 +75,12 @@ class WorkForms:
             else Reading.FIRST
         )
         self._check_assignment(record, person, reading)
-        self._site.datastore.worklist.assign(record.name, person, reading)
+        worklist = self._site.datastore.worklist
+        is_taking = bool(person) and REQUESTER.get().role < Role.REVIEWER
+        # In one step: somebody else may press the button at the same moment.
+        if is_taking and worklist.claim([record.name], person, reading) is None:
+            raise RefusedError(409, "somebody else has just taken this case")
+        worklist.assign(record.name, person, reading)
         self._site.audit(
             "case assigned",
             case=record.name,
