@@ -467,6 +467,23 @@ FORGED: dict[str, Callable[[Path], Any]] = {
         (b / "configs" / "inference.json").unlink(),
         (b / "configs" / "inference.yaml").write_text("network_def: &a [*a]"),
     ),
+    "text where a mapping should be": lambda b: edit_config(
+        b, lambda c: c.update(inferer="text", evaluator="@inferer")
+    ),
+    "mappings where numbers should be": lambda b: edit_config(
+        b,
+        lambda c: (
+            c["network_def"].update(channels={"a": [{}]}),
+            transforms(c)[3].update(pixdim={"a": 1}),
+        ),
+    ),
+    "lists where numbers should be": lambda b: edit_config(
+        b,
+        lambda c: (
+            c["inferer"].update(overlap=[[0.5], {}]),
+            posts(c)[2].update(argmax=[[True]]),
+        ),
+    ),
     "metadata that is a list": lambda b: (
         b / "configs" / "metadata.json"
     ).write_text("[]"),

@@ -66,6 +66,15 @@ _EVALUATOR_ARGUMENTS = frozenset(
 )
 _TUMOUR = (("whole tumor", 2), ("tumor core", 1), ("enhancing tumor", 4))
 """BraTS's regions, each inside the one before, and their values in label maps."""
+_NONSENSE = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What values of other kinds than MONAI's raise, where nobody looked at their kind before."""
 _VERSION = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}")
 
 
@@ -89,7 +98,12 @@ def read_monai_bundle(folder: Path) -> DescribedModel:
     told = find_config(folder, METADATA)
     metadata = Metadata({} if told is None else read_config(told))
     reader = _BundleReader(config, metadata)
-    content = reader.describe()
+    try:
+        content = reader.describe()
+    except _NONSENSE as error:
+        raise MedsegError(
+            "its configuration makes no sense", source=file, detail=str(error)
+        ) from error
     weights_file, weights = _read_weights(config, folder)
     sources = {f"configs/{path.name}": path for path in (file, told) if path}
     name = folder.resolve().name
