@@ -31,30 +31,25 @@ from medseg.commands.bundle_files import (
     read_scores,
     write_configs,
 )
-from medseg.datasets.labelled_cases import LabelledCases, open_labelled_cases
+from medseg.datasets.labelled_cases import open_labelled_cases
 from medseg.errors import (
     BusyError,
     CheckpointError,
-    DatasetError,
     MedsegError,
     OutputError,
 )
 from medseg.events import Listener, Notice, notify
-from medseg.layouts.dataset_json import states_made_up
-from medseg.names import abbreviate
 from medseg.networks.devices import choose_device
-from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.calibration import (
     CalibrationState,
-    list_unknown_labels,
     run_calibration,
 )
-from medseg.training.journal import Journal
-from medseg.training.leakage import (
-    count_stated_cases,
-    find_learned_cases,
-    states_training_set,
+from medseg.training.calibration_cases import (
+    leave_out_learned,
+    refuse_made_up,
+    say_unknown_labels,
 )
+from medseg.training.journal import Journal
 from medseg.training.markdown import replace_sections
 from medseg.training.run_folder import RunFolder
 
@@ -144,7 +139,7 @@ takes fields of data and quality; got 'training.steps=9'
     loaded = _load(bundle, overrides)
     target = _choose_target(loaded, out, in_place)
     root = Path(data)
-    _refuse_made_up(loaded, root)
+    refuse_made_up(loaded, root)
     as_it_is = open_bundle(bundle).spec
     decides_largest = keep_largest and not as_it_is.regions
     if keep_largest and not decides_largest:
@@ -157,8 +152,8 @@ takes fields of data and quality; got 'training.steps=9'
         trust_values=trust_values,
         listeners=listeners,
     )
-    cases, own = _leave_out_learned(loaded, labelled, root, listeners)
-    _say_unknown_labels(cases, loaded, listeners)
+    cases, own = leave_out_learned(loaded, labelled, root, listeners)
+    say_unknown_labels(cases, loaded, listeners)
     calibrated = with_trained(Bundle(spec, loaded.folder), loaded.trained)
     with _hold_journal(target, in_place) as journal:
         state = run_calibration(
@@ -254,101 +249,6 @@ def _choose_spec(
             update={"keep_largest": None}
         )
     return spec.model_copy(update=update)
-
-
-# --- the cases ----------------------------------------------------------------------------
-
-
-def _refuse_made_up(bundle: Bundle, data: Path) -> None:
-    """Refuse made-up cases for a bundle that is for patients."""
-    if states_made_up(data) and not bundle.is_made_up:
-        raise DatasetError(
-            "the data set says of itself that it is made up, and the bundle is for patients: "
-            "what results on made-up scans are worth says nothing of patients' scans; give "
-            "labelled cases of patients",
-            source=data,
-        )
-
-
-def _leave_out_learned(
-    bundle: Bundle,
-    labelled: LabelledCases,
-    data: Path,
-    listeners: Sequence[Listener],
-) -> tuple[LabelledCases, frozenset[str]]:
-    """Leave out the cases that the bundle has learned from.
-
-    Returns:
-        The others, and the ids of those that it was validated on when it was trained.
-
-    Raises:
-        DatasetError: If too few are left, or the data set is what an imported model learned from.
-    """
-    found = find_learned_cases(bundle, labelled.ids)
-    if found.remark:
-        notify(listeners, Notice(found.remark))
-    _refuse_training_set(bundle, labelled, data, listeners)
-    positions = []
-    for position, case_id in enumerate(labelled.ids):
-        if case_id not in found.learned:
-            positions.append(position)
-    total = len(labelled.ids)
-    left_out = total - len(positions)
-    if left_out:
-        message = (
-            f"{left_out} of {total} cases are left out: the bundle has learned from them, and on "
-            "them its results are better than on new ones"
-        )
-        notify(listeners, Notice(message))
-    if len(positions) < MIN_CLEAN_RESULTS:
-        learned = f", and {left_out} it has learned from" if left_out else ""
-        raise DatasetError(
-            f"{len(positions)} usable cases{learned}: at least {MIN_CLEAN_RESULTS} are needed, "
-            "since a bound that fewer give would hold too seldom to be of use, and 20 or more "
-            "make good estimates",
-            source=data,
-        )
-    return labelled.keep(positions), found.held_out
-
-
-def _refuse_training_set(
-    bundle: Bundle,
-    labelled: LabelledCases,
-    data: Path,
-    listeners: Sequence[Listener],
-) -> None:
-    """Refuse the cases that an imported model was trained on, by the ``dataset.json`` beside them.
-
-    Other cases may have a copy of that file, and then another number.
-    """
-    if not states_training_set(bundle, data):
-        return
-    stated = count_stated_cases(data)
-    if stated is not None and stated != len(labelled.ids):
-        message = (
-            "the dataset.json of these cases is that of the model's training data; what is said of "
-            "its results holds only if none of them is of those"
-        )
-        notify(listeners, Notice(message))
-        return
-    raise DatasetError(
-        "its dataset.json is that of the data set that the model was trained on, and on cases "
-        "that it has learned from its Dice is better than on new ones; give others, such as "
-        "imagesTs with their labels in a folder of its own",
-        source=data,
-    )
-
-
-def _say_unknown_labels(
-    cases: LabelledCases, bundle: Bundle, listeners: Sequence[Listener]
-) -> None:
-    unknown = list_unknown_labels(cases, bundle.spec)
-    if unknown:
-        message = (
-            f"no case holds {abbreviate(unknown)}: nothing is learned about it, and an estimate "
-            "for it is that for the other labels"
-        )
-        notify(listeners, Notice(message))
 
 
 # --- the files ----------------------------------------------------------------------------

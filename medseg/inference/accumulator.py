@@ -15,7 +15,9 @@ _EVERY = slice(None)
 
 
 def count_planes_held(windows: Windows) -> int:
-    """Return how many planes are held: a window, the plane before it and some to spare."""
+    """Return how many planes are held: a window, the plane before it and some to spare; or all."""
+    if windows.keep_order:
+        return windows.shape[2]
     return min(windows.shape[2], windows.size[2] + SPARE_PLANES)
 
 

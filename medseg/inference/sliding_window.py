@@ -46,6 +46,9 @@ HOST = torch.device("cpu")
 
 _BYTES_PER_NUMBER = 4
 
+_MOST_BYTES_IN_ORDER = 256 << 20
+"""Sums of a whole scan that are held so that windows come in nnU-Net's order."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -203,16 +206,10 @@ class SlidingWindow:
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
+        is_shared = grid is not None
         if grid is None:
             grid = compute_network_grid(volume, self.spec.preprocessing)
-        inference = self.spec.inference
-        windows = Windows(
-            self._get_window_size(),
-            grid.shape,
-            inference.overlap,
-            inference.window_steps == "even",
-            inference.window_weights,
-        )
+        windows = self._place_windows(grid, is_shared)
         labels = np.zeros(
             volume.shape,
             choose_label_type(self.spec.label_set.classes),
@@ -234,6 +231,27 @@ class SlidingWindow:
             given,
             probabilities=scores,
         )
+
+    def _place_windows(self, grid: NetworkGrid, is_shared: bool) -> Windows:
+        """Return where windows lie; in nnU-Net's order where its sums are ours and fit.
+
+        Args:
+            grid: The grid on which the network sees the scan.
+            is_shared: Whether other networks take the same windows, whose sums may not fit.
+        """
+        inference = self.spec.inference
+        windows = Windows(
+            self._get_window_size(),
+            grid.shape,
+            inference.overlap,
+            inference.window_steps == "even",
+            inference.window_weights,
+        )
+        if is_shared or windows.weighting != "nnunet":
+            return windows
+        ordered = replace(windows, keep_order=True)
+        held = count_bytes_held(ordered, self.layout.channels)
+        return ordered if held <= _MOST_BYTES_IN_ORDER else windows
 
     def has_windows_of(self, other: SlidingWindow) -> bool:
         """Tell whether every window of a scan is the same as another bundle's."""

@@ -7,6 +7,7 @@ finished from first to last.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -36,6 +37,9 @@ class Windows:
         are_even: Whether all lie at equal distances and overlap by at least this share; else the
             last is moved to fit.
         weighting: What their voxels weigh.
+        keep_order: Whether they come in nnU-Net's order, by the first axis first, for which all
+            planes are held until the end. Where sums are rounded to half precision, the order
+            decides labels.
     """
 
     size: Shape
@@ -43,6 +47,7 @@ class Windows:
     overlap: float
     are_even: bool = False
     weighting: WindowWeights = "gaussian"
+    keep_order: bool = False
 
     def starts(self, axis: int) -> list[int]:
         """Return where windows start along one axis, in order."""
@@ -70,7 +75,10 @@ class Windows:
         ]
 
     def corners(self) -> list[Corner]:
-        """Return the first voxel of each window, ordered by the third axis first."""
+        """Return the first voxel of each window, by the third axis first unless order is kept."""
+        if self.keep_order:
+            first, second, third = map(self.starts, range(3))
+            return list(itertools.product(first, second, third))
         starts_x = self.starts(0)
         starts_y = self.starts(1)
         corners = []

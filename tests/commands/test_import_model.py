@@ -63,8 +63,10 @@ def test_label_maps_are_those_of_nnunet(name: str, tmp_path: Path) -> None:
         differ_from_exact += int((labels != exact[grid]).sum())
         either += int(((labels > 0) | (exact[grid] > 0)).sum())
     assert either > 4000
-    # nnU-Net adds scores up in half precision, whose rounding moves a few voxels of its own.
-    assert differ / either <= 0.001
+    # nnU-Net adds scores up in half precision, window by window in its order. Here none differs;
+    # folds are averaged before, not after, and other processors round the network otherwise.
+    assert differ / either <= (0.001 if name == "two_folds" else 0.0002)
+    # That rounding moves some voxels by itself.
     assert differ_from_exact / either <= 0.002
 
 
@@ -125,7 +127,7 @@ def test_a_parent_folder_with_several_models_offers_a_choice(
     made = import_model(parent, tmp_path / "bundle", configuration="3d_fullres")
     assert made.members == 1
     with pytest.raises(MedsegError, match="no trained model"):
-        import_model(tmp_path / "bundle" / "models", tmp_path / "none")
+        import_model(tmp_path / "bundle" / "docs", tmp_path / "none")
 
 
 def test_folds_are_chosen_and_become_an_ensemble(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from medseg.inference.accumulator import Accumulator
+from medseg.inference.accumulator import Accumulator, count_planes_held
 from medseg.inference.windows import Windows, cut_window
 
 CPU = torch.device("cpu")
@@ -89,3 +89,16 @@ def test_even_steps_look_at_each_slice_once() -> None:
     windows = Windows((16, 16, 1), (40, 40, 10), 0.5, are_even=True)
     assert windows.starts(0) == [0, 8, 16, 24]
     assert windows.starts(2) == list(range(10))
+
+
+def test_windows_in_nnunets_order_come_by_the_first_axis_and_hold_all_planes() -> (
+    None
+):
+    windows = Windows((4, 4, 4), (6, 4, 40), 0.5, keep_order=True)
+    corners = windows.corners()
+    assert corners == sorted(corners)
+    streamed = Windows((4, 4, 4), (6, 4, 40), 0.5)
+    assert sorted(streamed.corners()) == corners
+    assert streamed.corners() != corners
+    assert count_planes_held(windows) == 40
+    assert count_planes_held(streamed) < 40

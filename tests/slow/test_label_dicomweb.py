@@ -178,6 +178,19 @@ def test_a_correction_made_elsewhere_is_read_back_once(
     assert [line["case"] for line in back] == [uid_of(0)]
 
 
+def test_the_next_sample_tells_viewers_its_study_and_quality(
+    server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    slices, _ = phantom_series(9, "MR")
+    case = str(slices[0].SeriesInstanceUID)
+    client.infer("made_up", case, {"result_extension": ".nrrd"})
+    sample = client.next_sample("worst_first", {})
+    # OHIF opens the study; Slicer calls the scan by the patient ID that it is told.
+    assert sample["StudyInstanceUID"] == str(slices[0].StudyInstanceUID)
+    assert sample["PatientID"] == "PHANTOM-9 · not calibrated"
+
+
 def _stow(server: Server, file: Path) -> int:
     body = (
         b"--b\r\nContent-Type: application/dicom\r\n\r\n"

@@ -163,6 +163,20 @@ def test_only_a_page_of_this_server_changes_anything(pages: Pages) -> None:
     assert record.comment == ""
 
 
+def test_a_form_that_is_no_text_or_too_large_is_refused(pages: Pages) -> None:
+    headers = {**log_in("anna"), **FORM}
+    path = "/cases/a/comment"
+    for body in (
+        b"comment=%ff",
+        b"\xff=1",
+        b"a=1&" * 200,
+        b"a=" + b"x" * 2_000_000,
+    ):
+        answer = ask(pages.gateway, "POST", path, body, headers)
+        assert answer.code in (400, 403, 413), body[:20]
+    assert pages.send("anna", path, comment="x" * 3000).code == 400
+
+
 def test_annotators_take_free_cases_and_reviewers_give_them(
     pages: Pages,
 ) -> None:
