@@ -3,10 +3,9 @@
   "use strict";
   const root = "/proxy/dicom/wado";
 
-  // MONAI Label's panel expects port 8000 until it is told another address.
-  if (!document.cookie.includes("MONAILABEL_SERVER_URL=")) {
-    document.cookie = `MONAILABEL_SERVER_URL=${location.origin}/;path=/;SameSite=Strict`;
-  }
+  // MONAI Label's panel expects port 8000, or the server that it was told of last; cookies know no
+  // ports, so that may be another one on the same machine.
+  document.cookie = `MONAILABEL_SERVER_URL=${location.origin}/;path=/;SameSite=Strict`;
 
   // --- what medseg knows of the study -----------------------------------------------------
 
