@@ -300,6 +300,9 @@ def _write(
 ) -> None:
     """Write what was found into a copy of a bundle, which appears whole, or into the bundle."""
     if in_place:
+        spec = state.bundle.spec
+        if spec != open_bundle(target).spec:
+            write_bundle(spec, target / BUNDLE_FILE)
         _write_findings(loaded, state, metrics, target)
         return
     with atomic_folder(target) as folder:
@@ -317,18 +320,18 @@ def _write_findings(
     """Write what was found into a bundle's folder; what decides comes last."""
     files = RunFolder(folder)
     content = _read_metrics(loaded)
-    content.setdefault("scores", metrics["scores"])
+    if "cases" not in content:  # of a training
+        content["scores"] = metrics["scores"]
     content[_METRICS_KEY] = metrics
     text = json.dumps(nan_to_none(content), indent=2)
     card = ""
     if files.card.is_file():
-        card = files.card.read_text(encoding="utf-8")
+        card = files.card.read_text(encoding="utf-8", errors="replace")
     sections = dict(state.sections)
     origin = state.bundle.trained.origin
     if origin is not None:
         sections["Results"] = "medseg measured them for its calibration, below."
     bundle = state.bundle
-    write_bundle(bundle.spec, folder / BUNDLE_FILE)
     write_atomically(files.metrics, text + "\n")
     write_configs(bundle, folder, read_scores(Bundle(bundle.spec, folder)))
     write_atomically(files.card, replace_sections(card, sections))

@@ -24,13 +24,9 @@ from medseg.inference.given_labels import check_labels, find_label_index
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.networks.click_inputs import draw_click_inputs
 from medseg.preprocessing.grid import compute_network_grid, crop_input
+from medseg.preprocessing.grid_map import GridMap, Shape
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.resampling import (
-    GridMap,
-    Shape,
-    resample_linear,
-    resample_nearest,
-)
+from medseg.preprocessing.resampling import resample_linear, resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Affine, Array, Volume
 

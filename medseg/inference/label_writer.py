@@ -21,7 +21,7 @@ from torch.nn import functional
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
 from medseg.networks.decoding import Decoding
-from medseg.preprocessing.resampling import GridMap, Taps
+from medseg.preprocessing.grid_map import GridMap, Taps
 from medseg.volume import Array
 
 Activation = Callable[..., torch.Tensor]

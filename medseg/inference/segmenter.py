@@ -36,6 +36,7 @@ from medseg.inference.backends.at_speed import (
     set_overlap,
 )
 from medseg.inference.backends.loading import AUTO, load_members
+from medseg.inference.blank_window import BlankWindow
 from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.clicks import Space
 from medseg.inference.correction import Correction
@@ -707,6 +708,7 @@ class Ensemble:
         # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
         batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
         self._flips = _list_combinations(batch_axes)
+        self._blank = BlankWindow()
 
     @property
     def precision(self) -> torch.dtype:
@@ -730,8 +732,17 @@ class Ensemble:
                 ``z = 1``.
 
         Returns:
-            ``(batch, classes, x, y, z)``; float32 where there is more to average than one.
+            ``(batch, classes, x, y, z)``; float32 where there is more to average than one. Of a
+            window of one value, such as one outside the body, what was computed for the last.
         """
+        known = self._blank.find_scores(windows)
+        if known is not None:
+            return known
+        scores = self._compute(windows)
+        self._blank.keep_scores(windows, scores)
+        return scores
+
+    def _compute(self, windows: torch.Tensor) -> torch.Tensor:
         if self._channels is not None:
             windows = append_no_clicks(windows, self._channels)
         if self._dims == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 import zipfile
@@ -38,6 +39,11 @@ from medseg.volume import Array, Volume
 
 SOP_INSTANCE_UID = "sop_instance_uid"
 """Where a label's info names the DICOM SEG that holds the same."""
+
+_ELSEWHERE = "DICOM SEG"
+"""Whose labels are called that come from the DICOM server, which does not say who made them."""
+MOST_INFO_CHARACTERS = 1 << 16
+"""How much clients can have remembered of a case."""
 
 _OWN_INFO = frozenset({"id", "path", "name", "checksum", "PatientID"})
 """What a client does not say of a case: viewers fetch, name and write files by it."""
@@ -171,7 +177,12 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         self.cases.get_scan(image_id)
         _check_offers(info.get("strategy", {}))
         told = {key: info[key] for key in info if key not in _OWN_INFO}
-        self._image_info.setdefault(image_id, {}).update(told)
+        known = {**self._image_info.get(image_id, {}), **told}
+        if len(json.dumps(known, default=str)) > MOST_INFO_CHARACTERS:
+            raise MedsegError(
+                f"of a case, {MOST_INFO_CHARACTERS} characters can be remembered"
+            )
+        self._image_info[image_id] = known
 
     def add_image(
         self, image_id: str, image_filename: str, image_info: Mapping[str, Any]
@@ -283,11 +294,14 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             else:
                 info: dict[str, Any] = {
                     SOP_INSTANCE_UID: correction.uid,
-                    "client_id": "DICOM SEG",
+                    "client_id": _ELSEWHERE,
                 }
                 if label.warnings:
                     info["warnings"] = list(label.warnings)
-                self.labels.save(case, FINAL, label.indices, volume, info)
+                # Not by whoever has just asked for the next case.
+                self.labels.save(
+                    case, FINAL, label.indices, volume, info, _ELSEWHERE
+                )
                 self.pictures.draw(case, volume, label.indices)
         self._segmentations.add(correction.uid)
 

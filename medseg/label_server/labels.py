@@ -69,6 +69,7 @@ class Labels:
         labels: Array,
         like: Volume,
         info: Mapping[str, Any],
+        author: str = "",
     ) -> SavedLabel:
         """Save a label map and enter it in the audit log; both are on disk when this returns.
 
@@ -78,6 +79,7 @@ class Labels:
             labels: Label indices ``(i, j, k)``.
             like: The scan.
             info: What to remember of it.
+            author: Who made it; whoever makes the request unless given.
 
         Raises:
             OutputError: If it cannot be written; the earlier label is then still there.
@@ -85,7 +87,7 @@ class Labels:
         file = self._path(case, tag)
         self._keep_replaced(case, tag)
         write_labels(file, labels, like)
-        return self._enter(case, tag, info, "label saved")
+        return self._enter(case, tag, info, "label saved", author)
 
     def restore(self, case: str, number: int) -> SavedLabel:
         """Make an earlier label the current one of its tag again; the current one is kept beside.
@@ -107,7 +109,12 @@ class Labels:
         return self._enter(case, record.tag, info, "label restored")
 
     def _enter(
-        self, case: str, tag: str, info: Mapping[str, Any], action: str
+        self,
+        case: str,
+        tag: str,
+        info: Mapping[str, Any],
+        action: str,
+        author: str = "",
     ) -> SavedLabel:
         """Enter a label whose file is there: beside it, in the history and in the audit log."""
         file = self._path(case, tag)
@@ -120,7 +127,8 @@ class Labels:
         self._write_info(case, tag, saved)
         digest = hash_file(file)
         client = info.get("client_id")
-        self.history.add(case, tag, digest, name_requester(client), now, saved)
+        author = author or name_requester(client)
+        self.history.add(case, tag, digest, author, now, saved)
         facts = {
             "case": case,
             "tag": tag,

@@ -23,6 +23,8 @@ class ScanList:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._counter = b""
+        self._scans: dict[str, Scan] = {}
 
     def list_names(self) -> list[str]:
         """Return the name of every scan, sorted.
@@ -30,13 +32,12 @@ class ScanList:
         Raises:
             OutputError: If there is none, which a server does not start with.
         """
-        with self._store.read() as connection:
-            names = _read_names(connection)
+        names = list(self._read())
         if not names:
             raise OutputError(
                 "the list of cases is empty; start medseg label again"
             )
-        return sorted(names)
+        return names
 
     def get(self, name: str) -> Scan:
         """Return a scan.
@@ -44,22 +45,28 @@ class ScanList:
         Raises:
             DatasetError: If there is none of this name.
         """
-        with self._store.read() as connection:
-            row = connection.execute(
-                "SELECT name, parts, volume, warnings FROM scans WHERE name = ?",
-                (normalize_name(name),),
-            ).fetchone()
-        if row is None:
+        scan = self._read().get(normalize_name(name))
+        if scan is None:
             raise DatasetError("there is no such case", detail=name[:100])
-        return _parse_scan(row)
+        return scan
 
     def list_all(self) -> list[Scan]:
         """Return every scan."""
-        with self._store.read() as connection:
-            rows = connection.execute(
-                "SELECT name, parts, volume, warnings FROM scans ORDER BY name"
-            )
-            return [_parse_scan(row) for row in rows]
+        return list(self._read().values())
+
+    def _read(self) -> dict[str, Scan]:
+        """Return the scans by name, sorted; the list is read again when the store has changed."""
+        # Counted before it is read: at worst, the list is newer than the count, and is read again.
+        counter = self._store.read_counter()
+        if not counter or counter != self._counter:
+            with self._store.read() as connection:
+                rows = connection.execute(
+                    "SELECT name, parts, volume, warnings FROM scans"
+                ).fetchall()
+            scans = [_parse_scan(row) for row in sorted(rows)]
+            self._scans = {scan.name: scan for scan in scans}
+            self._counter = counter
+        return self._scans
 
     def read_stamps(self) -> dict[str, str]:
         """Return name → sizes and times of the files as they were checked."""

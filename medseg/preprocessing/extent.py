@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.bundle.spec import ResamplingSpec
-from medseg.preprocessing.resampling import GridMap, Shape, Taps, compute_taps
+from medseg.preprocessing.grid_map import GridMap, Shape, Taps, compute_taps
 
 _DIGITS = 6
 _ROUNDING = 3e-7

@@ -21,11 +21,7 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
 from medseg.preprocessing.extent import compute_extent_maps
 from medseg.preprocessing.foreground import Box, find_box, select_all
-from medseg.preprocessing.resampling import (
-    GridMap,
-    Shape,
-    compute_spacing_maps,
-)
+from medseg.preprocessing.grid_map import GridMap, Shape, compute_spacing_maps
 from medseg.volume import Affine, Array, Volume
 
 _AS_STORED = np.array([[0.0, 1], [1, 1], [2, 1]])

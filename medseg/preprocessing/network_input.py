@@ -16,11 +16,9 @@ from medseg.errors import ScanError
 from medseg.preprocessing.cubic import resample_cubic
 from medseg.preprocessing.extent import ExtentMap
 from medseg.preprocessing.grid import NetworkGrid
+from medseg.preprocessing.grid_map import GridMap
 from medseg.preprocessing.normalisation import Normalisation
-from medseg.preprocessing.resampling import (
-    GridMap,
-    resample_linear,
-)
+from medseg.preprocessing.resampling import resample_linear
 from medseg.volume import Array, Volume
 
 _AT_ONCE = 1 << 22

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from medseg.preprocessing.grid_map import GridMap, Taps
 from medseg.preprocessing.resampling import (
-    GridMap,
-    Taps,
     find_memory_order,
     resample_channels,
     resample_linear,

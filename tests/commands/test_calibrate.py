@@ -185,6 +185,8 @@ def test_an_imported_bundle_is_calibrated_in_place_and_keeps_its_origin(
     assert imported.origin.model in card.replace("\\", "")
     assert card.index("## Calibration") < card.index("## Limits")
     assert not list(folder.glob(".calibration"))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["scores"] == metrics["calibration"]["scores"]
     assert medseg.Segmenter(folder, "cpu").bundle.trained.quality is not None
     assert any(isinstance(event, HeldOutDecision) for event in events)
 

@@ -18,13 +18,8 @@ from medseg.inference.label_writer import (
 )
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import Decoding
-from medseg.preprocessing.resampling import (
-    GridMap,
-    Taps,
-    compute_spacing_maps,
-    resample_linear,
-    resample_nearest,
-)
+from medseg.preprocessing.grid_map import GridMap, Taps, compute_spacing_maps
+from medseg.preprocessing.resampling import resample_linear, resample_nearest
 from medseg.volume import Array
 
 

@@ -24,6 +24,7 @@ from medseg.label_server import cases as module
 from medseg.label_server.cases import FolderCases, find_folder_cases, is_url
 from medseg.label_server.scan_list import make_stamp
 from medseg.label_server.state import StateFolder
+from medseg.label_server.store import Store
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2]})
 
@@ -382,3 +383,11 @@ def test_channels_are_found_as_segment_finds_them(
     assert cases.list_names() == ["a"]
     parts = [part[0].name for part in cases.get_scan("a").parts]
     assert parts == ["a_t1.nii.gz", "a_flair.nii.gz"]
+
+
+def test_a_list_is_not_read_for_each_case(
+    cases: FolderCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cases.list_names() == ["a", "b"]
+    monkeypatch.setattr(Store, "read", None)
+    assert [cases.get_scan(name).name for name in "ab"] == ["a", "b"]

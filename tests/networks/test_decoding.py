@@ -15,11 +15,8 @@ from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import Decoding, choose_decoding
-from medseg.preprocessing.resampling import (
-    GridMap,
-    compute_spacing_maps,
-    resample_linear,
-)
+from medseg.preprocessing.grid_map import GridMap, compute_spacing_maps
+from medseg.preprocessing.resampling import resample_linear
 from medseg.volume import Array
 
 

@@ -7,16 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medseg.preprocessing.grid_map import GridMap, compute_spacing_maps
 from medseg.preprocessing.resampled_parts import (
     Box,
     find_reach,
     resample_part,
 )
-from medseg.preprocessing.resampling import (
-    GridMap,
-    compute_spacing_maps,
-    resample_linear,
-)
+from medseg.preprocessing.resampling import resample_linear
 
 SHEARED = np.array(
     [[1.2, 0.3, 0.1, 0], [0, 0.9, 0.2, 0], [0, 0, 1.4, 0], [0, 0, 0, 1]]

@@ -14,12 +14,8 @@ from monai.transforms import Spacing
 from scipy.spatial.transform import Rotation
 
 from medseg.errors import GeometryError
-from medseg.preprocessing.resampling import (
-    GridMap,
-    compute_spacing_maps,
-    resample_linear,
-    resample_nearest,
-)
+from medseg.preprocessing.grid_map import GridMap, compute_spacing_maps
+from medseg.preprocessing.resampling import resample_linear, resample_nearest
 from medseg.volume import Affine, Array
 
 axes_mm = st.one_of(

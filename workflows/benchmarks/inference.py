@@ -41,6 +41,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 TASKS = ("prepare", "compare", "forward", "large", "classes", "once")
 CONTESTANTS = ("monai", "medseg-fp32", "medseg-openvino", "medseg-bf16")
+SPEEDS = ("medseg-balanced", "medseg-fast")  # of speed_settings.py
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--contestant", choices=CONTESTANTS)
+    parser.add_argument("--contestant", choices=(*CONTESTANTS, *SPEEDS))
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--scan", type=Path)
     given = parser.parse_args()
@@ -87,7 +88,8 @@ def prepare(work: Path, network: str, steps: int) -> None:
 
     if not (work / "scan").is_dir():
         write_scan(work / "scan" / "scan.nii.gz", (512, 512, 200))
-        write_dataset(work / "data", 3)
+        if not (work / "data").is_dir():
+            write_dataset(work / "data", 3)
     bundle = {
         "name": f"benchmark_{network}",
         "channels": [{"name": "CT", "modality": "CT"}],
@@ -204,6 +206,8 @@ def with_medseg(
         "medseg-fp32": {"backend": "torch", "precision": "fp32"},
         "medseg-openvino": {"backend": "openvino", "precision": "fp32"},
         "medseg-bf16": {"backend": "torch", "precision": "bf16"},
+        "medseg-balanced": {"speed": "balanced"},
+        "medseg-fast": {"speed": "fast"},
     }
     segmenter = Segmenter(bundle, "cpu", **chosen[name])
 
