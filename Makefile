@@ -37,6 +37,7 @@ label: $(LABEL_STAMP)  ## MONAI Label for `medseg label`, with this environment'
 	$(BIN)/medseg label --help
 
 $(LABEL_STAMP): $(STAMP) medseg/label_server/requirements.txt
+	@echo "Installing MONAI Label and what it needs: 25 MB to download, 80 MB on disk, about a minute."
 	$(PIP) --requirement medseg/label_server/requirements.txt
 	$(PIP) --no-deps monailabel==0.8.5
 	touch $(LABEL_STAMP)

@@ -97,7 +97,8 @@ def import_model(
         _refuse_options(folds, configuration, checkpoint)
         return import_monai_model(monais, target, licence, listeners)
     trained = find_model(source, configuration)
-    named = "__".join(part for part in (trained.trainer, configuration) if part)
+    parts = (trained.trainer, trained.plans, trained.configuration)
+    named = "__".join(part for part in parts if part)
     notify(listeners, Notice(f"found: {_SOFTWARE} model {named}".rstrip()))
     return _import_nnunet(
         trained, target, folds, checkpoint, licence, adapt, listeners

@@ -302,30 +302,27 @@ class _ConfigReader:
 
     def _find_overlap(self, names: tuple[str, ...]) -> OverlappingChannels:
         """Return which channel covers which: those of fewer label values lie inside others."""
-        index = self._config.class_index
+        sets = [frozenset(values) for values in self._config.class_index]
+        if len(sets) == len(names):
+            nested = _find_nesting(sets)
+            if nested:
+                return OverlappingChannels(names, nested, are_nested=True)
+            self._remark_overlap(sets)
         in_order = [(channel, channel + 1) for channel in range(len(names))]
-        if len(index) != len(names):
-            return OverlappingChannels(names, in_order, are_nested=False)
-        order = sorted(range(len(index)), key=lambda n: -len(set(index[n])))
-        held = [set(index[channel]) for channel in order]
-        inside = [*held[1:], set()]
-        pairs = list(zip(held, inside, strict=True))
-        own = [outer - inner for outer, inner in pairs]
-        are_nested = all(inner <= outer for outer, inner in pairs)
-        if not are_nested or any(len(values) != 1 for values in own):
+        return OverlappingChannels(names, in_order, are_nested=False)
+
+    def _remark_overlap(self, sets: list[frozenset[int]]) -> None:
+        apart = sum(map(len, sets)) == len(frozenset().union(*sets))
+        if not apart:
             self.remarks.append(
                 "its channels overlap in a way that one label map cannot show: label maps show "
                 "the last channel that is there"
             )
-            return OverlappingChannels(names, in_order, are_nested=False)
-        values = [next(iter(left)) for left in own]
-        painted = list(zip(order, values, strict=True))
-        return OverlappingChannels(names, painted, are_nested=True)
 
     def _name_outputs(self, outputs: int) -> tuple[str, ...]:
         """Return the names of the structures, without background."""
         count = outputs if self._config.sigmoid else outputs - 1
-        told = [clean_text(str(name)) for name in self._config.class_names]
+        told = [clean_text(name) for name in self._config.class_names]
         names = (
             told[len(told) - count :] if len(told) in (count, outputs) else []
         )
@@ -336,6 +333,24 @@ class _ConfigReader:
             )
         plain = ["".join(filter(str.isprintable, name))[:200] for name in names]
         return make_distinct(plain)
+
+
+def _find_nesting(sets: list[frozenset[int]]) -> list[tuple[int, int]]:
+    """Return channel and own value of each set, if each holds the next and one value more.
+
+    Returns:
+        The largest set first; empty if they are not so.
+    """
+    order = sorted(range(len(sets)), key=lambda channel: len(sets[channel]))
+    painted: list[tuple[int, int]] = []
+    inside: frozenset[int] = frozenset()
+    for channel in order:
+        added = sets[channel] - inside
+        if len(added) != 1 or not inside <= sets[channel]:
+            return []
+        painted.insert(0, (channel, min(added)))
+        inside = sets[channel]
+    return painted
 
 
 class _PlainCopy:

@@ -17,5 +17,8 @@ The only part of medseg that knows MONAI Label. Its server is the real one; what
 * ``proposals.py``, ``case_pictures.py``   what the bundle made of cases, where people look for it
 * ``ohif.py``        OHIF, offline, with a configuration of medseg's
 * ``logs.py``        keeps the texts of others' errors, which may name patients, out of all output
-* ``state.py``       where all of this is kept
+* ``state.py``, ``store.py``   where all of this is kept; ``worklist.py``, ``scan_list.py`` and
+  ``label_history.py`` say what the store knows, ``former_state.py`` what earlier releases knew
+* ``strategies.py``   which case comes next, and to whom
+* ``links.py``       how 3D Slicer fetches an image without a header
 """

@@ -78,7 +78,9 @@ class Store:
                 raise
             connection.commit()
         if time.monotonic() - self._copied > COPIED_EVERY_SECONDS:
-            self.copy()
+            # What was asked for is done, and lies in the store; a later change copies again.
+            with contextlib.suppress(OutputError):
+                self.copy()
 
     def read_counter(self) -> bytes:
         """Return what is another value after each change; empty if there is no store."""
@@ -123,9 +125,9 @@ class Store:
 
     def copy(self) -> None:
         """Keep a copy to restore from, unless the store is damaged."""
+        self._copied = time.monotonic()
         with self._telling_errors(), self._connect():
             _copy_store(self._file, self._state.store_copy)
-        self._copied = time.monotonic()
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

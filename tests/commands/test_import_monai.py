@@ -355,6 +355,17 @@ UNKNOWN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["evaluator"].update(prepare_batch="$scripts.prepare"),
         "evaluator::prepare_batch",
     ),
+    "a handler of its own": (
+        lambda c: c["handlers"].append({"_target_": "scripts.Handler"}),
+        "handlers::1::_target_: scripts.Handler",
+    ),
+    "a call before the run": (
+        lambda c: c.update(
+            sharpen={"_target_": "scripts.Sharpen"},
+            initialize=["$@sharpen(@evaluator)"],
+        ),
+        "initialize::0",
+    ),
     "a change before the run": (
         lambda c: c["initialize"].append("$@network.eval().half()"),
         "initialize::1",
@@ -455,6 +466,23 @@ FORGED: dict[str, Callable[[Path], Any]] = {
     "a circle in YAML": lambda b: (
         (b / "configs" / "inference.json").unlink(),
         (b / "configs" / "inference.yaml").write_text("network_def: &a [*a]"),
+    ),
+    "text where a mapping should be": lambda b: edit_config(
+        b, lambda c: c.update(inferer="text", evaluator="@inferer")
+    ),
+    "mappings where numbers should be": lambda b: edit_config(
+        b,
+        lambda c: (
+            c["network_def"].update(channels={"a": [{}]}),
+            transforms(c)[3].update(pixdim={"a": 1}),
+        ),
+    ),
+    "lists where numbers should be": lambda b: edit_config(
+        b,
+        lambda c: (
+            c["inferer"].update(overlap=[[0.5], {}]),
+            posts(c)[2].update(argmax=[[True]]),
+        ),
     ),
     "metadata that is a list": lambda b: (
         b / "configs" / "metadata.json"

@@ -51,19 +51,30 @@ _KNOWN_RUNS = re.compile(
     r"|monai\.utils\.set_determinism\([\w=, ]*\)"
     r"|setattr\(torch\.backends\.cudnn, ?'\w+', ?\w+\)"
     r"|os\.makedirs\(@\w+(, ?exist_ok=True)?\)"
-    r"|@\w+\(@evaluator\)|@evaluator\.run\(\)|@\w+\.eval\(\))"
+    r"|@evaluator\.run\(\)|@\w+\.eval\(\))"
 )
+_CALL = re.compile(r"\$@(\w+)\(@evaluator\)")
+_LOADER = "CheckpointLoader"
 _OWN_CODE = re.compile(r"\$\s*(?:import|from)\s+(scripts[\w.]*)")
 _EVALUATOR_ARGUMENTS = frozenset(
     (
         *("device", "val_data_loader", "network", "inferer", "amp"),
         *("postprocessing", "val_handlers", "key_val_metric", "epoch_length"),
         *("additional_metrics", "non_blocking", "metric_cmp_fn"),
-        *("to_kwargs", "amp_kwargs"),
+        *("to_kwargs", "amp_kwargs", "mode"),
     )
 )
 _TUMOUR = (("whole tumor", 2), ("tumor core", 1), ("enhancing tumor", 4))
 """BraTS's regions, each inside the one before, and their values in label maps."""
+_NONSENSE = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What values of other kinds than MONAI's raise, where nobody looked at their kind before."""
 _VERSION = re.compile(r"[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}")
 
 
@@ -87,7 +98,12 @@ def read_monai_bundle(folder: Path) -> DescribedModel:
     told = find_config(folder, METADATA)
     metadata = Metadata({} if told is None else read_config(told))
     reader = _BundleReader(config, metadata)
-    content = reader.describe()
+    try:
+        content = reader.describe()
+    except _NONSENSE as error:
+        raise MedsegError(
+            "its configuration makes no sense", source=file, detail=str(error)
+        ) from error
     weights_file, weights = _read_weights(config, folder)
     sources = {f"configs/{path.name}": path for path in (file, told) if path}
     name = folder.resolve().name
@@ -167,10 +183,24 @@ class _BundleReader:
         )
         if component.name != "SupervisedEvaluator":
             raise component.refuse("known: SupervisedEvaluator")
+        component.require(mode="eval")
         for argument in component.arguments:
             if argument not in _EVALUATOR_ARGUMENTS:
                 raise component.refuse("is not known", argument)
+        self._check_handlers(component.arguments.get("val_handlers"))
         return component.arguments
+
+    def _check_handlers(self, handlers: Any) -> None:
+        """Refuse handlers that may change what the evaluator computes."""
+        path = self._locate("val_handlers", "evaluator::val_handlers")
+        if not isinstance(handlers, list | None):
+            raise self._config.refuse(path, "a list of handlers is known")
+        for position, handler in enumerate(handlers or []):
+            component = as_component(
+                handler, f"{path}::{position}", self._config, "monai.handlers"
+            )
+            if component.name == "PostProcessing":
+                raise component.refuse("known: postprocessing by evaluators")
 
     def _locate(self, argument: str, default: str) -> str:
         """Return where the section stands that an argument of the evaluator refers to."""
@@ -290,7 +320,7 @@ def _check_runs(config: Config) -> Iterator[str]:
     """Refuse what runs beside the evaluator and could change it; say what of it is left out."""
     for entry in _RUN:
         for path, text in config.list_texts(entry):
-            if not _KNOWN_RUNS.fullmatch(text):
+            if not (_KNOWN_RUNS.fullmatch(text) or _loads(text, config)):
                 shown = "".join(filter(str.isprintable, text[:100]))
                 raise config.refuse(path, f"the expression {shown}")
     for _, text in config.list_texts("imports"):
@@ -300,6 +330,18 @@ def _check_runs(config: Config) -> Iterator[str]:
                 "it brings code of its own, which was not run; no section that was read names it"
             )
             return
+
+
+def _loads(text: str, config: Config) -> bool:
+    """Tell whether an expression calls what loads weights, and nothing else."""
+    call = _CALL.fullmatch(text)
+    called = None if call is None else config.get(call.group(1))
+    return isinstance(called, dict) and _is_loader(called)
+
+
+def _is_loader(component: Mapping[str, Any]) -> bool:
+    target = str(component.get("_target_", ""))
+    return target in (_LOADER, f"monai.handlers.{_LOADER}")
 
 
 def _read_weights(config: Config, folder: Path) -> tuple[Path, Weights]:
@@ -320,12 +362,16 @@ def _read_weights(config: Config, folder: Path) -> tuple[Path, Weights]:
 
 
 def _list_loaders(config: Config) -> Iterator[Mapping[str, Any]]:
-    for entry in ("handlers", "checkpointloader", "checkpoint_loader"):
+    called = []
+    for entry in _RUN:
+        texts = (text for _, text in config.list_texts(entry))
+        called += [
+            call.group(1) for call in map(_CALL.fullmatch, texts) if call
+        ]
+    for entry in dict.fromkeys(("handlers", "checkpointloader", *called)):
         found = config.get(entry)
         for item in found if isinstance(found, list) else [found]:
-            is_mapping = isinstance(item, dict)
-            target = item.get("_target_", "") if is_mapping else ""
-            if str(target).rpartition(".")[2] == "CheckpointLoader":
+            if isinstance(item, dict) and _is_loader(item):
                 yield item
 
 

@@ -79,7 +79,8 @@ def parse_yaml(text: str) -> Any:
                 raise ValueError("a key is neither text nor a number")
             if len(set(keys)) < len(keys):
                 raise ValueError("a mapping has a key twice")
-            return super().construct_mapping(node, deep)
+            made = super().construct_mapping(node, deep)
+            return {str(key): value for key, value in made.items()}
 
     try:
         for event in yaml.parse(text, yaml.SafeLoader):

@@ -77,8 +77,9 @@ def describe_windows(component: Component, dims: int) -> DescribedWindows:
 
 def _take_overlap(component: Component) -> float:
     overlap = component.take("overlap", _OVERLAP)
-    if isinstance(overlap, list) and overlap and len(set(overlap)) == 1:
-        overlap = overlap[0]
+    if isinstance(overlap, list) and overlap:
+        first, *others = overlap
+        overlap = first if all(other == first for other in others) else None
     is_number = isinstance(overlap, int | float)
     if not is_number or not 0 <= overlap < 1:
         raise component.refuse(f"{str(overlap)[:60]}", "overlap")

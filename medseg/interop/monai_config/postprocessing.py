@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
+from typing import Any
 
 from medseg.interop.monai_config.config import Component, Config
 from medseg.interop.monai_config.transforms import (
@@ -161,6 +162,8 @@ class ScoreReader:
     def _read_largest(self, component: Component) -> None:
         labels = component.take("applied_labels")
         labels = [labels] if isinstance(labels, int) else labels
+        if labels is not None and not _are_numbers(labels):
+            raise component.refuse("numbers are known", "applied_labels")
         component.require(independent=True, num_components=1, connectivity=None)
         if component.take("is_onehot"):
             raise component.refuse("known: label maps", "is_onehot")
@@ -183,6 +186,11 @@ class ScoreReader:
             shown = expression or str(component.take("func"))
             raise component.refuse(f"the function {shown[:100]}", "func")
         self._found.painted = painted
+
+
+def _are_numbers(labels: Any) -> bool:
+    is_list = isinstance(labels, list)
+    return is_list and all(isinstance(label, int) for label in labels)
 
 
 def _find_painted(
