@@ -185,6 +185,8 @@ def open_chromium(folder: Path) -> Iterator[Browser]:
             "browserName": "chrome",
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
+            # A busy machine takes its time to compile a viewer's 30 MB of code.
+            "timeouts": {"script": 170_000, "pageLoad": 170_000},
         }
         made = call(
             "POST", f"{url}/session", {"capabilities": {"alwaysMatch": wanted}}

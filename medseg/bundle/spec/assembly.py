@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from medseg.bundle.spec.data import LabelSpec, check_labels
+from medseg.bundle.spec.data import LabelSpec, check_label_specs
 from medseg.bundle.spec.parts import (
     Contradiction,
     ContradictionError,
@@ -115,7 +115,7 @@ class AssemblySpec(Spec):
     def _check_labels(
         cls, labels: tuple[LabelSpec, ...]
     ) -> tuple[LabelSpec, ...]:
-        return check_labels(labels)
+        return check_label_specs(labels)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> AssemblySpec:

@@ -15,7 +15,7 @@ from medseg.bundle.spec.data import (
     DataSpec,
     LabelSpec,
     RegionSpec,
-    check_labels,
+    check_label_specs,
 )
 from medseg.bundle.spec.intensity import Intensity
 from medseg.bundle.spec.network import LevelledSpec, NetworkSpec, UNetSpec
@@ -111,7 +111,7 @@ class BundleSpec(Spec):
     def _check_labels(
         cls, labels: tuple[LabelSpec, ...]
     ) -> tuple[LabelSpec, ...]:
-        return check_labels(labels)
+        return check_label_specs(labels)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> BundleSpec:

@@ -207,7 +207,7 @@ class DataSpec(Spec):
         return pattern
 
 
-def check_labels(labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
+def check_label_specs(labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
     """Return labels in the order of their indices, once none contradicts another.
 
     Raises:
