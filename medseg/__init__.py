@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from medseg.evaluation.mask_review import JudgedMask, MaskReview
     from medseg.evaluation.results import Evaluation
     from medseg.events import Listener
+    from medseg.inference.correction import Correction
     from medseg.inference.ledger_entry import Entry, QualityEntry
     from medseg.inference.prediction import Prediction
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
+    from medseg.inference.shards import Shard
     from medseg.io.adapters import VolumeLike, as_volume
     from medseg.labels import Label, LabelSet, Region
     from medseg.metrics.comparison import Difference, Interval
@@ -88,6 +90,7 @@ _HOMES = {
     "ChannelStatistics": "medseg.planning.fingerprint",
     "CheckReport": "medseg.commands.check",
     "CheckpointError": "medseg.errors",
+    "Correction": "medseg.inference.correction",
     "DatasetError": "medseg.errors",
     "Difference": "medseg.metrics.comparison",
     "DownloadError": "medseg.errors",
@@ -122,6 +125,7 @@ _HOMES = {
     "ScanError": "medseg.errors",
     "Segmentation": "medseg.inference.segmentation",
     "Segmenter": "medseg.inference.segmenter",
+    "Shard": "medseg.inference.shards",
     "ShownQuality": "medseg.quality.estimates",
     "Statistic": "medseg.metrics.statistics",
     "TrainingCost": "medseg.planning.training_cost",
@@ -162,6 +166,7 @@ __all__ = [
     "ChannelStatistics",
     "CheckReport",
     "CheckpointError",
+    "Correction",
     "DatasetError",
     "Difference",
     "DownloadError",
@@ -196,6 +201,7 @@ __all__ = [
     "ScanError",
     "Segmentation",
     "Segmenter",
+    "Shard",
     "ShownQuality",
     "Statistic",
     "TrainingCost",

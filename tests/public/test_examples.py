@@ -28,6 +28,7 @@ PARTS = {
     *("CaseMeasures", "CaseScores", "ChannelStatistics", "CheckReport"),
     *("Difference", "Entry", "Fault", "Fingerprint", "Interval", "JudgedMask"),
     *(
+        "Correction",
         "LabelMeasures",
         "LabelQuality",
         "LabelScores",
