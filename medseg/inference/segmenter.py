@@ -604,6 +604,10 @@ class _Look:
     def can_join(self, other: _Look) -> bool:
         """Tell whether every window is the same for both networks."""
         own = self.segmenter._sliding_window
+        if self.segmenter.precision != other.segmenter.precision:
+            return (
+                False  # they compute in one context, which is of one precision
+            )
         return own.has_windows_of(other.segmenter._sliding_window)
 
 

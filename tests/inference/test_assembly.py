@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.assemblies import WINDOW, make_scan, number_labels, write_thorax
 
 from medseg import Segmenter
@@ -85,6 +86,16 @@ def test_what_parts_share_is_made_once(
     monkeypatch.setattr(segmenter_module, "_MOST_BYTES_TOGETHER", 1)
     assert np.array_equal(segmenter.segment(scan).labels, labels)
     assert (len(made), groups) == (2, [2])
+
+
+def test_parts_of_another_precision_do_not_share_its_context(
+    untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
+    labels = segmenter.segment(make_scan()).labels
+    segmenter._parts["bones"].precision = torch.bfloat16
+    monkeypatch.setattr(segmenter_module, "_run_windows_together", None)
+    assert np.array_equal(segmenter.segment(make_scan()).labels, labels)
 
 
 def test_other_intensities_share_the_resampled_scan(
