@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import dicom
 from support.bundles import Trap
 from support.nnunet_models import (
     MODELS,
@@ -463,19 +465,35 @@ def test_weights_without_biases_are_taken(model: Path, tmp_path: Path) -> None:
     assert any(not bool(np.any(value.numpy())) for value in added)
 
 
-def test_the_ledger_names_the_origin(model: Path, tmp_path: Path) -> None:
+def test_the_ledger_and_dicom_seg_name_the_origin(
+    model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
     bundle = tmp_path / "bundle"
     imported = import_model(model, bundle, licence="CC BY 4.0")
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    make_scans("isotropic", scans, ["small"])
+    script = load_script()
+    kind = script.MODELS[0]
+    (image,), _ = script.make_case(kind, 7, (40, 24, 14), np.eye(4))
+    scans = dicom.save(tmp_path / "scans", dicom.series(image.astype(np.int16)))
     segment(
         bundle, scans, tmp_path / "out", device="cpu", mirror=False,
-        report=False,
+        report=False, formats=["dicom-seg"],
     )  # fmt: skip
     (line,) = (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()
-    assert json.loads(line)["origin"] == imported.spec.origin
-    assert "licence CC BY 4.0" in json.loads(line)["origin"]
+    origin = imported.spec.origin
+    assert origin is not None
+    assert json.loads(line)["origin"] == origin
+    assert "licence CC BY 4.0" in origin
+    assert imported.origin.short_hash in origin
+    (file,) = (tmp_path / "out").glob("*.seg.dcm")
+    segments = pydicom.dcmread(file).SegmentSequence
+    assert len(segments) == 2
+    for item in segments:
+        (stated,) = item.SegmentationAlgorithmIdentificationSequence
+        assert imported.spec.name in stated.AlgorithmName
+        assert imported.spec.version in stated.AlgorithmVersion
+        assert origin[:40] in stated.AlgorithmSource
+        assert origin in stated.AlgorithmParameters
 
 
 @pytest.mark.parametrize("name", ["isotropic", "resenc_m"])
