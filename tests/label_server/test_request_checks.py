@@ -137,6 +137,9 @@ def test_parameters_that_name_something_are_plain_names(key: str) -> None:
         assert status_of(check_query, [("params", "1"), (key, value)]) == 400, (
             value
         )
+        leads_elsewhere = any(sign in value for sign in ("..", "/", "\\"))
+        if key == "label" and not leads_elsewhere:
+            continue  # in JSON it is a structure's name, such as "left lung"
         assert status_of(check_json, json.dumps({key: value})) == 400, value
         assert (
             status_of(check_json, json.dumps({"made_up": {key: value}})) == 400

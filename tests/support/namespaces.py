@@ -49,16 +49,5 @@ def open_namespace() -> Iterator[Namespace]:
         _run("ip", "netns", "del", name)
 
 
-@contextlib.contextmanager
-def open_network() -> Iterator[Namespace]:
-    """Make a namespace where that is allowed; elsewhere, programs run beside the test."""
-    with contextlib.ExitStack() as stack:
-        try:
-            namespace = stack.enter_context(open_namespace())
-        except pytest.skip.Exception:
-            namespace = Namespace([], "127.0.0.1")
-        yield namespace
-
-
 def _run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
