@@ -53,7 +53,13 @@ def test_a_former_bundle_gives_the_same_label_maps(
     )
     # What was added since stands behind.
     assert list(today.columns)[: len(former.columns)] == list(former.columns)
-    pd.testing.assert_frame_equal(former, today[former.columns], rtol=1e-3)
+    today = today[former.columns]
+    # Numbers that mean nothing, since the bundle was never calibrated, stand there no more.
+    guesses = [name for name in former.columns if "expected_dice" in name]
+    assert today[guesses].isna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        former.drop(columns=guesses), today.drop(columns=guesses), rtol=1e-3
+    )
 
 
 def test_a_former_bundle_gives_the_same_dicom_results(

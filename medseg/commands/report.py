@@ -28,6 +28,13 @@ class BatchReport:
         to_start: The shards that never began, or ended before they were done.
         is_whole: Whether all scans are done.
         damaged: How many lines of the ledgers cannot be read.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medseg import BatchReport
+        >>> report = BatchReport(Path("results"), entries=())
+        >>> report.failed
+        ()
     """
 
     out: Path
@@ -68,6 +75,19 @@ def report(out: str | Path) -> BatchReport:
     Raises:
         DatasetError: If the folder holds no results of ``medseg segment``.
         OutputError: If it cannot be read or written.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset, write_example_bundle
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> bundle = write_example_bundle(trained=True)
+        >>> for shard in ("1/2", "2/2"):
+        ...     _ = medseg.segment(bundle, data / "imagesTr", folder / "out", shard=shard)
+        >>> len(medseg.report(folder / "out").good)
+        2
     """
     out = Path(out)
     if not (out / LEDGER).is_file():

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy.typing as npt
 import torch
 
-from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Assembly, Bundle, load_bundle
-from medseg.bundle.spec import BundleSpec, SpeedSetting
+from medseg.bundle.spec import SpeedSetting
 from medseg.datasets.case_folders import find_case_folder, read_case
 from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
@@ -22,13 +19,11 @@ from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
-from medseg.inference.accumulator import count_bytes_held
 from medseg.inference.assembly import (
     AssemblyPrediction,
     AssemblyRun,
     translate_given,
 )
-from medseg.inference.backends import Member
 from medseg.inference.backends.at_speed import (
     EXACT,
     check_speed,
@@ -36,40 +31,31 @@ from medseg.inference.backends.at_speed import (
     set_overlap,
 )
 from medseg.inference.backends.loading import AUTO, load_members
-from medseg.inference.blank_window import BlankWindow
 from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.clicks import Space
 from medseg.inference.correction import Correction
+from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
 from medseg.inference.given_labels import check_labels
+from medseg.inference.network_runner import (
+    Look,
+    NetworkRunner,
+    explain_memory_errors,
+    pass_together,
+)
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import (
-    PassPlan,
-    PassResult,
-    SlidingWindow,
-    SlidingWindowPass,
-)
+from medseg.inference.sliding_window import PassResult, SlidingWindow
 from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice
-from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
     choose_precision,
     get_precision_name,
 )
 from medseg.networks.loading import get_output_layout
-from medseg.preprocessing.shared_input import SharedInput
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
-
-_MOST_ROUNDING = 0.2
-"""Largest relative error of scores that coarse arithmetic causes by itself."""
-
-_MOST_BYTES_TOGETHER = 2 << 30
-"""Memory that sums of scores may take where several networks pass over a scan at once."""
-
-_log = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -191,10 +177,10 @@ class Segmenter:
         )
         axes = self.spec.mirror_axes if mirror else ()
         dims, channels = self.spec.network.dims, self.spec.input_channels
-        self._loaded: Ensemble | None = Ensemble(loaded, dims, axes, channels)
+        ensemble = Ensemble(loaded, dims, axes, channels)
         if self.device.type == "cuda":
-            refuse_wrong_arithmetic(self._ensemble, self.spec, self.device)
-        self.precision = self._ensemble.precision
+            refuse_wrong_arithmetic(ensemble, self.spec, self.device)
+        self.precision = ensemble.precision
         self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
         temperature = (
@@ -205,8 +191,11 @@ class Segmenter:
         if setting is not None:
             seen = set_overlap(seen, setting.overlap)
         self._setting = setting
-        self._sliding_window = SlidingWindow(
+        sliding_window = SlidingWindow(
             seen, self.device, gpu_memory, layout, temperature
+        )
+        self._loaded: NetworkRunner | None = NetworkRunner(
+            ensemble, sliding_window, self.device
         )
 
     def _choose_setting(self) -> SpeedSetting | None:
@@ -312,11 +301,15 @@ class Segmenter:
                     "an assembly has no probabilities of its own; ask one of its bundles"
                 )
             return self._predict_by_parts(volume, given)
-        with torch.inference_mode(), self._explain_memory_errors(volume):
-            plan = self._sliding_window.plan(
+        runner = self._runner
+        with (
+            torch.inference_mode(),
+            explain_memory_errors(volume, self.device),
+        ):
+            plan = runner.sliding_window.plan(
                 volume, given, temperatures, probabilities
             )
-            result = self._pass_over(plan)
+            result = runner.pass_over(plan)
         return self._make_prediction(volume, result)
 
     def _make_prediction(
@@ -351,13 +344,16 @@ class Segmenter:
                 looks = []
                 for step in view.steps:
                     own = translate_given(given, self.spec, step, view.box)
-                    looks.append(_Look(self._parts[step.spec.name], own))
-                with torch.inference_mode(), self._explain_memory_errors(part):
-                    results = pass_together(looks, part)
-                for step, look, result in zip(
-                    view.steps, looks, results, strict=True
+                    runner = self._parts[step.spec.name]._runner
+                    looks.append(Look(runner, own))
+                with (
+                    torch.inference_mode(),
+                    explain_memory_errors(part, self.device),
                 ):
-                    made = look.segmenter._make_prediction(part, result)
+                    results = pass_together(looks, part)
+                for step, result in zip(view.steps, results, strict=True):
+                    segmenter = self._parts[step.spec.name]
+                    made = segmenter._make_prediction(part, result)
                     run.add(step, view.box, made)
         return run.finish()
 
@@ -420,8 +416,10 @@ class Segmenter:
                 "--from BUNDLE --set 'training.clicks={}'"
             )
         scan = admit(self._open(volume), self.spec)
-        with self._explain_memory_errors(scan):
-            return Correction(scan, self.spec, self._compute, self.device)
+        with explain_memory_errors(scan, self.device):
+            return Correction(
+                scan, self.spec, self._runner.compute, self.device
+            )
 
     def correct(
         self,
@@ -482,11 +480,6 @@ class Segmenter:
             spec=self.spec,
         )
 
-    @torch.inference_mode()
-    def _compute(self, windows: torch.Tensor) -> torch.Tensor:
-        with self._ensemble.arithmetic():
-            return self._ensemble(windows)
-
     def close(self) -> None:
         """Free the networks, and the memory of a GPU; it segments nothing afterwards."""
         self._loaded = None
@@ -506,8 +499,8 @@ class Segmenter:
         return f"Segmenter({bundle!r}, {self.backend} on {self.device})"
 
     @property
-    def _ensemble(self) -> Ensemble:
-        """What computes.
+    def _runner(self) -> NetworkRunner:
+        """What passes the networks over scans.
 
         Raises:
             MedsegError: If it was closed.
@@ -539,271 +532,6 @@ class Segmenter:
             note = "more images were given than the bundle has channels; the others are not used"
             volume = replace(volume, warnings=(*volume.warnings, note))
         return volume
-
-    def _pass_over(self, plan: PassPlan) -> PassResult:
-        """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""
-        try:
-            return self._run_windows(plan)
-        except torch.OutOfMemoryError:
-            if not plan.storage.uses_gpu:
-                raise
-        warning = f"the memory of {self.device} ran out; image and scores were kept in the host's"
-        _log.warning(warning)
-        torch.cuda.empty_cache()
-        return self._run_windows(plan.on_host(warning))
-
-    def _run_windows(self, plan: PassPlan) -> PassResult:
-        ensemble = self._ensemble
-        scan_pass = SlidingWindowPass(self._sliding_window, plan)
-        with ensemble.arithmetic():
-            while corners := scan_pass.next_corners():
-                try:
-                    scores = ensemble(scan_pass.cut(corners))
-                except torch.OutOfMemoryError:
-                    if not scan_pass.halve_batch():
-                        raise
-                    torch.cuda.empty_cache()
-                    continue
-                scan_pass.add(corners, scores)
-                del scores  # or memory would hold them beside the next windows'
-        return scan_pass.finish()
-
-    @contextlib.contextmanager
-    def _explain_memory_errors(self, volume: Volume) -> Iterator[None]:
-        """Turn a lack of memory into an error that says what to do."""
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            remedy = "; try --device cpu" if self.device.type == "cuda" else ""
-            raise MedsegError(
-                f"a scan of shape {volume.shape} does not fit the memory of {self.device}{remedy}",
-                source=volume.source,
-            ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What one of several networks is to look at.
-
-    Attributes:
-        segmenter: Has the network.
-        given: Label indices on the scan's grid that are to be judged, too.
-    """
-
-    segmenter: Segmenter
-    given: Array | None
-
-    def plan(self, shared: SharedInput, volume: Volume) -> PassPlan:
-        """Plan its pass on the grid it shares with others."""
-        window = self.segmenter._sliding_window
-        grid = shared.find_grid(window.spec.preprocessing)
-        return window.plan(volume, self.given, grid=grid)
-
-    def can_join(self, other: _Look) -> bool:
-        """Tell whether every window is the same for both networks."""
-        own = self.segmenter._sliding_window
-        return own.has_windows_of(other.segmenter._sliding_window)
-
-
-def pass_together(looks: Sequence[_Look], volume: Volume) -> list[PassResult]:
-    """Pass several networks over one scan; what they have in common is done once.
-
-    Networks with the same windows get each window in turn, as many networks at once as their sums
-    of scores fit the memory for it.
-
-    Args:
-        looks: The networks.
-        volume: What they look at.
-
-    Returns:
-        What each pass made, in their order.
-    """
-    shared = SharedInput(volume)
-    results: list[PassResult] = []
-    while len(results) < len(looks):
-        group = _take_group(looks[len(results) :], shared, volume)
-        results += _pass_group(group, shared)
-    return results
-
-
-def _take_group(
-    looks: Sequence[_Look], shared: SharedInput, volume: Volume
-) -> list[tuple[_Look, PassPlan]]:
-    """Return the first network, and those after it that can take the same windows."""
-    group: list[tuple[_Look, PassPlan]] = []
-    held = 0
-    for look in looks:
-        if group and not look.can_join(group[0][0]):
-            break
-        plan = look.plan(shared, volume)
-        channels = look.segmenter._sliding_window.layout.channels
-        held += count_bytes_held(plan.windows, channels)
-        if group and held > _MOST_BYTES_TOGETHER:
-            break
-        group.append((look, plan))
-    return group
-
-
-def _pass_group(
-    group: Sequence[tuple[_Look, PassPlan]], shared: SharedInput
-) -> list[PassResult]:
-    first, plan = group[0]
-    window = first.segmenter._sliding_window
-    image = shared.make(window.spec, window.make_input, plan.storage.image)
-    plan.stopwatch.lap("input")
-    seeing = [(look, replace(each, image=image)) for look, each in group]
-    if len(seeing) > 1:
-        try:
-            return _run_windows_together(seeing)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-    return [look.segmenter._pass_over(each) for look, each in seeing]
-
-
-def _run_windows_together(
-    group: Sequence[tuple[_Look, PassPlan]],
-) -> list[PassResult]:
-    with contextlib.ExitStack() as arithmetic:
-        passes = []
-        for look, plan in group:
-            ensemble = look.segmenter._ensemble
-            arithmetic.enter_context(ensemble.arithmetic())
-            window = look.segmenter._sliding_window
-            scan_pass = SlidingWindowPass(window, plan)
-            passes.append((ensemble, scan_pass, plan.stopwatch))
-        leader = passes[0][1]
-        while corners := leader.next_corners():
-            windows = leader.cut(corners)
-            for ensemble, scan_pass, stopwatch in passes:
-                stopwatch.restart()
-                scan_pass.add(corners, ensemble(windows))
-    return [scan_pass.finish() for _, scan_pass, _ in passes]
-
-
-class Ensemble:
-    """The scores of windows: the mean over all members and flips.
-
-    Window by window, so that memory does not grow with the number of members.
-
-    Args:
-        members: Trained networks that compute in the same way; at least one.
-        dims: 2 for networks that see slices, else 3.
-        mirror_axes: Axes along which windows are also flipped, 0 for x; the scores of all
-            combinations are averaged.
-        channels: What the networks take. Channels for clicks are missing where nobody clicked.
-    """
-
-    def __init__(
-        self,
-        members: Sequence[Member],
-        dims: int,
-        mirror_axes: Sequence[int] = (),
-        channels: int | None = None,
-    ) -> None:
-        self._members = members
-        self._dims = dims
-        self._channels = channels
-        # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
-        batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
-        self._flips = _list_combinations(batch_axes)
-        self._blank = BlankWindow()
-
-    @property
-    def precision(self) -> torch.dtype:
-        """The precision of the arithmetic."""
-        return self._members[0].precision
-
-    def use_float32(self) -> None:
-        """Compute in float32 from now on."""
-        for member in self._members:
-            member.precision = torch.float32
-
-    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which to call: entered once per scan."""
-        return self._members[0].arithmetic()
-
-    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-        """Compute the mean scores of windows.
-
-        Args:
-            windows: ``(batch, channels, x, y, z)``. A 2D network gets windows of one plane,
-                ``z = 1``.
-
-        Returns:
-            ``(batch, classes, x, y, z)``; float32 where there is more to average than one. Of a
-            window of one value, such as one outside the body, what was computed for the last.
-        """
-        known = self._blank.find_scores(windows)
-        if known is not None:
-            return known
-        scores = self._compute(windows)
-        self._blank.keep_scores(windows, scores)
-        return scores
-
-    def _compute(self, windows: torch.Tensor) -> torch.Tensor:
-        if self._channels is not None:
-            windows = append_no_clicks(windows, self._channels)
-        if self._dims == 2:
-            windows = windows.squeeze(-1)
-        first, *others = self._members
-        total = first(windows)
-        count = len(self._members) * len(self._flips)
-        if count > 1:
-            total = total.float()
-            for member in others:
-                total += member(windows)
-            for axes in self._flips[1:]:
-                flipped = windows.flip(axes)
-                for member in self._members:
-                    total += member(flipped).flip(axes)
-            total /= count
-        if self._dims == 2:
-            total = total.unsqueeze(-1)
-        return total
-
-    @torch.inference_mode()
-    def measure_rounding_error(self, windows: torch.Tensor) -> float:
-        """Return how far scores are from those of float32, relative to their size.
-
-        Rounding gives a few percent. Far more comes from a fault of hardware or libraries: some
-        versions of cuDNN return wrong 3D convolutions in bfloat16.
-        """
-        exact = self(windows).float()
-        with self.arithmetic():
-            coarse = self(windows).float()
-        difference = (coarse - exact).norm()
-        return float(difference / exact.norm())
-
-
-def refuse_wrong_arithmetic(
-    ensemble: Ensemble, spec: BundleSpec, device: torch.device
-) -> None:
-    """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
-    if ensemble.precision == torch.float32:
-        return
-    generator = torch.Generator().manual_seed(0)
-    size = (*spec.training.patch, 1)[:3]
-    windows = torch.randn(1, len(spec.channels), *size, generator=generator)
-    error = ensemble.measure_rounding_error(windows.to(device))
-    # Not `error > …`, which would be false for NaN.
-    if not error <= _MOST_ROUNDING:
-        _log.warning(
-            "scores in %s are %.0f %% off those in float32 on %s; computing in float32",
-            ensemble.precision,
-            100 * error,
-            device,
-        )
-        ensemble.use_float32()
-
-
-def _list_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
-    """Return every set of axes to flip, none at all first."""
-    flips: list[tuple[int, ...]] = [()]
-    for axis in axes:
-        flips += [(*flip, axis) for flip in flips]
-    return flips
 
 
 def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:

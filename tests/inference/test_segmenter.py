@@ -28,11 +28,8 @@ from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.segmenter import (
-    Ensemble,
-    Segmenter,
-    refuse_wrong_arithmetic,
-)
+from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
+from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
@@ -337,7 +334,7 @@ def test_the_members_of_a_bundle_are_averaged(
     windows = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         first, second = network_of(folder)(windows), network_of(other)(windows)
-        both = Segmenter(folder, "cpu")._ensemble(windows)
+        both = Segmenter(folder, "cpu")._runner.ensemble(windows)
         alone = Segmenter(folder, "cpu", fold_ensemble=False)._ensemble(windows)
     assert torch.allclose(both, (first + second) / 2, atol=1e-5)
     assert torch.allclose(alone, first, atol=1e-5)
@@ -492,7 +489,8 @@ MEMORY = """
 import ctypes, re, resource, sys
 from pathlib import Path
 import numpy as np
-from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
+from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
+from medseg.inference.segmenter import Segmenter
 from medseg.errors import MedsegError
 from medseg.volume import Volume
 

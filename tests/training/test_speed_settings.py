@@ -172,12 +172,12 @@ def test_a_bundle_is_segmented_as_was_decided(copy: Path) -> None:
     use(copy, "int8_bf16")
     balanced = Segmenter(copy, "cpu")
     assert balanced.backend == "openvino"
-    assert balanced._sliding_window.spec.inference.overlap == 0.25
+    assert balanced._runner.sliding_window.spec.inference.overlap == 0.25
     assert balanced.spec.inference.overlap == 0.5, "the bundle says what it did"
     exact = Segmenter(copy, "cpu", speed="exact")
     torch_alone = Segmenter(copy, "cpu", backend="torch")
     assert exact.backend == torch_alone.backend == "torch"
-    assert exact._sliding_window.spec.inference.overlap == 0.5
+    assert exact._runner.sliding_window.spec.inference.overlap == 0.5
     wanted = torch_alone.segment(scan(1)).labels
     assert np.array_equal(exact.segment(scan(1)).labels, wanted)
     assert balanced.choices["speed"] == "balanced"

@@ -1,0 +1,203 @@
+"""``NetworkRunner``: passes networks over scans, one by itself or several over the same windows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from medseg._support.memory import is_out_of_memory
+from medseg.errors import MedsegError
+from medseg.inference.accumulator import count_bytes_held
+from medseg.inference.ensemble import Ensemble
+from medseg.inference.sliding_window import (
+    PassPlan,
+    PassResult,
+    SlidingWindow,
+    SlidingWindowPass,
+)
+from medseg.preprocessing.shared_input import SharedInput
+from medseg.volume import Array, Volume
+
+_MOST_BYTES_TOGETHER = 2 << 30
+"""Memory that sums of scores may take where several networks pass over a scan at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class NetworkRunner:
+    """Runs the networks of one bundle.
+
+    Args:
+        ensemble: The networks.
+        sliding_window: How windows lie, and what becomes of their scores.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        sliding_window: SlidingWindow,
+        device: torch.device,
+    ) -> None:
+        self.ensemble = ensemble
+        self.sliding_window = sliding_window
+        self._device = device
+
+    def pass_over(self, plan: PassPlan) -> PassResult:
+        """Make a pass as planned; if a GPU's memory runs out, once more in the host's."""
+        try:
+            return self._run_windows(plan)
+        except torch.OutOfMemoryError:
+            if not plan.storage.uses_gpu:
+                raise
+        warning = f"the memory of {self._device} ran out; image and scores were kept in the host's"
+        _log.warning(warning)
+        torch.cuda.empty_cache()
+        return self._run_windows(plan.on_host(warning))
+
+    def _run_windows(self, plan: PassPlan) -> PassResult:
+        ensemble = self.ensemble
+        scan_pass = SlidingWindowPass(self.sliding_window, plan)
+        with ensemble.arithmetic():
+            while corners := scan_pass.next_corners():
+                try:
+                    scores = ensemble(scan_pass.cut(corners))
+                except torch.OutOfMemoryError:
+                    if not scan_pass.halve_batch():
+                        raise
+                    torch.cuda.empty_cache()
+                    continue
+                scan_pass.add(corners, scores)
+                del scores  # or memory would hold them beside the next windows'
+        return scan_pass.finish()
+
+    @torch.inference_mode()
+    def compute(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the scores of some windows, for who has windows of their own."""
+        with self.ensemble.arithmetic():
+            return self.ensemble(windows)
+
+
+@contextlib.contextmanager
+def explain_memory_errors(
+    volume: Volume, device: torch.device
+) -> Iterator[None]:
+    """Turn a lack of memory into an error that says what to do.
+
+    Args:
+        volume: The scan that needs it.
+        device: Where it is needed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "; try --device cpu" if device.type == "cuda" else ""
+        raise MedsegError(
+            f"a scan of shape {volume.shape} does not fit the memory of {device}{remedy}",
+            source=volume.source,
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one of several networks is to look at.
+
+    Attributes:
+        runner: Runs it.
+        given: Label indices on the scan's grid that are to be judged, too.
+    """
+
+    runner: NetworkRunner
+    given: Array | None
+
+    def plan(self, shared: SharedInput, volume: Volume) -> PassPlan:
+        """Plan its pass on the grid it shares with others."""
+        window = self.runner.sliding_window
+        grid = shared.find_grid(window.spec.preprocessing)
+        return window.plan(volume, self.given, grid=grid)
+
+    def can_join(self, other: Look) -> bool:
+        """Tell whether every window is the same for both networks."""
+        own = self.runner.sliding_window
+        return own.has_windows_of(other.runner.sliding_window)
+
+
+def pass_together(looks: Sequence[Look], volume: Volume) -> list[PassResult]:
+    """Pass several networks over one scan; what they have in common is done once.
+
+    Networks with the same windows get each window in turn, as many networks at once as their sums
+    of scores fit the memory for it.
+
+    Args:
+        looks: The networks.
+        volume: What they look at.
+
+    Returns:
+        What each pass made, in their order.
+    """
+    shared = SharedInput(volume)
+    results: list[PassResult] = []
+    while len(results) < len(looks):
+        group = _take_group(looks[len(results) :], shared, volume)
+        results += _pass_group(group, shared)
+    return results
+
+
+def _take_group(
+    looks: Sequence[Look], shared: SharedInput, volume: Volume
+) -> list[tuple[Look, PassPlan]]:
+    """Return the first network, and those after it that can take the same windows."""
+    group: list[tuple[Look, PassPlan]] = []
+    held = 0
+    for look in looks:
+        if group and not look.can_join(group[0][0]):
+            break
+        plan = look.plan(shared, volume)
+        channels = look.runner.sliding_window.layout.channels
+        held += count_bytes_held(plan.windows, channels)
+        if group and held > _MOST_BYTES_TOGETHER:
+            break
+        group.append((look, plan))
+    return group
+
+
+def _pass_group(
+    group: Sequence[tuple[Look, PassPlan]], shared: SharedInput
+) -> list[PassResult]:
+    first, plan = group[0]
+    window = first.runner.sliding_window
+    image = shared.make(window.spec, window.make_input, plan.storage.image)
+    plan.stopwatch.lap("input")
+    seeing = [(look, replace(each, image=image)) for look, each in group]
+    if len(seeing) > 1:
+        try:
+            return _run_windows_together(seeing)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+    return [look.runner.pass_over(each) for look, each in seeing]
+
+
+def _run_windows_together(
+    group: Sequence[tuple[Look, PassPlan]],
+) -> list[PassResult]:
+    with contextlib.ExitStack() as arithmetic:
+        passes = []
+        for look, plan in group:
+            ensemble = look.runner.ensemble
+            arithmetic.enter_context(ensemble.arithmetic())
+            window = look.runner.sliding_window
+            scan_pass = SlidingWindowPass(window, plan)
+            passes.append((ensemble, scan_pass, plan.stopwatch))
+        leader = passes[0][1]
+        while corners := leader.next_corners():
+            windows = leader.cut(corners)
+            for ensemble, scan_pass, stopwatch in passes:
+                stopwatch.restart()
+                scan_pass.add(corners, ensemble(windows))
+    return [scan_pass.finish() for _, scan_pass, _ in passes]
