@@ -85,7 +85,9 @@ def describe_origin(
         "software": to_line(software),
         "model": to_line(model) or "unknown",
         "dataset": to_line(dataset) or "unknown",
-        "files": {name: hash_file(file) for name, file in files.items()},
+        "files": {
+            to_line(name): hash_file(file) for name, file in files.items()
+        },
         "imported_with": f"medseg {importlib.metadata.version('medseg')}",
     }
     if licence:

@@ -370,6 +370,20 @@ UNKNOWN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["initialize"].append("$@network.eval().half()"),
         "initialize::1",
     ),
+    "an object that is made before the run": (
+        lambda c: c["initialize"].append({"_target_": "scripts.patch"}),
+        "initialize::1: the expression scripts.patch",
+    ),
+    "a switch": (
+        lambda c: transforms(c)[3].update(_disabled_="$not scripts.is_fast()"),
+        "preprocessing::transforms::3::_disabled_",
+    ),
+    "a margin that is padded": (
+        lambda c: transforms(c).insert(
+            2, ZOO.step("CropForegroundd", source_key="image", margin=4)
+        ),
+        "preprocessing::transforms::2::allow_smaller",
+    ),
 }
 
 
@@ -384,6 +398,46 @@ def test_what_is_not_known_is_refused_with_its_place(
     assert "does not know and does not run" in error.value.message
     assert error.match(place)
     assert not (tmp_path / "out").exists()
+
+
+def test_switches_of_the_config_leave_transforms_out(
+    spleen: Path,
+) -> None:
+    blur = ZOO.step("GaussianSmoothd", _disabled_="$not @with_blur")
+    edit_config(
+        spleen,
+        lambda c: (c.update(with_blur=False), transforms(c).insert(3, blur)),
+    )
+    read_monai_bundle(spleen)
+    edit_config(spleen, lambda c: c.update(with_blur=True))
+    with pytest.raises(MedsegError, match="GaussianSmooth"):
+        read_monai_bundle(spleen)
+
+
+def test_weights_are_not_guessed_among_several(
+    spleen: Path, tmp_path: Path
+) -> None:
+    edit_config(
+        spleen,
+        lambda c: (
+            c["handlers"][0].update(load_path="$scripts.find_best()"),
+            c["initialize"].append({"_target_": "set_determinism", "seed": 1}),
+        ),
+    )
+    read_monai_bundle(spleen)
+    weights = spleen / "models" / "model.pt"
+    shutil.copyfile(weights, weights.with_name("best.pt"))
+    with pytest.raises(MedsegError, match="load_path"):
+        read_monai_bundle(spleen)
+
+
+def test_files_of_odd_names_are_recorded_in_plain_text(
+    autos: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "liver\x1b[31m.pt"
+    shutil.copyfile(autos("ct"), file)
+    origin = import_model(file, tmp_path / "out").origin
+    assert list(origin.files) == ["liver[31m.pt"]
 
 
 CODE = "__import__('os').system('touch canary')"
@@ -426,6 +480,10 @@ FORGED: dict[str, Callable[[Path], Any]] = {
         lambda c: c.update(
             inferer="@postprocessing", postprocessing="@inferer"
         ),
+    ),
+    "a reference into itself": lambda b: edit_config(
+        b,
+        lambda c: c.update(initialize=["$@h(@evaluator)"], h="@h::x"),
     ),
     "an entry that holds itself": lambda b: edit_config(
         b,

@@ -15,7 +15,11 @@ from medseg.interop.described_model import (
     describe_exclusive,
 )
 from medseg.interop.monai_config import inferer, network
-from medseg.interop.monai_config.config import Config, as_component
+from medseg.interop.monai_config.config import (
+    Config,
+    Unknown,
+    as_component,
+)
 from medseg.interop.monai_config.files import find_config, read_config
 from medseg.interop.monai_config.inferer import (
     DescribedWindows,
@@ -47,7 +51,8 @@ _DEFAULT_WEIGHTS = f"{_MODELS}/model.pt"
 _RUN = ("initialize", "run", "evaluating", "inferring")
 """Entries whose expressions MONAI runs."""
 _KNOWN_RUNS = re.compile(
-    r"\$(?:import [\w., ]+|from [\w.]+ import [\w, ]+"
+    r"(?:monai\.utils\.)?set_determinism"
+    r"|\$(?:import [\w., ]+|from [\w.]+ import [\w, ]+"
     r"|monai\.utils\.set_determinism\([\w=, ]*\)"
     r"|setattr\(torch\.backends\.cudnn, ?'\w+', ?\w+\)"
     r"|os\.makedirs\(@\w+(, ?exist_ok=True)?\)"
@@ -352,6 +357,8 @@ def _read_weights(config: Config, folder: Path) -> tuple[Path, Weights]:
         if isinstance(loads, dict) and len(loads) == 1:
             key = next(iter(loads))
         given = loader.get("load_path")
+        if isinstance(given, Unknown) and _holds_several(folder):
+            raise config.refuse(f"{_LOADER}::load_path", given.text[:100])
         if isinstance(given, str):
             path = given
     file = _locate_weights(folder, path)
@@ -359,6 +366,13 @@ def _read_weights(config: Config, folder: Path) -> tuple[Path, Weights]:
     if isinstance(content.get(key), dict):
         content = content[key]
     return file, parse_state_dict(content, file, "weights")
+
+
+def _holds_several(folder: Path) -> bool:
+    """Tell whether a bundle holds more than one file of weights."""
+    inner = (folder / _MODELS).glob("*")
+    files = [file for file in inner if file.suffix in (".pt", ".pth")]
+    return len(files) > 1
 
 
 def _list_loaders(config: Config) -> Iterator[Mapping[str, Any]]:

@@ -19,7 +19,9 @@ _MOST_VALUES = 50_000
 _MOST_DEPTH = 60
 _SHOWN = 160
 _TARGET = "_target_"
-_NOTES = ("_target_", "_disabled_", "_requires_", "_desc_")
+DISABLED = "_disabled_"
+"""The field of a component that says whether it is left out."""
+_NOTES = ("_target_", DISABLED, "_requires_", "_desc_")
 """Fields of a component that are no arguments."""
 
 
@@ -68,13 +70,19 @@ class Config:
         return self._look_up(entry)
 
     def list_texts(self, entry: str) -> Iterator[tuple[str, str]]:
-        """Yield the path and text of each expression that an entry lists, as it stands there."""
+        """Yield the path and text of each expression that an entry lists, as it stands there.
+
+        Of a component it is the name of what is called.
+        """
         listed = self._content.get(entry)
         if not isinstance(listed, list):
             return
         for position, item in enumerate(listed):
-            if isinstance(item, str):
-                yield f"{entry}::{position}", item
+            text = item
+            if isinstance(item, dict) and not self._is_disabled(item):
+                text = item.get(_TARGET)
+            if isinstance(text, str):
+                yield f"{entry}::{position}", text
 
     def find_reference(self, entry: str) -> str | None:
         """Return the id that an entry leads to by mere references; ``None`` if it is none."""
@@ -107,10 +115,11 @@ class Config:
                 source=self.file,
                 detail=" → ".join([*self._open[-4:], entry])[:_SHOWN],
             )
+        # Open from here on: the way to an entry may lead through references.
+        self._open.append(entry)
         value: Any = self._content
         for key in entry.split("::"):
             value = self._enter(value, key, entry)
-        self._open.append(entry)
         resolved = self._resolve(value, 0)
         self._open.pop()
         return resolved
@@ -141,12 +150,23 @@ class Config:
             return {
                 key: self._resolve(item, depth + 1)
                 for key, item in value.items()
-                if not _is_disabled(item)
+                if not self._is_disabled(item)
             }
         if isinstance(value, list):
-            kept = [item for item in value if not _is_disabled(item)]
+            kept = [item for item in value if not self._is_disabled(item)]
             return [self._resolve(item, depth + 1) for item in kept]
         return self._resolve_text(value) if isinstance(value, str) else value
+
+    def _is_disabled(self, value: Any) -> bool:
+        """Tell whether a component is left out; not where that is an unknown expression."""
+        if not isinstance(value, dict):
+            return False
+        stated = value.get(DISABLED)
+        if isinstance(stated, str):
+            stated = self._resolve_text(stated)
+        if isinstance(stated, str):
+            return stated.strip().lower() == "true"
+        return bool(stated) and not isinstance(stated, Unknown)
 
     def _resolve_text(self, text: str) -> Any:
         reference = parse_reference(text)
@@ -254,12 +274,6 @@ def as_component(
     if mode != "default":
         raise config.refuse(f"{path}::_mode_", _shorten(mode))
     return Component(name, arguments, path, config)
-
-
-def _is_disabled(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return value.get("_disabled_") in (True, "true", "True")
 
 
 def _find_unknown(value: Any) -> Unknown | None:

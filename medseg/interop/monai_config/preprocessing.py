@@ -213,8 +213,11 @@ class ChainReader:
         margin = component.take("margin", 0)
         if not isinstance(margin, int) or margin < 0:
             raise component.refuse("one number is known", "margin")
-        if margin:
-            component.require(allow_smaller=True)
+        if margin and not component.take("allow_smaller", False):
+            # MONAI's default: the box is padded where it reaches beyond the scan.
+            raise component.refuse(
+                "with a margin, known: true", "allow_smaller"
+            )
         component.take("allow_smaller")
         # What it pads with is never seen.
         component.finish(

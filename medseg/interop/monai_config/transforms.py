@@ -6,7 +6,13 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from medseg.interop.monai_config.config import Component, Config, as_component
+from medseg.interop.monai_config.config import (
+    DISABLED,
+    Component,
+    Config,
+    Unknown,
+    as_component,
+)
 from medseg.interop.monai_config.expressions import (
     NumberType,
     UnknownError,
@@ -43,6 +49,7 @@ def _list_transforms(
         for position, item in enumerate(value):
             yield from _list_transforms(item, f"{path}::{position}", config)
         return
+    _refuse_unknown_switch(value, path, config)
     component = as_component(value, path, config, MODULE)
     if component.name == _CHAIN:
         component.require(lazy=False, overrides=None)
@@ -55,6 +62,13 @@ def _list_transforms(
     component.name = _name_plainly(component)
     component.require(lazy=False)
     yield component
+
+
+def _refuse_unknown_switch(value: Any, path: str, config: Config) -> None:
+    """Refuse a transform of which it does not follow whether it is left out."""
+    switch = value.get(DISABLED) if isinstance(value, dict) else None
+    if isinstance(switch, Unknown):
+        raise config.refuse(f"{path}::{DISABLED}", switch.text[:100])
 
 
 def check_key(component: Component, key: str) -> None:
