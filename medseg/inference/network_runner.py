@@ -125,6 +125,11 @@ class Look:
     def can_join(self, other: Look) -> bool:
         """Tell whether every window is the same for both networks."""
         own = self.runner.sliding_window
+        precision = other.runner.ensemble.precision
+        if self.runner.ensemble.precision != precision:
+            return (
+                False  # they compute in one context, which is of one precision
+            )
         return own.has_windows_of(other.runner.sliding_window)
 
 

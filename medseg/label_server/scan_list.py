@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.label_server.store import Store
 from medseg.names import fold_name, normalize_name
+
+_NO_MARK = 0
+"""Of a store whose list was not written by this release, or not at all."""
+_HIGHEST_MARK = 2**31 - 1
 
 
 class ScanList:
@@ -23,7 +28,7 @@ class ScanList:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._counter = b""
+        self._mark = _NO_MARK
         self._scans: dict[str, Scan] = {}
 
     def list_names(self) -> list[str]:
@@ -55,18 +60,20 @@ class ScanList:
         return list(self._read().values())
 
     def _read(self) -> dict[str, Scan]:
-        """Return the scans by name, sorted; the list is read again when the store has changed."""
-        # Counted before it is read: at worst, the list is newer than the count, and is read again.
-        counter = self._store.read_counter()
-        if not counter or counter != self._counter:
-            with self._store.read() as connection:
-                rows = connection.execute(
-                    "SELECT name, parts, volume, warnings FROM scans"
-                ).fetchall()
-            scans = [_parse_scan(row) for row in sorted(rows)]
-            self._scans = {scan.name: scan for scan in scans}
-            self._counter = counter
-        return self._scans
+        """Return the scans by name, sorted; they are read again when the list has changed."""
+        with self._store.read() as connection:
+            connection.execute("BEGIN")
+            mark = _read_mark(connection)
+            if mark != _NO_MARK and mark == self._mark:
+                return self._scans
+            rows = connection.execute(
+                "SELECT name, parts, volume, warnings FROM scans"
+            ).fetchall()
+        parsed = [_parse_scan(row) for row in sorted(rows)]
+        scans = {scan.name: scan for scan in parsed}
+        self._scans = scans
+        self._mark = mark
+        return scans
 
     def read_stamps(self) -> dict[str, str]:
         """Return name → sizes and times of the files as they were checked."""
@@ -81,6 +88,7 @@ class ScanList:
             connection.executemany(
                 "INSERT INTO scans VALUES (?, ?, ?, ?, ?)", rows
             )
+            _set_mark(connection)
 
     def add(self, scan: Scan, part: Path) -> None:
         """List another scan, and give its file its name, in one step.
@@ -105,6 +113,7 @@ class ScanList:
             connection.execute(
                 "INSERT INTO scans VALUES (?, ?, ?, ?, ?)", _make_row(scan)
             )
+            _set_mark(connection)
 
 
 def make_stamp(scan: Scan) -> str:
@@ -113,6 +122,18 @@ def make_stamp(scan: Scan) -> str:
     total = sum(stat.st_size for stat in stats)
     newest = max(stat.st_mtime_ns for stat in stats)
     return f"{len(stats)} {total} {newest}"
+
+
+def _read_mark(connection: sqlite3.Connection) -> int:
+    """Return what is another number after each change of the list."""
+    # Asked of SQLite: whoever opens and closes its file beside it ends this process's locks on it.
+    (mark,) = connection.execute("PRAGMA application_id").fetchone()
+    return int(mark)
+
+
+def _set_mark(connection: sqlite3.Connection) -> None:
+    mark = 1 + secrets.randbelow(_HIGHEST_MARK)
+    connection.execute(f"PRAGMA application_id = {mark}")
 
 
 def _read_names(connection: sqlite3.Connection) -> list[str]:

@@ -28,9 +28,6 @@ LONGEST_WAIT_SECONDS = 30.0
 COPIED_EVERY_SECONDS = 60.0
 """How much of people's work, at most, is only in the store and not in its copy."""
 
-_COUNTER = slice(24, 28)
-"""Where in its header a file of SQLite counts its changes."""
-
 _DAMAGED = frozenset(
     {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 )
@@ -81,14 +78,6 @@ class Store:
             # What was asked for is done, and lies in the store; a later change copies again.
             with contextlib.suppress(OutputError):
                 self.copy()
-
-    def read_counter(self) -> bytes:
-        """Return what is another value after each change; empty if there is no store."""
-        try:
-            with self._file.open("rb") as file:
-                return file.read(_COUNTER.stop)[_COUNTER]
-        except OSError:
-            return b""
 
     def restore_if_damaged(self) -> str:
         """Put a copy in the place of a damaged store; called while no other process uses it.

@@ -281,6 +281,9 @@ class _Trials:
         ]
         if "int8" not in possible:
             return possible
+        if self.bundle.spec.training.clicks is not None:
+            # Its ranges would be measured on windows in which nobody has clicked.
+            return [each for each in possible if not each.startswith("int8")]
         try:
             windows = self.cases.draw_windows()
             self.files = write_quantised(self.bundle, windows)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.assemblies import WINDOW, make_scan, number_labels, write_thorax
 
 from medseg import Segmenter
 from medseg.bundle.bundle import Assembly, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.errors import MedsegError
-from medseg.inference import segmenter as segmenter_module
+from medseg.inference import network_runner
 from medseg.inference.assembly import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
 from medseg.preprocessing import network_input
@@ -65,7 +66,7 @@ def test_what_parts_share_is_made_once(
     made: list[object] = []
     groups: list[int] = []
     resample = network_input.NetworkInput.resample
-    together = segmenter_module._run_windows_together
+    together = network_runner._run_windows_together
 
     def count(self: Any, *given: Any) -> Any:
         made.append(given)
@@ -76,15 +77,25 @@ def test_what_parts_share_is_made_once(
         return together(group)
 
     monkeypatch.setattr(network_input.NetworkInput, "resample", count)
-    monkeypatch.setattr(segmenter_module, "_run_windows_together", note)
+    monkeypatch.setattr(network_runner, "_run_windows_together", note)
     segmenter = Segmenter(folder, "cpu")
     scan = make_scan()
     labels = segmenter.segment(scan).labels
     assert (len(made), groups) == (1, [2])
     # Where the sums of both do not fit, one pass follows the other over the same image.
-    monkeypatch.setattr(segmenter_module, "_MOST_BYTES_TOGETHER", 1)
+    monkeypatch.setattr(network_runner, "_MOST_BYTES_TOGETHER", 1)
     assert np.array_equal(segmenter.segment(scan).labels, labels)
     assert (len(made), groups) == (2, [2])
+
+
+def test_parts_of_another_precision_do_not_share_its_context(
+    untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
+    (member,) = segmenter._parts["bones"]._runner.ensemble._members
+    member.precision = torch.bfloat16
+    monkeypatch.setattr(network_runner, "_run_windows_together", None)
+    assert segmenter.segment(make_scan()).labels.any()
 
 
 def test_other_intensities_share_the_resampled_scan(

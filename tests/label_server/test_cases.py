@@ -21,10 +21,10 @@ from medseg.datasets.cases import Scan
 from medseg.events import Event, Notice, Progress
 from medseg.io import read_image
 from medseg.label_server import cases as module
+from medseg.label_server import scan_list
 from medseg.label_server.cases import FolderCases, find_folder_cases, is_url
 from medseg.label_server.scan_list import make_stamp
 from medseg.label_server.state import StateFolder
-from medseg.label_server.store import Store
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2]})
 
@@ -389,5 +389,5 @@ def test_a_list_is_not_read_for_each_case(
     cases: FolderCases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cases.list_names() == ["a", "b"]
-    monkeypatch.setattr(Store, "read", None)
+    monkeypatch.setattr(scan_list, "_parse_scan", None)
     assert [cases.get_scan(name).name for name in "ab"] == ["a", "b"]

@@ -296,6 +296,18 @@ def test_where_too_little_is_known_nothing_is_tried_and_words_say_why(
     assert not memory.exists()
 
 
+def test_an_interactive_bundle_is_not_tried_in_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed_settings, "fit_to_processor", lambda each: each)
+    spec = made_spec(training={"clicks": {}})
+    bundle = load_bundle(trained_bundle(tmp_path / "bundle", spec))
+    nothing: Any = None
+    cases = SpeedCases(nothing, lambda: pytest.fail("windows were drawn"))
+    trials = speed_settings._Trials(bundle, cases, nothing, nothing, 0)
+    assert trials._list_precisions() == ["fp32", "bf16"]
+
+
 def test_a_bundle_that_asks_for_exact_is_not_tried(copy: Path) -> None:
     loaded = load_bundle(copy, ["inference.speed=exact"])
     cases = SpeedCases(Phantoms(copy, 5), draw_windows)

@@ -278,7 +278,7 @@ def check_shapes(model: Any, spec: BundleSpec, channels: int) -> None:
             "OpenVINO's model has several inputs or outputs; use backend torch"
         )
     taken = _get_shape(model.inputs[0])
-    windows = [1, len(spec.channels), *spec.training.patch]
+    windows = [1, spec.input_channels, *spec.training.patch]
     returned = _get_shape(model.outputs[0])
     expected = [1, channels, *spec.training.patch]
     if taken != windows or returned != expected:

@@ -45,6 +45,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "channels": [{"name": "a"}, {"name": "b"}],
         "network": {"residual": True},
     },
+    "clicks": {"training": {"clicks": {}}},
 }
 
 
@@ -74,7 +75,7 @@ def test_both_backends_return_the_same_scores(
     spec = made_spec(**NETWORKS[kind])
     bundle = load_bundle(trained_bundle(tmp_path, spec))
     network = load_network(bundle, bundle.weights)
-    windows = torch.randn(2, len(spec.channels), *spec.training.patch)
+    windows = torch.randn(2, spec.input_channels, *spec.training.patch)
     member = OpenVinoMember(convert(network, spec, 3), torch.float32)
     with torch.inference_mode():
         wanted = TorchMember(network, spec.network.dims, CPU, torch.float32)(
