@@ -17,6 +17,7 @@ from medseg.events import CrossValidationDone, Listener, notify
 from medseg.metrics.statistics import compute_statistics
 from medseg.training.distributed import ProcessGroup
 from medseg.training.keep_largest import join_folds
+from medseg.training.leakage import join_learned_cases
 from medseg.training.model_card import cross_validation_rows
 from medseg.training.report import FoldSummary, TrainingReport, read_report
 from medseg.training.run_folder import RunFolder
@@ -144,16 +145,10 @@ def _join_reports(
         folds=summaries,
         validated=trained.validated,
         made_up=trained.made_up,
-        learned_from=_join_learned(reports),
+        learned_from=join_learned_cases(
+            report.learned_from for report in reports
+        ),
     )
-
-
-def _join_learned(reports: Sequence[TrainingReport]) -> tuple[str, ...]:
-    """Return the ids of the cases that any of the networks learned from."""
-    learned: set[str] = set()
-    for report in reports:
-        learned.update(report.learned_from)
-    return tuple(sorted(learned))
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -18,12 +18,16 @@ from medseg.bundle.hashes import hash_file
 from medseg.datasets.cache import CachedCase
 from medseg.layouts.dataset_json import find_listing
 from medseg.training.lineage import Lineage
-from medseg.training.report import LEARNED_FROM
+from medseg.training.report import LEARNED_FROM, UNKNOWN_CASES
 from medseg.training.run_folder import RunFolder
 
 _NO_RECORD = (
     "the bundle keeps no record of the cases that it learned from; what is said of its results "
     "holds only if none of these cases is one of them"
+)
+_NO_RECORD_OF_OTHERS = (
+    "the bundle began with weights of another one that keeps no record of the cases that it "
+    "learned from; what is said of its results holds only if none of these cases is one of them"
 )
 
 
@@ -45,12 +49,28 @@ class LearnedCases:
 def list_learned_cases(
     training: Iterable[CachedCase], lineage: Lineage | None
 ) -> tuple[str, ...]:
-    """Return the ids of the cases that a run learns from, those of its parent among them."""
+    """Return the ids of the cases that a run learns from, those of its parent among them.
+
+    ``UNKNOWN_CASES`` is among them where the parent has no record of its own.
+    """
     ids = {case.case_id for case in training}
     if lineage is not None:
         parent = _read_metrics(Path(lineage.place))
-        ids.update(_list_texts(parent, LEARNED_FROM))
+        recorded = _list_texts(parent, LEARNED_FROM)
+        ids.update(recorded or [UNKNOWN_CASES])
     return tuple(sorted(ids))
+
+
+def join_learned_cases(folds: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the ids of the cases that any network of a cross-validation learned from.
+
+    Args:
+        folds: Those of each; none of a fold that release 0.1.0 trained, which has no record.
+    """
+    learned: set[str] = set()
+    for recorded in folds:
+        learned.update(recorded or [UNKNOWN_CASES])
+    return tuple(sorted(learned))
 
 
 def find_learned_cases(bundle: Bundle, ids: Sequence[str]) -> LearnedCases:
@@ -66,8 +86,14 @@ def find_learned_cases(bundle: Bundle, ids: Sequence[str]) -> LearnedCases:
     metrics = _read_metrics(bundle.folder)
     given = frozenset(ids)
     validated = given & _list_validated(metrics)
-    if LEARNED_FROM in metrics:
-        learned = given & _list_texts(metrics, LEARNED_FROM)
+    recorded = _list_texts(metrics, LEARNED_FROM)
+    if UNKNOWN_CASES in recorded:
+        learned = given & recorded
+        if "folds" in metrics:
+            learned |= validated
+        return LearnedCases(learned, validated - learned, _NO_RECORD_OF_OTHERS)
+    if recorded:
+        learned = given & recorded
         return LearnedCases(learned, validated - learned)
     if "folds" in metrics:  # each was held out once, and learned from otherwise
         return LearnedCases(validated, remark=_NO_RECORD)

@@ -35,6 +35,8 @@ from medseg.training.stages import StageResult
 
 LEARNED_FROM = "learned_from"
 """The key of ``metrics.json`` for the ids of cases that a bundle learned from."""
+UNKNOWN_CASES = "unknown"
+"""Stands among these ids where the bundle began with weights that have no record of theirs."""
 
 Statistics = Mapping[str, Mapping[str, Statistic]]
 """``metric → label → statistic over cases``."""

@@ -11,8 +11,13 @@ from support.bundles import made_spec
 from support.cases import balls, made_case
 
 from medseg.bundle.bundle import Bundle
-from medseg.training.leakage import find_learned_cases, list_learned_cases
+from medseg.training.leakage import (
+    find_learned_cases,
+    join_learned_cases,
+    list_learned_cases,
+)
 from medseg.training.lineage import Lineage
+from medseg.training.report import UNKNOWN_CASES
 
 HELD_OUT = {"cases": [{"case": "b"}, {"case": "c"}]}
 
@@ -33,6 +38,20 @@ def open_bundle(folder: Path, metrics: Any) -> Bundle:
         ),
         pytest.param(
             {**HELD_OUT, "folds": []}, "b", "", False, id="every fold"
+        ),
+        pytest.param(
+            {**HELD_OUT, "learned_from": ["a", UNKNOWN_CASES]},
+            "a",
+            "b",
+            False,
+            id="its parent's cases unknown",
+        ),
+        pytest.param(
+            {**HELD_OUT, "learned_from": [UNKNOWN_CASES], "folds": []},
+            "b",
+            "",
+            False,
+            id="folds without a record",
         ),
         pytest.param(
             {"cases": [{"case": "x"}]}, "", "", False, id="other data"
@@ -56,3 +75,23 @@ def test_what_the_parent_learned_from_counts(tmp_path: Path) -> None:
     case = made_case(balls(seed=1))
     assert list_learned_cases([case], None) == (case.case_id,)
     assert set(list_learned_cases([case], lineage)) == {case.case_id, "p"}
+
+
+@pytest.mark.parametrize("metrics", [{}, HELD_OUT])
+def test_a_parent_without_a_record_is_told_of(
+    tmp_path: Path, metrics: Any
+) -> None:
+    open_bundle(tmp_path, metrics)
+    lineage = Lineage("organs", "1", "", "", str(tmp_path), ())
+    learned = list_learned_cases([made_case(balls(seed=1))], lineage)
+    child = open_bundle(tmp_path, {"learned_from": learned})
+    found = find_learned_cases(child, learned[:1])
+    assert found.learned == set(learned[:1])
+    assert "weights of another one that keeps no record" in found.remark
+
+
+def test_a_fold_without_a_record_is_not_taken_for_one_that_learned_nothing() -> (
+    None
+):
+    assert join_learned_cases([("a", "b"), ("b", "c")]) == ("a", "b", "c")
+    assert join_learned_cases([("a",), ()]) == ("a", UNKNOWN_CASES)
