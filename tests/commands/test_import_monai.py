@@ -414,6 +414,16 @@ def test_switches_of_the_config_leave_transforms_out(
         read_monai_bundle(spleen)
 
 
+def test_of_no_label_the_largest_piece_is_kept_where_none_is_named(
+    spleen: Path,
+) -> None:
+    for named, kept in (([], ()), (None, ("organ 1",))):
+        keep = ZOO.post("KeepLargestConnectedComponentd", applied_labels=named)
+        edit_config(spleen, lambda c, keep=keep: posts(c).insert(3, keep))
+        inference = read_monai_bundle(spleen).content["inference"]
+        assert inference["keep_largest"] == kept
+
+
 def test_weights_are_not_guessed_among_several(
     spleen: Path, tmp_path: Path
 ) -> None:
