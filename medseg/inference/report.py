@@ -8,15 +8,15 @@ script but their own: the name of a scan is always shown as text.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import io
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import atomic_folder, write_atomically
+from medseg._support.files import write_atomically
 from medseg._support.html import render_page
 from medseg.inference.ledger_entry import Entry, QualityEntry, get_review_order
 from medseg.inference.report_index import (
@@ -97,16 +97,26 @@ def write_report(
     if len(ordered) < _FEWEST_FOR_PAGES:
         page = render_report(out, ordered, title, label_set)
         write_atomically(out / REPORT, page)
-        shutil.rmtree(folder, ignore_errors=True)  # of a batch that was larger
+        _remove_pages(folder, 0)  # of a batch that was larger
         return
     counts = count_scans(ordered)
     pages = render_pages(out, ordered, counts, title, label_set)
-    with atomic_folder(folder) as temporary:
-        for number, page in enumerate(pages, 1):
-            (temporary / name_page(number)).write_text(page, encoding="utf-8")
+    for number, page in enumerate(pages, 1):
+        write_atomically(folder / name_page(number), page)
+    _remove_pages(folder, count_pages(len(ordered)))
     write_atomically(
         out / REPORT, render_index(ordered, counts, title, label_set)
     )
+
+
+def _remove_pages(folder: Path, last: int) -> None:
+    """Remove the pages behind the last one; a folder of this name may hold what is not ours."""
+    with contextlib.suppress(OSError):
+        for page in folder.glob("[0-9]*.html"):
+            if page.stem.isdecimal() and int(page.stem) > last:
+                page.unlink()
+        if not last:
+            folder.rmdir()
 
 
 def render_report(

@@ -88,9 +88,13 @@ class Store:
             What happened, for people; empty if the store is sound or there is none.
         """
         with self._telling_errors():
-            if not self._file.exists() or _is_sound(self._file):
-                return ""
-            return self._restore()
+            return self._restore() if self._is_damaged() else ""
+
+    def _is_damaged(self) -> bool:
+        if self._file.exists() and self._file.stat().st_size:
+            return not _is_sound(self._file)
+        # A disk was full, or who restored it was killed: of a new store there is no copy.
+        return self._state.store_copy.is_file()
 
     def _restore(self) -> str:
         self._is_ready = False

@@ -299,16 +299,20 @@ def enter_state(
             (key, state.value, moment, person),
         )
         return
+    if state is CaseState.CORRECTED:
+        # Who was asked to judge, and has not done so yet, judges this correction, too.
+        connection.execute(
+            "DELETE FROM assignments WHERE case_name = ? AND (reading = 1 OR person = ? "
+            "OR expires IS NOT NULL OR EXISTS (SELECT 1 FROM cases "
+            "WHERE name = case_name AND state IN ('reviewed', 'rejected')))",
+            (key, person),
+        )
     connection.execute(
         "INSERT INTO cases (name, state, changed, changed_by) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (name) DO UPDATE SET state = excluded.state, "
         "changed = excluded.changed, changed_by = excluded.changed_by",
         (key, state.value, moment, person),
     )
-    if state is CaseState.CORRECTED:
-        connection.execute(
-            "DELETE FROM assignments WHERE case_name = ?", (key,)
-        )
     if state in (CaseState.REVIEWED, CaseState.REJECTED):
         connection.execute(
             "INSERT OR REPLACE INTO assignments VALUES (?, ?, ?, NULL)",

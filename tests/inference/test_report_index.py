@@ -107,3 +107,13 @@ def test_a_batch_that_became_small_has_one_page_again(report: Path) -> None:
     write_report(report.parent, make_entries(299), "liver 1.0.0", LABELS)
     assert not (report.parent / "report").exists()
     assert report.read_text().count('data-sort="scan_') == 299
+
+
+def test_what_else_lies_in_a_folder_of_this_name_stays(tmp_path: Path) -> None:
+    own = tmp_path / "report/thesis.txt"
+    own.parent.mkdir()
+    own.write_text("mine")
+    for count, pages in ((450, 3), (399, 2), (50, 0)):
+        write_report(tmp_path, make_entries(count), "liver", LABELS)
+        assert own.read_text() == "mine"
+        assert len(list(own.parent.glob("*.html"))) == pages

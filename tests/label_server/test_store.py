@@ -90,6 +90,21 @@ def test_a_damaged_store_is_restored_from_its_copy(
     assert store.restore_if_damaged() == ""
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_store_without_content_is_restored_from_its_copy(
+    state: StateFolder, is_there: bool
+) -> None:
+    assert Store(state).restore_if_damaged() == ""
+    Worklist(Store(state)).set_comment("a", "look again", "anna")
+    Store(state).copy()
+    state.store.unlink()
+    if is_there:
+        state.store.touch()
+    said = Store(state).restore_if_damaged()
+    assert "its copy was put in its place" in said
+    assert comment(state) == "look again"
+
+
 def test_where_the_copy_is_damaged_too_the_store_is_made_anew(
     state: StateFolder,
 ) -> None:

@@ -141,6 +141,21 @@ def test_a_submitted_label_ends_the_assignment(
     assert get(worklist).assignee == ""
 
 
+def test_who_was_asked_to_judge_a_correction_does_so_after_another_one(
+    worklist: Worklist, state: StateFolder
+) -> None:
+    worklist.assign("a", "rita", Reading.SECOND)
+    for _ in range(2):
+        save(state, FINAL, "anna")
+        assert get(worklist).second_reader == "rita"
+    worklist.set_state("a", CaseState.REJECTED, "rita")
+    save(state, FINAL, "anna")
+    assert get(worklist).second_reader == ""
+    worklist.assign("a", "rita", Reading.SECOND)
+    save(state, FINAL, "rita")
+    assert get(worklist).second_reader == ""
+
+
 def test_nobody_reads_their_own_correction_a_second_time(
     worklist: Worklist, state: StateFolder
 ) -> None:

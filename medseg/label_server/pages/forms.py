@@ -16,6 +16,9 @@ from medseg.label_server.request_checks import RefusedError
 KEY_FIELD = "form_key"
 LONGEST_FIELD = 4000
 
+_ALLOWED = str.maketrans("", "", "\n\t\xa0\u2009\u202f\u3000\u200c\u200d")
+"""What Python does not count as printable, and is text: blanks, and what joins or parts letters."""
+
 
 class FormKeys:
     """Makes and checks the keys of forms; they hold until the server ends."""
@@ -51,6 +54,6 @@ def read_field(fields: Mapping[str, str], name: str) -> str:
     text = fields.get(name, "").replace("\r\n", "\n").strip()
     if len(text) > LONGEST_FIELD:
         raise RefusedError(400, f"'{name}' may have {LONGEST_FIELD} characters")
-    if not text.replace("\n", "").isprintable():
+    if not text.translate(_ALLOWED).isprintable():
         raise RefusedError(400, f"'{name}' holds signs that are no text")
     return text

@@ -16,7 +16,7 @@ from medseg._support.html import render_page
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.label_server.audit import LOCAL, REQUESTER, AuditLog
 from medseg.label_server.datastore import CaseDatastore
-from medseg.label_server.label_history import FINAL
+from medseg.label_server.label_history import FINAL, LabelRecord
 from medseg.label_server.pages.forms import FormKeys
 from medseg.label_server.request_checks import RefusedError
 from medseg.label_server.state import StateFolder
@@ -205,11 +205,18 @@ class Site:
         # Where nobody logs in, one person cannot be told from another.
         if requester.user == LOCAL.user:
             return ""
+        label = self.find_current_label(record)
+        if label is not None and label.author == requester.user:
+            return "You have made this correction; somebody else judges it."
+        return ""
+
+    def find_current_label(self, record: CaseRecord) -> LabelRecord | None:
+        """Return the correction of a case that counts; ``None`` if there is none."""
         history = self.datastore.labels.history
         for label in history.list_records(record.name, FINAL):
-            if label.is_current and label.author == requester.user:
-                return "You have made this correction; somebody else judges it."
-        return ""
+            if label.is_current:
+                return label
+        return None
 
     def audit(self, action: str, **facts: str | int) -> None:
         """Enter in the audit log what a person has changed."""

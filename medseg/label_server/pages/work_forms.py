@@ -130,6 +130,13 @@ class WorkForms:
         obstacle = self._site.find_obstacle(record)
         if obstacle:
             raise RefusedError(403, obstacle)
+        label = self._site.find_current_label(record)
+        number = parse_number(read_field(fields, "judged"))
+        if label is not None and label.number != number:
+            raise RefusedError(
+                409,
+                "the label was replaced since this page was opened; look at the new one first",
+            )
         worklist = self._site.datastore.worklist
         worklist.set_state(record.name, verdict, REQUESTER.get().user)
         self._site.audit("case judged", case=record.name, verdict=verdict.value)

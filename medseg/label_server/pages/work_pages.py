@@ -134,6 +134,7 @@ class WorkPages:
             page="case",
             row=self._make_row(record),
             labels=[_describe_label(label) for label in saved],
+            current=self._site.find_current_label(record),
             may_judge=not obstacle,
             why_not_judge=obstacle,
             people=self._site.people,

@@ -22,6 +22,8 @@ def test_a_key_holds_for_one_person_and_one_server() -> None:
 def test_a_field_is_text_of_a_bounded_length() -> None:
     assert read_field({"a": " x\r\ny "}, "a") == "x\ny"
     assert read_field({}, "a") == ""
-    for text in ("x" * 5000, "a\0b", "\x1b[2J"):
+    for text in ("5\xa0mm\tà\u202f?", "肝\u3000右", "می\u200cخواهم"):
+        assert read_field({"a": text}, "a") == text
+    for text in ("x" * 5000, "a\0b", "\x1b[2J", "a\u202eb"):
         with pytest.raises(RefusedError):
             read_field({"a": text}, "a")

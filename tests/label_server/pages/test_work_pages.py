@@ -81,6 +81,9 @@ class Pages:
         page = self.get(sender, "/cases/a").body.decode()
         key = re.search(r'name="form_key" value="([0-9a-f]+)"', page)
         assert key
+        judged = re.search(r'name="judged" value="(\d+)"', page)
+        if judged:
+            fields = {"judged": judged[1], **fields}
         body = urlencode({"form_key": key[1], **fields}).encode()
         headers = {**log_in(sender), **FORM}
         return ask(self.gateway, "POST", path, body, headers)
@@ -205,6 +208,21 @@ def test_somebody_else_with_the_role_judges_a_correction(
     assert pages.send("ada", judge, verdict="rejected").code == 303
     assert get_state(pages) is CaseState.REJECTED
     assert pages.app.cases.list_labelled_scans() == []
+
+
+def test_a_label_that_nobody_has_looked_at_is_not_judged(
+    pages: Pages,
+) -> None:
+    submit(pages, "anna", 1)
+    page = pages.get("ada", "/cases/a").body.decode()
+    (seen,) = re.findall(r'name="judged" value="(\d+)"', page)
+    submit(pages, "ben", 2)
+    judge = "/cases/a/judge"
+    for judged in (seen, "", "x"):
+        verdict = {"verdict": "reviewed", "judged": judged}
+        assert pages.send("ada", judge, **verdict).code == 409
+    assert get_state(pages) is CaseState.CORRECTED
+    assert pages.send("ada", judge, verdict="reviewed").code == 303
 
 
 def test_an_earlier_label_is_restored(pages: Pages) -> None:
