@@ -139,8 +139,10 @@ takes fields of data and quality; got 'training.steps=9'
     loaded = _load(bundle, overrides)
     target = _choose_target(loaded, out, in_place)
     root = Path(data)
-    refuse_made_up(loaded, root)
-    as_it_is = open_bundle(bundle).spec
+    written = open_bundle(bundle)
+    # As it is written: --set data.made_up=true makes no phantoms of its patients.
+    refuse_made_up(written, root)
+    as_it_is = written.spec
     decides_largest = keep_largest and not as_it_is.regions
     if keep_largest and not decides_largest:
         notify(listeners, Notice(_NO_REGIONS))

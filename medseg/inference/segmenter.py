@@ -222,6 +222,8 @@ class Segmenter:
         self.choices["mirror"] = str(mirror)
         for name, part in self._parts.items():
             self.choices[f"members of {name}"] = part.choices["members"]
+            if "speed" in part.choices:
+                self.choices[f"speed of {name}"] = part.choices["speed"]
         self._loaded = None
         self._setting = None
         self._calibration = None

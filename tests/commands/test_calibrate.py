@@ -363,7 +363,12 @@ def test_phantoms_say_nothing_of_patients(bundle: Path, tmp_path: Path) -> None:
     phantoms = write_dataset(tmp_path / "data", 8, shape=SHAPE, spacing=9.0)
     for listed in (phantoms, phantoms / "dataset.json"):
         with pytest.raises(DatasetError, match="made up"):
-            medseg.calibrate(bundle, tmp_path / "out", data=listed)
+            medseg.calibrate(
+                bundle,
+                tmp_path / "out",
+                data=listed,
+                overrides=["data.made_up=true"],
+            )
     # A bundle for phantoms may be calibrated on them, and shows words all the same.
     write_trained(TrainedSpec(made_up=True), bundle)
     medseg.calibrate(bundle, tmp_path / "out", data=phantoms, device="cpu")

@@ -414,6 +414,38 @@ def test_switches_of_the_config_leave_transforms_out(
         read_monai_bundle(spleen)
 
 
+def test_of_which_labels_the_largest_piece_is_kept(
+    bundles: Callable[[str], Path], tmp_path: Path
+) -> None:
+    for number, (steps, kept) in enumerate(
+        (
+            ([[]], ()),
+            ([None], ("organ 1", "organ 2")),
+            ([[2], [1]], ("organ 1", "organ 2")),
+        )
+    ):
+        bundle = tmp_path / f"prostate_{number}"
+        shutil.copytree(bundles("prostate"), bundle)
+        keep = [
+            ZOO.post("KeepLargestConnectedComponentd", applied_labels=named)
+            for named in steps
+        ]
+
+        def replace_steps(
+            config: dict[str, Any], keep: list[Any] = keep
+        ) -> None:
+            others = [
+                step
+                for step in posts(config)
+                if not step["_target_"].startswith("KeepLargest")
+            ]
+            posts(config)[:] = [*others, *keep]
+
+        edit_config(bundle, replace_steps)
+        inference = read_monai_bundle(bundle).content["inference"]
+        assert inference["keep_largest"] == kept
+
+
 def test_weights_are_not_guessed_among_several(
     spleen: Path, tmp_path: Path
 ) -> None:

@@ -209,6 +209,20 @@ def test_chosen_labels_run_the_parts_they_need(
     assert np.array_equal(found.labels, np.where(organs == 1, 2, 0))
 
 
+def test_results_of_another_speed_are_other_results(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    folder = write_thorax(untrained_bundle)
+    exact = Segmenter(folder, "cpu", speed="exact").choices
+    assert exact["speed of bones"] == exact["speed of organs"] == "exact"
+    # Where nothing was decided, the others are one, as in results of earlier calls.
+    assert Segmenter(folder, "cpu").choices == {
+        name: value
+        for name, value in exact.items()
+        if not name.startswith("speed of ")
+    }
+
+
 def test_chosen_labels_of_an_ordinary_bundle_keep_their_values(
     untrained_bundle: Callable[..., Path],
 ) -> None:

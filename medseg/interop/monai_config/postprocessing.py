@@ -171,7 +171,9 @@ class ScoreReader:
         if self._found.overlap or not self._is_discrete:
             raise component.refuse("is known for labels that do not overlap")
         every = range(1, self._labels + 1)
-        self._found.keep_largest = tuple(labels or every)
+        kept = set(self._found.keep_largest or ())
+        kept.update(every if labels is None else labels)
+        self._found.keep_largest = tuple(sorted(kept))
         if not set(self._found.keep_largest) <= set(every):
             raise component.refuse("names other labels", "applied_labels")
 
