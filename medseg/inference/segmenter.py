@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,11 +21,13 @@ from medseg.datasets.measures import measure_scan
 from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
+from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
 from medseg.inference.assembly import (
     AssemblyPrediction,
     AssemblyRun,
     translate_given,
 )
+from medseg.inference.backends import Member
 from medseg.inference.backends.at_speed import (
     EXACT,
     check_speed,
@@ -31,22 +35,27 @@ from medseg.inference.backends.at_speed import (
     set_overlap,
 )
 from medseg.inference.backends.loading import AUTO, load_members
+from medseg.inference.blank_window import BlankWindow
 from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.clicks import Space
 from medseg.inference.correction import Correction
-from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
 from medseg.inference.given_labels import check_labels
-from medseg.inference.network_runner import (
+from medseg.inference.joint_passes import (
     Look,
-    NetworkRunner,
     explain_memory_errors,
     pass_together,
 )
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import PassResult, SlidingWindow
+from medseg.inference.sliding_window import (
+    PassPlan,
+    PassResult,
+    SlidingWindow,
+    SlidingWindowPass,
+)
 from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice
+from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
     choose_precision,
@@ -56,6 +65,8 @@ from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
+
+_log = logging.getLogger(__name__)
 
 
 class Segmenter:
@@ -534,6 +545,163 @@ class Segmenter:
             note = "more images were given than the bundle has channels; the others are not used"
             volume = replace(volume, warnings=(*volume.warnings, note))
         return volume
+
+
+class NetworkRunner:
+    """Runs the networks of one bundle.
+
+    Args:
+        ensemble: The networks.
+        sliding_window: How windows lie, and what becomes of their scores.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        sliding_window: SlidingWindow,
+        device: torch.device,
+    ) -> None:
+        self.ensemble = ensemble
+        self.sliding_window = sliding_window
+        self._device = device
+
+    def pass_over(self, plan: PassPlan) -> PassResult:
+        """Make a pass as planned; if a GPU's memory runs out, once more in the host's."""
+        try:
+            return self._run_windows(plan)
+        except torch.OutOfMemoryError:
+            if not plan.storage.uses_gpu:
+                raise
+        warning = f"the memory of {self._device} ran out; image and scores were kept in the host's"
+        _log.warning(warning)
+        torch.cuda.empty_cache()
+        return self._run_windows(plan.on_host(warning))
+
+    def _run_windows(self, plan: PassPlan) -> PassResult:
+        ensemble = self.ensemble
+        scan_pass = SlidingWindowPass(self.sliding_window, plan)
+        with ensemble.arithmetic():
+            while corners := scan_pass.next_corners():
+                try:
+                    scores = ensemble(scan_pass.cut(corners))
+                except torch.OutOfMemoryError:
+                    if not scan_pass.halve_batch():
+                        raise
+                    torch.cuda.empty_cache()
+                    continue
+                scan_pass.add(corners, scores)
+                del scores  # or memory would hold them beside the next windows'
+        return scan_pass.finish()
+
+    @torch.inference_mode()
+    def compute(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the scores of some windows, for who has windows of their own."""
+        with self.ensemble.arithmetic():
+            return self.ensemble(windows)
+
+
+class Ensemble:
+    """The scores of windows: the mean over all members and flips.
+
+    Window by window, so that memory does not grow with the number of members.
+
+    Args:
+        members: Trained networks that compute in the same way; at least one.
+        dims: 2 for networks that see slices, else 3.
+        mirror_axes: Axes along which windows are also flipped, 0 for x; the scores of all
+            combinations are averaged.
+        channels: What the networks take. Channels for clicks are missing where nobody clicked.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        dims: int,
+        mirror_axes: Sequence[int] = (),
+        channels: int | None = None,
+    ) -> None:
+        self._members = members
+        self._dims = dims
+        self._channels = channels
+        # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
+        batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
+        self._flips = _list_combinations(batch_axes)
+        self._blank = BlankWindow()
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The precision of the arithmetic."""
+        return self._members[0].precision
+
+    def use_float32(self) -> None:
+        """Compute in float32 from now on."""
+        for member in self._members:
+            member.precision = torch.float32
+
+    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which to call: entered once per scan."""
+        return self._members[0].arithmetic()
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Compute the mean scores of windows.
+
+        Args:
+            windows: ``(batch, channels, x, y, z)``. A 2D network gets windows of one plane,
+                ``z = 1``.
+
+        Returns:
+            ``(batch, classes, x, y, z)``; float32 where there is more to average than one. Of a
+            window of one value, such as one outside the body, what was computed for the last.
+        """
+        known = self._blank.find_scores(windows)
+        if known is not None:
+            return known
+        scores = self._compute(windows)
+        self._blank.keep_scores(windows, scores)
+        return scores
+
+    def _compute(self, windows: torch.Tensor) -> torch.Tensor:
+        if self._channels is not None:
+            windows = append_no_clicks(windows, self._channels)
+        if self._dims == 2:
+            windows = windows.squeeze(-1)
+        first, *others = self._members
+        total = first(windows)
+        count = len(self._members) * len(self._flips)
+        if count > 1:
+            total = total.float()
+            for member in others:
+                total += member(windows)
+            for axes in self._flips[1:]:
+                flipped = windows.flip(axes)
+                for member in self._members:
+                    total += member(flipped).flip(axes)
+            total /= count
+        if self._dims == 2:
+            total = total.unsqueeze(-1)
+        return total
+
+    @torch.inference_mode()
+    def measure_rounding_error(self, windows: torch.Tensor) -> float:
+        """Return how far scores are from those of float32, relative to their size.
+
+        Rounding gives a few percent. Far more comes from a fault of hardware or libraries: some
+        versions of cuDNN return wrong 3D convolutions in bfloat16.
+        """
+        exact = self(windows).float()
+        with self.arithmetic():
+            coarse = self(windows).float()
+        difference = (coarse - exact).norm()
+        return float(difference / exact.norm())
+
+
+def _list_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return every set of axes to flip, none at all first."""
+    flips: list[tuple[int, ...]] = [()]
+    for axis in axes:
+        flips += [(*flip, axis) for flip in flips]
+    return flips
 
 
 def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:

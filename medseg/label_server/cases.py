@@ -199,7 +199,7 @@ def find_folder_cases(
             faults,
             source=studies,
         )
-    scan_list.replace(good)
+    scan_list.set_found(good)
     return faults
 
 

@@ -80,7 +80,7 @@ class ScanList:
         with self._store.read() as connection:
             return dict(connection.execute("SELECT name, stamp FROM scans"))
 
-    def replace(self, scans: Sequence[Scan]) -> None:
+    def set_found(self, scans: Sequence[Scan]) -> None:
         """List these scans, and no others."""
         rows = [_make_row(scan) for scan in scans]
         with self._store.write() as connection:

@@ -91,7 +91,7 @@ class HeldOutCases:
     def __len__(self) -> int:
         return len(self.cases)
 
-    def open(self, position: int) -> HeldOutCase:
+    def open_case(self, position: int) -> HeldOutCase:
         """Read one of them.
 
         Raises:
@@ -134,7 +134,7 @@ def score_bundle(
     for position in range(len(scored), count):
         results = score_case_and_copies(
             segmenter,
-            cases.open(position),
+            cases.open_case(position),
             position,
             postprocessings,
             count=count,

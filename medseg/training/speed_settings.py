@@ -128,7 +128,7 @@ def decide_speed(
     remembered.keep_seconds(seconds)
     began = time.monotonic()
     exact = _ExactResults(bundle)
-    exact.add(cases.held_out.open(0))
+    exact.add(cases.held_out.open_case(0))
     affordable = (seconds - _LEAST_SECONDS) / (_CASE_COST * exact.seconds)
     count = min(int(affordable), len(cases.held_out), _MOST_CASES)
     if count < MIN_CASES:
@@ -136,7 +136,7 @@ def decide_speed(
         return SpeedDecision(None, too_short)
     for number in range(1, count):
         notify(listeners, Progress(_TASK, number, count))
-        exact.add(cases.held_out.open(number))
+        exact.add(cases.held_out.open_case(number))
     notify(listeners, Progress(_TASK, count, count))
     trials = _Trials(bundle, cases, exact, remembered, began + seconds)
     finding = trials.decide()
@@ -319,7 +319,7 @@ class _Trials:
         agreements = []
         total = 0.0
         for number in range(len(self.exact.dice)):
-            case = self.cases.held_out.open(number)
+            case = self.cases.held_out.open_case(number)
             labels, seconds = _segment(segmenter, case)
             dice.append(_score(labels, case.reference, self.bundle))
             agreements.append(self.exact.compare(number, labels))

@@ -93,7 +93,7 @@ def test_a_batch_leaves_label_maps_a_ledger_a_table_and_a_report(
     assert files(out) == {
         *(f"{name}.nii.gz" for name in names),
         *(f"previews/{name}.webp" for name in names),
-        ".lock",
+        *(".lock", ".batch.json"),
         "ledger.jsonl",
         "volumes.csv",
         "report.html",
@@ -224,6 +224,8 @@ def test_the_same_call_again_does_nothing(
     assert {name: after[name] for name in same} == {
         name: before[name] for name in same
     }
+    # When the batch was last begun, is new.
+    del after[".batch.json"], before[".batch.json"]
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()
     }
@@ -865,7 +867,8 @@ def test_a_series_that_dicom_results_cannot_refer_to_keeps_its_other_formats(
     assert list(entry.files) == [label_map]
     assert list(entry.missing) == ["dicom-seg", "rtstruct"]
     assert "Frame of Reference UID" in entry.missing["dicom-seg"]
-    assert files(out) == {label_map, ".lock", "ledger.jsonl", "volumes.csv"}
+    known = {".lock", ".batch.json", "ledger.jsonl", "volumes.csv"}
+    assert files(out) == {label_map, *known}
     # It cannot come out differently, so nothing is done again, and it is said again.
     again = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
     assert set(states(again).values()) == {"skipped"}
@@ -884,7 +887,8 @@ def test_a_scan_that_can_have_no_format_fails_before_it_is_segmented(
     (entry,) = batch.failed
     assert "Frame of Reference UID" in entry.error
     assert set(entry.seconds) == {"read"}
-    left = {".lock", "ledger.jsonl", "volumes.csv", "report.html"}
+    left = {".lock", ".batch.json", "ledger.jsonl", "volumes.csv"}
+    left.add("report.html")
     assert files(out) == left
 
 

@@ -145,7 +145,8 @@ def test_results_are_ordinary_label_maps_measured_by_region(
         assert float(row[f"{name}_ml"]) == pytest.approx(
             (labels >= least).sum() * 0.008, abs=1e-4
         )
-        assert 0 < float(row[f"{name}_expected_dice"]) <= 1
+        # Of a bundle that was trained on made-up data nobody knows it.
+        assert row[f"{name}_expected_dice"] == ""
     assert "whole" in (out / "report.html").read_text()
 
     found = evaluate(out, trained.data, labels=load_bundle(trained.folder).spec)

@@ -15,7 +15,7 @@ from medseg import Segmenter
 from medseg.bundle.bundle import Assembly, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.errors import MedsegError
-from medseg.inference import network_runner
+from medseg.inference import joint_passes
 from medseg.inference.assembly import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
 from medseg.preprocessing import network_input
@@ -66,7 +66,7 @@ def test_what_parts_share_is_made_once(
     made: list[object] = []
     groups: list[int] = []
     resample = network_input.NetworkInput.resample
-    together = network_runner._run_windows_together
+    together = joint_passes._run_windows_together
 
     def count(self: Any, *given: Any) -> Any:
         made.append(given)
@@ -77,13 +77,13 @@ def test_what_parts_share_is_made_once(
         return together(group)
 
     monkeypatch.setattr(network_input.NetworkInput, "resample", count)
-    monkeypatch.setattr(network_runner, "_run_windows_together", note)
+    monkeypatch.setattr(joint_passes, "_run_windows_together", note)
     segmenter = Segmenter(folder, "cpu")
     scan = make_scan()
     labels = segmenter.segment(scan).labels
     assert (len(made), groups) == (1, [2])
     # Where the sums of both do not fit, one pass follows the other over the same image.
-    monkeypatch.setattr(network_runner, "_MOST_BYTES_TOGETHER", 1)
+    monkeypatch.setattr(joint_passes, "_MOST_BYTES_TOGETHER", 1)
     assert np.array_equal(segmenter.segment(scan).labels, labels)
     assert (len(made), groups) == (2, [2])
 
@@ -94,7 +94,7 @@ def test_parts_of_another_precision_do_not_share_its_context(
     segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
     (member,) = segmenter._parts["bones"]._runner.ensemble._members
     member.precision = torch.bfloat16
-    monkeypatch.setattr(network_runner, "_run_windows_together", None)
+    monkeypatch.setattr(joint_passes, "_run_windows_together", None)
     assert segmenter.segment(make_scan()).labels.any()
 
 

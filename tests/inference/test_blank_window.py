@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from medseg.inference.blank_window import BlankWindow, find_values
-from medseg.inference.ensemble import Ensemble
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter
 from medseg.volume import Volume
 
 

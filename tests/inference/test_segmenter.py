@@ -27,9 +27,9 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
+from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter
 from medseg.io import read_image, read_labels
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
@@ -335,7 +335,9 @@ def test_the_members_of_a_bundle_are_averaged(
     with torch.inference_mode():
         first, second = network_of(folder)(windows), network_of(other)(windows)
         both = Segmenter(folder, "cpu")._runner.ensemble(windows)
-        alone = Segmenter(folder, "cpu", fold_ensemble=False)._ensemble(windows)
+        alone = Segmenter(folder, "cpu", fold_ensemble=False)._runner.ensemble(
+            windows
+        )
     assert torch.allclose(both, (first + second) / 2, atol=1e-5)
     assert torch.allclose(alone, first, atol=1e-5)
 
@@ -489,7 +491,8 @@ MEMORY = """
 import ctypes, re, resource, sys
 from pathlib import Path
 import numpy as np
-from medseg.inference.ensemble import Ensemble, refuse_wrong_arithmetic
+from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
+from medseg.inference.segmenter import Ensemble
 from medseg.inference.segmenter import Segmenter
 from medseg.errors import MedsegError
 from medseg.volume import Volume

@@ -12,10 +12,9 @@ import torch
 from support.bundles import made_spec
 
 from medseg.errors import MedsegError
-from medseg.inference import network_runner as runner_module
+from medseg.inference import segmenter as segmenter_module
 from medseg.inference import sliding_window
-from medseg.inference.ensemble import Ensemble
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter
 from medseg.inference.sliding_window import (
     HOST,
     HOST_ONLY,
@@ -149,7 +148,7 @@ def test_a_pass_that_used_the_gpu_falls_back_to_the_host(
     monkeypatch.setattr(
         SlidingWindow, "_choose_storage", lambda self, windows: planned
     )
-    monkeypatch.setattr(runner_module, "SlidingWindowPass", OnSmallGpu)
+    monkeypatch.setattr(segmenter_module, "SlidingWindowPass", OnSmallGpu)
     found = segmenter.segment(scan())
     assert tried == [planned, HOST_ONLY]
     assert np.array_equal(found.labels, wanted)
@@ -168,7 +167,7 @@ def test_there_is_no_second_try_in_the_hosts_memory(
         tried.append(plan.storage)
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(runner_module, "SlidingWindowPass", fail)
+    monkeypatch.setattr(segmenter_module, "SlidingWindowPass", fail)
     with pytest.raises(MedsegError, match="does not fit the memory"):
         Segmenter(untrained_bundle(), "cpu").segment(scan())
     assert tried == [HOST_ONLY]

@@ -51,7 +51,7 @@ def test_whoever_reads_the_list_leaves_a_change_under_way_alone(
     store: Store, tmp_path: Path
 ) -> None:
     scans = ScanList(store)
-    scans.replace([make_scan(tmp_path, "a")])
+    scans.set_found([make_scan(tmp_path, "a")])
     file = StateFolder(tmp_path / "state").store
     with store.write():
         assert scans.list_names() == ["a"]

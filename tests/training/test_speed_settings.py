@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.bundles import made_spec, trained_bundle
 
 from medseg import CheckpointError, MedsegError, Segmenter
@@ -182,6 +183,16 @@ def test_a_bundle_is_segmented_as_was_decided(copy: Path) -> None:
     assert np.array_equal(exact.segment(scan(1)).labels, wanted)
     assert balanced.choices["speed"] == "balanced"
     assert exact.choices["speed"] == "exact"
+
+
+def test_what_is_said_of_the_arithmetic_is_what_this_processor_does(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(copy, "int8_bf16")
+    monkeypatch.setattr(processor, "list_instructions", frozenset)
+    segmenter = Segmenter(copy, "cpu")
+    assert segmenter.arithmetic == "openvino fp32, overlap 0.25"
+    assert segmenter.precision == torch.float32
 
 
 def test_a_bundle_without_a_decision_is_as_it_was(tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def compare_dice(run: Path, cases: Path) -> None:
     dice: dict[str, list[float]] = {speed: [] for speed in segmenters}
     seconds = dict.fromkeys(segmenters, 0.0)
     for number in range(len(opened)):
-        case = opened.open(number)
+        case = opened.open_case(number)
         for speed, segmenter in segmenters.items():
             began = time.perf_counter()
             labels = segmenter.segment(case.volume).labels

@@ -73,6 +73,7 @@ def find_decided_setting(
 ) -> SpeedSetting | None:
     """Return what held-out cases decided for a speed; ``None`` for ``exact``, or if nothing.
 
+    The precision is the nearest to what was decided that this processor is fast in.
     What was decided for other weights is not used, which is said once.
     """
     finding = bundle.trained.speed
@@ -87,13 +88,14 @@ def find_decided_setting(
             "decide again: medseg calibrate BUNDLE"
         )
         return None
-    return setting
+    precision = fit_to_processor(setting.precision)
+    return setting.model_copy(update={"precision": precision})
 
 
 def load_at_speed(
     bundle: Bundle, files: Sequence[Path], setting: SpeedSetting
 ) -> list[CompiledMember] | None:
-    """Load networks to be computed as was decided, as far as the processor is fast in it.
+    """Load networks to be computed as was decided.
 
     Args:
         bundle: A trained bundle.
@@ -113,9 +115,8 @@ def load_at_speed(
             "pip install openvino"
         )
         return None
-    precision = fit_to_processor(setting.precision)
     try:
-        return [_load_member(bundle, file, precision) for file in files]
+        return [_load_member(bundle, file, setting.precision) for file in files]
     except RuntimeError as error:
         _log.warning(
             "OpenVINO cannot compute the network on this processor, so PyTorch computes in "

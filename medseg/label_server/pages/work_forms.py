@@ -51,7 +51,9 @@ class WorkForms:
 
     def _answer_with(self, change: Callable[[Request, Fields], str]) -> Any:
         def answer_form(request: Request, body: bytes) -> Response:
-            fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
+            # A form of another kind holds no key, whatever else it does.
+            text = body.decode(errors="replace")
+            fields = dict(parse_qsl(text, keep_blank_values=True))
             self._site.keys.check(REQUESTER.get().user, fields)
             # 303: reloading the page that follows does not send the form again.
             return RedirectResponse(change(request, fields), 303, HEADERS)

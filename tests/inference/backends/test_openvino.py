@@ -29,7 +29,7 @@ from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import AGREEMENT, OPENVINO
 from medseg.inference.backends.openvino import OpenVinoMember, convert
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.ensemble import Ensemble
+from medseg.inference.segmenter import Ensemble
 from medseg.networks.loading import load_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume

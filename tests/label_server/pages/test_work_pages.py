@@ -269,6 +269,18 @@ def test_every_change_is_in_the_audit_log_without_what_people_wrote(
     assert "Miller" not in json.dumps(lines)
 
 
+def test_a_form_of_another_kind_changes_nothing(pages: Pages) -> None:
+    headers = {
+        **log_in("ada"),
+        "content-type": "multipart/form-data; boundary=x",
+    }
+    part = b'--x\r\ncontent-disposition: form-data; name="person"\r\n\r\n'
+    body = part + b"\xff\r\n--x--\r\n"
+    for text in (body, b"--x--\r\n"):
+        answer = ask(pages.gateway, "POST", "/cases/a/assign", text, headers)
+        assert answer.code in (400, 403)
+
+
 def test_what_is_not_there_is_said_on_a_page(pages: Pages) -> None:
     for path in ("/cases/none", "/cases/a/picture", "/training/curves/1"):
         answer = pages.get("anna", path)

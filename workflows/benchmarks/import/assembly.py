@@ -25,7 +25,7 @@ import torch
 
 from medseg import Segmenter, Volume
 from medseg.bundle.bundle import parse_spec, write_bundle
-from medseg.inference.ensemble import Ensemble
+from medseg.inference.segmenter import Ensemble
 from medseg.networks.building import build_network
 from medseg.training.run_folder import RunFolder
 

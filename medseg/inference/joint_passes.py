@@ -1,85 +1,30 @@
-"""``NetworkRunner``: passes networks over scans, one by itself or several over the same windows."""
+"""Several networks over one scan: what they have in common is done once."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from medseg._support.memory import is_out_of_memory
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import count_bytes_held
-from medseg.inference.ensemble import Ensemble
 from medseg.inference.sliding_window import (
     PassPlan,
     PassResult,
-    SlidingWindow,
     SlidingWindowPass,
 )
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume
 
+if TYPE_CHECKING:
+    from medseg.inference.segmenter import NetworkRunner
+
 _MOST_BYTES_TOGETHER = 2 << 30
 """Memory that sums of scores may take where several networks pass over a scan at once."""
-
-_log = logging.getLogger(__name__)
-
-
-class NetworkRunner:
-    """Runs the networks of one bundle.
-
-    Args:
-        ensemble: The networks.
-        sliding_window: How windows lie, and what becomes of their scores.
-        device: Where it computes.
-    """
-
-    def __init__(
-        self,
-        ensemble: Ensemble,
-        sliding_window: SlidingWindow,
-        device: torch.device,
-    ) -> None:
-        self.ensemble = ensemble
-        self.sliding_window = sliding_window
-        self._device = device
-
-    def pass_over(self, plan: PassPlan) -> PassResult:
-        """Make a pass as planned; if a GPU's memory runs out, once more in the host's."""
-        try:
-            return self._run_windows(plan)
-        except torch.OutOfMemoryError:
-            if not plan.storage.uses_gpu:
-                raise
-        warning = f"the memory of {self._device} ran out; image and scores were kept in the host's"
-        _log.warning(warning)
-        torch.cuda.empty_cache()
-        return self._run_windows(plan.on_host(warning))
-
-    def _run_windows(self, plan: PassPlan) -> PassResult:
-        ensemble = self.ensemble
-        scan_pass = SlidingWindowPass(self.sliding_window, plan)
-        with ensemble.arithmetic():
-            while corners := scan_pass.next_corners():
-                try:
-                    scores = ensemble(scan_pass.cut(corners))
-                except torch.OutOfMemoryError:
-                    if not scan_pass.halve_batch():
-                        raise
-                    torch.cuda.empty_cache()
-                    continue
-                scan_pass.add(corners, scores)
-                del scores  # or memory would hold them beside the next windows'
-        return scan_pass.finish()
-
-    @torch.inference_mode()
-    def compute(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the scores of some windows, for who has windows of their own."""
-        with self.ensemble.arithmetic():
-            return self.ensemble(windows)
 
 
 @contextlib.contextmanager
