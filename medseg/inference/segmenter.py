@@ -397,9 +397,13 @@ class Segmenter:
         if self._parts:
             # Raw scores of several networks have no calibration in common.
             own_quality = replace(own_quality, is_calibrated=False)
+        label_set = self.spec.label_set
+        dice = compute_mask_dice(labels, own.labels, label_set)
+        unasked = set(label_set.names) - self._chosen
+        dice = {name: dice[name] for name in dice if name not in unasked}
         quality = estimate_mask_quality(
             prediction.given_dice,
-            compute_mask_dice(labels, own.labels, self.spec.label_set),
+            dice,
             own_quality,
             self._calibration,
         )

@@ -56,6 +56,19 @@ def test_the_bundles_own_mask_agrees_with_it(
     assert not judged.is_calibrated
 
 
+def test_labels_that_were_not_asked_for_are_not_judged(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    bundle, volume = untrained_bundle(), random_scan()
+    mask = Segmenter(bundle, "cpu").segment(volume).labels
+    assert set(np.unique(mask)) >= {1, 2}
+    judged = Segmenter(bundle, "cpu", labels="liver").judge(volume, mask)
+    assert set(judged.labels) == {"liver"}
+    assert judged.mean is not None
+    assert judged.mean.dice == 1
+    assert judged.reasons == ()
+
+
 def test_labels_are_turned_as_the_scan_is(
     untrained_bundle: Callable[..., Path],
 ) -> None:
