@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import atomic_folder, write_atomically
-from medseg._support.folders import refuse_file
+from medseg._support.files import (
+    atomic_folder,
+    refuse_fixed_folder,
+    write_atomically,
+)
 from medseg._support.json_values import nan_to_none
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg._support.provenance import collect_provenance
@@ -31,6 +34,7 @@ from medseg.commands.bundle_files import (
     read_scores,
     write_configs,
 )
+from medseg.commands.imported_bundle import refuse_used_folder
 from medseg.datasets.labelled_cases import open_labelled_cases
 from medseg.errors import (
     BusyError,
@@ -229,9 +233,9 @@ def _choose_target(
             "itself is meant: --in-place"
         )
     target = Path(out)
-    refuse_file(target)
-    if target.is_dir() and any(target.iterdir()):
-        raise OutputError("is not empty; name a new folder", source=target)
+    refuse_used_folder(target)
+    # Now, and not when all is computed.
+    refuse_fixed_folder(target)
     return target
 
 

@@ -43,8 +43,8 @@ def parse_state_dict(content: Any, file: Path, what: str) -> Weights:
                 f"its {what} hold something else than tensors by name",
                 source=file,
             )
-        for wrapper in _WRAPPERS:
-            key = key.removeprefix(wrapper)
+        while key.startswith(_WRAPPERS):
+            key = key.partition(".")[2]
         weights[key] = value.detach()
     return weights
 

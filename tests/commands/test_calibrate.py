@@ -351,6 +351,19 @@ def test_calls_that_make_no_sense_are_refused(
     assert list_files(bundle) == before
 
 
+def test_a_folder_that_nothing_can_replace_is_refused_before_all_else(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    for here in (".", empty):
+        with pytest.raises(OutputError, match="name a new folder in it"):
+            medseg.calibrate(bundle, here, data=tmp_path / "none")
+
+
 def test_a_bundle_without_weights_is_refused(
     data: Path, tmp_path: Path
 ) -> None:

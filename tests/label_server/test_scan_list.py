@@ -40,10 +40,10 @@ def test_a_list_that_another_process_has_changed_is_read_again(
     with pytest.raises(OutputError):
         mine.list_names()
     others = ScanList(store)
-    others.replace(scans[:1])
+    others.set_found(scans[:1])
     assert mine.list_names() == ["a"]
     assert mine.get("a") is mine.get("a")
-    others.replace(scans)
+    others.set_found(scans)
     assert mine.list_names() == ["a", "b"]
 
 

@@ -86,7 +86,7 @@ class Phantoms:
     def __len__(self) -> int:
         return self._count
 
-    def open(self, position: int) -> HeldOutCase:
+    def open_case(self, position: int) -> HeldOutCase:
         volume = scan(position)
         labels = self._segmenter.segment(volume).labels
         return HeldOutCase(str(position), volume, labels)

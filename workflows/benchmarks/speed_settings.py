@@ -79,7 +79,7 @@ def decide(run: Path, work: Path) -> None:
         def __len__(self) -> int:
             return 12
 
-        def open(self, position: int) -> HeldOutCase:
+        def open_case(self, position: int) -> HeldOutCase:
             volume, reference = make_phantom(10_000 + position)
             return HeldOutCase(str(position), volume, reference)
 

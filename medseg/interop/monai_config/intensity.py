@@ -50,6 +50,8 @@ def find_threshold(window: Fields) -> float | None:
     """Return the intensity above which a normalised one is positive; ``None`` if there is none."""
     if window["kind"] != "window":
         return None
+    if window["clip"] and window["mean"] < window["low"]:
+        return None  # clipped, every one is positive
     return float(window["mean"])
 
 
