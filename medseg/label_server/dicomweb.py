@@ -228,7 +228,7 @@ class DicomWebCases:
         listed = self._request(
             "list its segmentations",
             lambda: self._client.search_for_series(
-                search_filters={"Modality": "SEG"}
+                search_filters={"Modality": "SEG"}, get_remaining=True
             ),
         )
         corrections: list[Correction] = []

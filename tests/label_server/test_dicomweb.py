@@ -152,7 +152,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server.seen.append((self.path, self.headers.get("authorization")))
         _, _, query = self.path.partition("?")
         offset = int(dict(parse_qsl(query)).get("offset", 0))
-        body = json.dumps(server.series[offset:]).encode()
+        page = server.series[offset : offset + server.page]
+        body = json.dumps(page).encode()
         self.send_response(server.status)
         self.send_header("content-type", "application/dicom+json")
         self.send_header("content-length", str(len(body)))
@@ -178,7 +179,7 @@ def dicomweb_server(status: int = 200) -> Iterator[Any]:
         for uid, modality in (("1.3", "CT"), ("1.2", "MR"), ("1.4", "SEG"))
     ]
     server.series = [each.to_json_dict() for each in series]
-    server.status, server.seen = status, []
+    server.status, server.seen, server.page = status, [], 100
     server.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -216,6 +217,16 @@ def test_a_servers_series_are_cases(tmp_path: Path) -> None:
             ) as refused:
                 cases.get_scan(name)
             assert name not in refused.value.message
+
+
+def test_corrections_are_looked_for_beyond_a_servers_first_answer(
+    tmp_path: Path,
+) -> None:
+    with dicomweb_server() as server:
+        server.page = 2
+        cases_of(server.url, tmp_path).find_corrections(frozenset())
+        asked = [path for path, _ in server.seen]
+    assert any("/series/1.4/metadata" in path for path in asked)
 
 
 def test_the_list_of_series_is_kept_for_a_moment(
