@@ -33,6 +33,9 @@ _DAMAGED = frozenset(
 )
 """SQLite's codes for no such file, for a torn one, and for tables that are not there."""
 _DAMAGE = "the store of cases and labels is damaged; start medseg label again, which restores it"
+_BUSY = (
+    "another process holds the store of cases and labels; try again in a moment"
+)
 _UNUSABLE = "the store of cases and labels cannot be written; free space or mend its permissions"
 
 
@@ -165,9 +168,8 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            message = _DAMAGE if _tells_of_damage(error) else _UNUSABLE
             raise OutputError(
-                message, source=self._file, detail=str(error)
+                _explain(error), source=self._file, detail=str(error)
             ) from error
         except OSError as error:
             raise OutputError(
@@ -217,10 +219,20 @@ def _is_sound(file: Path) -> bool:
         return verdict == ("ok",) and _list_tables(connection) <= tables
 
 
+def _explain(error: sqlite3.Error) -> str:
+    if _tells_of_damage(error):
+        return _DAMAGE
+    return _BUSY if _get_code(error) == sqlite3.SQLITE_BUSY else _UNUSABLE
+
+
 def _tells_of_damage(error: sqlite3.Error) -> bool:
+    return _get_code(error) in _DAMAGED
+
+
+def _get_code(error: sqlite3.Error) -> int:
     # An error may say more in the bits above the first eight.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
-    return code & 0xFF in _DAMAGED
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF
 
 
 def _list_tables(connection: sqlite3.Connection) -> set[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from medseg.errors import OutputError
+from medseg.label_server import store as module
 from medseg.label_server import store_schema
 from medseg.label_server.state import StateFolder
 from medseg.label_server.store import Store
@@ -45,6 +46,20 @@ def test_an_error_undoes_what_a_change_has_done(state: StateFolder) -> None:
     with store.read() as connection:
         rows = connection.execute("SELECT * FROM segmentations").fetchall()
     assert rows == []
+
+
+def test_a_store_that_another_process_holds_is_said_to_be_busy(
+    state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(state)
+    store.copy()
+    monkeypatch.setattr(module, "LONGEST_WAIT_SECONDS", 0.0)
+    with (
+        Store(state).write(),
+        pytest.raises(OutputError, match="try again in a moment"),
+        store.write(),
+    ):
+        pass
 
 
 def test_the_store_is_its_owners_alone(state: StateFolder) -> None:
