@@ -221,6 +221,9 @@ class Segmenter:
     @property
     def arithmetic(self) -> str:
         """What computes, and in what: ``openvino int8 + bf16, overlap 0.25``."""
+        if self._parts:
+            kinds = {part.arithmetic for part in self._parts.values()}
+            return "; ".join(sorted(kinds))
         if self._setting is None or self.backend == "torch":
             return f"{self.backend} {get_precision_name(self.precision)}"
         return f"{self.backend} {self._setting.name}"

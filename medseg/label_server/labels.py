@@ -106,7 +106,9 @@ class Labels:
         with atomic_file(file) as temporary:
             shutil.copyfile(record.file, temporary)
         info = {**record.info, "restored": record.number}
-        return self._enter(case, record.tag, info, "label restored")
+        # Not by the viewer that has sent it once, or the DICOM server.
+        author = name_requester()
+        return self._enter(case, record.tag, info, "label restored", author)
 
     def _enter(
         self,

@@ -88,6 +88,15 @@ def test_what_parts_share_is_made_once(
     assert (len(made), groups) == (2, [2])
 
 
+def test_the_arithmetic_of_every_part_is_said(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
+    assert segmenter.arithmetic == "torch fp32"
+    segmenter._parts["bones"].precision = torch.bfloat16
+    assert segmenter.arithmetic == "torch bf16; torch fp32"
+
+
 def test_parts_of_another_precision_do_not_share_its_context(
     untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

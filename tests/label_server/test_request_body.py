@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+from starlette.datastructures import Headers
 
 from medseg.label_server import request_body
-from medseg.label_server.request_body import spool_body
+from medseg.label_server.request_body import check_body, spool_body
 from medseg.label_server.request_checks import RefusedError
 
 
@@ -52,3 +54,22 @@ def test_a_client_that_drips_is_not_waited_for(
     with pytest.raises(RefusedError) as refused:
         asyncio.run(spool_body(drips, io.BytesIO(), 10_000))
     assert refused.value.status == 408
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        urlencode({"params": '{"session": "/etc"}'}).encode(),
+        urlencode({"info": '{"tag": "../x"}'}).encode(),
+        b"person=a&%70arams=null",
+        b"person=a;params={}",
+        b"person=%ff",
+    ],
+)
+def test_a_form_is_checked_whatever_way_it_is_encoded(form: bytes) -> None:
+    headers = Headers({"content-type": "application/x-www-form-urlencoded"})
+    with pytest.raises(RefusedError) as refused:
+        asyncio.run(check_body(headers, io.BytesIO(form)))
+    assert refused.value.status == 400
+    sound = urlencode({"person": "a; b", "params": "{}"}).encode()
+    asyncio.run(check_body(headers, io.BytesIO(sound)))
