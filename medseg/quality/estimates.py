@@ -218,7 +218,7 @@ def join_qualities(
     labels: dict[str, LabelQuality] = {}
     found: dict[str, Quality] = {}
     for part, quality in qualities.items():
-        own_labels = _rename(quality.labels, names[part])
+        own_labels = _rename(quality, names[part])
         if own_labels:
             labels |= own_labels
             found[part] = quality
@@ -241,9 +241,20 @@ def join_qualities(
 
 
 def _rename(
-    labels: Mapping[str, LabelQuality], names: Mapping[str, str]
+    quality: Quality, names: Mapping[str, str]
 ) -> dict[str, LabelQuality]:
-    return {name: labels[own] for own, name in names.items() if own in labels}
+    """Return the estimates of a part's structures, by their names in the result.
+
+    Regions that overlap are estimated by names of their own: the labels that they paint have the
+    estimate for all of them.
+    """
+    renamed: dict[str, LabelQuality] = {}
+    for own, name in names.items():
+        if own in quality.labels:
+            renamed[name] = quality.labels[own]
+        elif quality.expected is not None:
+            renamed[name] = LabelQuality(quality.expected)
+    return renamed
 
 
 def _tell(

@@ -73,6 +73,15 @@ def test_joined_qualities_are_those_of_the_parts() -> None:
     assert not joined.shown.labels
 
 
+def test_labels_that_a_parts_regions_paint_have_the_estimate_for_all() -> None:
+    tumour = Quality(0.7, labels={"whole tumor": LabelQuality(0.7)})
+    names = {"tumour": {"rest of whole tumor": "edema"}}
+    joined = join_qualities({"tumour": tumour}, names)
+    assert joined.shown.text == NOT_CALIBRATED
+    assert joined.labels == {"edema": LabelQuality(0.7)}
+    assert not joined.review
+
+
 def test_chosen_labels_have_their_mean_and_no_bound() -> None:
     whole = Quality(
         0.8,
