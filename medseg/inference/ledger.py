@@ -21,6 +21,7 @@ from medseg.errors import BusyError, OutputError
 from medseg.inference.ledger_entry import Entry
 from medseg.inference.shards import (
     PATIENCE_SECONDS,
+    SHORT_PATIENCE_SECONDS,
     Shard,
     list_ledger_folders,
     refuse_others,
@@ -106,7 +107,7 @@ def open_ledger(
     except OSError as error:
         raise _make_write_error(path, error) from error
     try:
-        patience = 0.0 if shard is None else PATIENCE_SECONDS
+        patience = SHORT_PATIENCE_SECONDS if shard is None else PATIENCE_SECONDS
         with _lock(own, patience):
             refuse_others(folder, shard)
             try:

@@ -27,6 +27,8 @@ _MOST = 100_000
 _HASH_DIGITS = 15
 PATIENCE_SECONDS = 2.0
 """How long to wait for a lock: others who only look whether it is free hold it for a moment."""
+SHORT_PATIENCE_SECONDS = 0.2
+"""The same for who works on all scans: only a report looks then."""
 
 _TEXT = re.compile(r"(\d{1,6})/(\d{1,6})")
 _FOLDER = re.compile(r"(\d{1,6})-of-(\d{1,6})")
