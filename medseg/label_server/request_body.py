@@ -30,6 +30,8 @@ SILENT_SECONDS = 30.0
 SLOWEST_PER_SECOND = 10_000
 """Bytes that must come per second on average, once the first seconds have passed."""
 _MAX_FORM_FIELDS = 100
+FORM_TYPE = "application/x-www-form-urlencoded"
+"""Of the forms of medseg's own pages."""
 
 
 def refuse_size(max_bytes: int) -> NoReturn:
@@ -88,7 +90,7 @@ async def check_body(headers: Headers, body: IO[bytes]) -> None:
             await asyncio.to_thread(check)
         case "multipart/related":
             pass  # DICOM on its way to the proxy (STOW-RS)
-        case "application/x-www-form-urlencoded":
+        case media_type if media_type == FORM_TYPE:
             body.seek(0)
             _check_fields(body.read(MAX_JSON_BYTES + 1))
         case _:

@@ -240,6 +240,7 @@ def test_what_was_decided_for_other_weights_is_not_used(
     weights.write_bytes((other / "models" / "model.pt").read_bytes())
     assert Segmenter(copy, "cpu").backend == "torch"
     assert "decided for other weights" in caplog.text
+    assert "calibrate" not in caplog.text, "which decides nothing of speed"
 
 
 def test_without_openvino_pytorch_computes_and_one_line_says_so(

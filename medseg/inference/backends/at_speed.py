@@ -85,7 +85,7 @@ def find_decided_setting(
     if finding.network != hash_network(bundle):
         _log.warning(
             "the bundle's speed was decided for other weights, so it is computed in fp32; "
-            "decide again: medseg calibrate BUNDLE"
+            "a training decides anew"
         )
         return None
     precision = fit_to_processor(setting.precision)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from medseg.label_server.audit import REQUESTER
 from medseg.label_server.pages.forms import read_field
 from medseg.label_server.pages.site import HEADERS, Site, parse_number
+from medseg.label_server.request_body import FORM_TYPE, read_media_type
 from medseg.label_server.request_checks import RefusedError
 from medseg.label_server.users import Role
 from medseg.label_server.worklist import CaseRecord, CaseState, Reading
@@ -51,15 +52,15 @@ class WorkForms:
 
     def _answer_with(self, change: Callable[[Request, Fields], str]) -> Any:
         def answer_form(request: Request, body: bytes) -> Response:
-            # A form of another kind holds no key, whatever else it does.
-            text = body.decode(errors="replace")
-            fields = dict(parse_qsl(text, keep_blank_values=True))
+            fields = dict(parse_qsl(body.decode(), keep_blank_values=True))
             self._site.keys.check(REQUESTER.get().user, fields)
             # 303: reloading the page that follows does not send the form again.
             return RedirectResponse(change(request, fields), 303, HEADERS)
 
         async def answer(request: Request) -> Response:
-            body = await request.body()
+            # Others are no forms of these pages, and may be too large for the memory.
+            is_form = read_media_type(request.headers) == FORM_TYPE
+            body = await request.body() if is_form else b""
             return await anyio.to_thread.run_sync(
                 self._site.answer,
                 lambda asked: answer_form(asked, body),

@@ -21,6 +21,7 @@ from support.scans import affine_of, write_scan
 pytest.importorskip("monailabel", reason="make label installs MONAI Label")
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 
 from medseg import load_bundle
 from medseg.label_server.audit import REQUESTER, AuditLog, Requester
@@ -269,16 +270,18 @@ def test_every_change_is_in_the_audit_log_without_what_people_wrote(
     assert "Miller" not in json.dumps(lines)
 
 
-def test_a_form_of_another_kind_changes_nothing(pages: Pages) -> None:
+def test_a_form_of_another_kind_is_not_even_read(
+    pages: Pages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Request, "body", None)
     headers = {
         **log_in("ada"),
         "content-type": "multipart/form-data; boundary=x",
     }
     part = b'--x\r\ncontent-disposition: form-data; name="person"\r\n\r\n'
     body = part + b"\xff\r\n--x--\r\n"
-    for text in (body, b"--x--\r\n"):
-        answer = ask(pages.gateway, "POST", "/cases/a/assign", text, headers)
-        assert answer.code in (400, 403)
+    answer = ask(pages.gateway, "POST", "/cases/a/assign", body, headers)
+    assert answer.code == 403
 
 
 def test_what_is_not_there_is_said_on_a_page(pages: Pages) -> None:
