@@ -17,9 +17,9 @@ MOST_SECONDS = 2.5
 
 
 def measure(code: str) -> float:
-    """Return the processor time of a process that runs some code, the least of three."""
+    """Return the processor time of a process that runs some code, the least of five."""
     taken = []
-    for _ in range(3):
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", code], check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -31,8 +31,8 @@ def measure(code: str) -> float:
 
 def test_a_segmenter_is_imported_in_little_more_than_pytorch() -> None:
     taken = measure("from medseg import Segmenter")
-    # On a slow machine PyTorch alone may take longer than the limit.
-    limit = max(MOST_SECONDS, 2 * measure("import torch"))
+    # On a slow or busy machine PyTorch alone may take longer than the limit.
+    limit = max(MOST_SECONDS, 2.2 * measure("import torch"))
     assert taken < limit
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from medseg.inference.batch_state import STATE
 from medseg.inference.ledger import read_ledger
 from medseg.inference.ledger_entry import Entry
 from medseg.testing import make_phantom
@@ -71,14 +72,14 @@ def write_scans(
 
 
 def results(out: Path) -> dict[str, bytes]:
-    """Return every result file but the ledger and the page, which hold times."""
+    """Return every result file but those that hold times."""
     files = (p for p in out.rglob("*") if p.is_file() and p.name not in TIMED)
     return {
         file.relative_to(out).as_posix(): file.read_bytes() for file in files
     }
 
 
-TIMED = {"ledger.jsonl", "report.html"}
+TIMED = {"ledger.jsonl", "report.html", STATE}
 
 
 def facts(entries: dict[str, Entry]) -> dict[str, dict[str, Any]]:
