@@ -13,7 +13,12 @@ from medseg.errors import OutputError
 
 @pytest.mark.parametrize(
     "content",
-    [gzip.compress(b"scan"), b'{"scan": "a"}\n', b"II*\x00\x08\x00", bytes(9)],
+    [
+        gzip.compress(b"scan", mtime=0),
+        b'{"scan": "a"}\n',
+        b"II*\x00\x08\x00",
+        bytes(9),
+    ],
     ids=["nifti", "ledger", "picture", "zeros"],
 )
 def test_nothing_is_added_to_a_scan_or_a_ledger(

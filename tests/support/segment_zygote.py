@@ -14,8 +14,15 @@ import threading
 import time
 import traceback
 
+# What segmenting loads when it is first needed: here once, not in each child.
+import jinja2  # noqa: F401
+import monai.inferers
+import monai.networks.nets
+import monai.transforms  # noqa: F401
 import torch
 
+import medseg.networks.building
+import medseg.plots.thumbnails  # noqa: F401
 from medseg.commands.segment import segment
 
 INTERRUPTED, LEFT_A_THREAD = 130, 3
