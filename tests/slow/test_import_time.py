@@ -17,23 +17,23 @@ MOST_SECONDS = 2.5
 
 
 def measure(code: str) -> float:
-    """Return the processor time of a process that runs some code, the least of five."""
-    taken = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        user = after.ru_utime - before.ru_utime
-        system = after.ru_stime - before.ru_stime
-        taken.append(user + system)
-    return min(taken)
+    """Return the processor time of a process that runs some code."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    user = after.ru_utime - before.ru_utime
+    system = after.ru_stime - before.ru_stime
+    return user + system
 
 
 def test_a_segmenter_is_imported_in_little_more_than_pytorch() -> None:
-    taken = measure("from medseg import Segmenter")
+    # In turns: a machine is not as busy all the time.
+    taken, of_pytorch = [], []
+    for _ in range(5):
+        taken.append(measure("from medseg import Segmenter"))
+        of_pytorch.append(measure("import torch"))
     # On a slow or busy machine PyTorch alone may take longer than the limit.
-    limit = max(MOST_SECONDS, 2.2 * measure("import torch"))
-    assert taken < limit
+    assert min(taken) < max(MOST_SECONDS, 2.2 * min(of_pytorch))
 
 
 UNUSED = {"mlflow", "pandas", "matplotlib.pyplot", "ignite", "sklearn"}
