@@ -384,6 +384,7 @@ def test_a_scan_that_turns_bad_leaves_the_table_and_its_old_label_map_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_three_kills_lose_nothing(bundle: Path, tmp_path: Path) -> None:
     order = {"bundle": bundle, "scans": write_scans(tmp_path / "scans", 12)}
     out = tmp_path / "killed"

@@ -183,6 +183,7 @@ def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_joint_training_resumes_to_the_bit_too(
     zygote: Zygote, home: Path
 ) -> None:

@@ -100,7 +100,10 @@ def test_openvino_and_check_take_an_import_like_any_bundle(
         assert count_differences(ours, theirs) <= 0.01
 
 
-@pytest.mark.parametrize("form", ["spleen", "whole_body"])
+@pytest.mark.parametrize(
+    "form",
+    ["spleen", pytest.param("whole_body", marks=pytest.mark.nightly)],
+)
 def test_label_maps_are_those_of_the_command_of_monai(
     form: str, tmp_path: Path
 ) -> None:

@@ -359,10 +359,8 @@ def test_files_are_their_owners_alone(server: Server, home: Path) -> None:
         assert mode & 0o077 == 0, f"{path}: {mode:o}"
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.nightly)],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_server_ends_with_its_training_and_keeps_its_lock_till_then(
     home: Path, label: bytes, number: signal.Signals
 ) -> None:

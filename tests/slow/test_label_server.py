@@ -187,6 +187,7 @@ def test_a_scan_that_cannot_be_is_refused_and_a_doubtful_one_told(
         assert "the channel CT shows no air" in warning
 
 
+@pytest.mark.nightly
 def test_the_server_answers_while_it_segments(
     home: Path, server: Server
 ) -> None:
@@ -253,6 +254,7 @@ def _next(server: Server, who: str) -> Any:
     ).json()["id"]
 
 
+@pytest.mark.nightly
 def test_a_round_of_correcting_makes_the_proposals_better(
     home: Path, server: Server, tmp_path: Path
 ) -> None:

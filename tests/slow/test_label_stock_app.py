@@ -24,7 +24,11 @@ from medseg.label_server import shims
 from medseg.label_server.environment import MONAI_LABEL, REQUIREMENTS
 from medseg.testing import write_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.nightly,
+    pytest.mark.timeout(1800),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = [

@@ -11,7 +11,7 @@ import medseg
 from medseg.events import Event, Notice, RunStarted, StepDone
 from medseg.testing import write_dataset
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def test_a_data_set_is_planned_and_trained_in_one_step_and_resumed(

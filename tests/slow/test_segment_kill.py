@@ -54,6 +54,7 @@ def test_many_kills_at_random_moments_lose_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_kills_leave_every_format_whole_or_not_there(
     tmp_path: Path, untrained_bundle: Callable[..., Path]
