@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from medseg._support.tables import (
@@ -78,7 +77,7 @@ def open_table(path: Path) -> LongTable:
     raise make_empty_error(path)
 
 
-def import_pyarrow() -> ModuleType:
+def import_pyarrow() -> Any:
     """Return the module that reads and writes Parquet.
 
     Raises:
@@ -109,19 +108,21 @@ def _read_text_lines(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            yield from _limit_lines(path, text)
+            yield from _limit_lines(path, file, text)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DatasetError(f"cannot be read: {reason}", source=path) from error
 
 
-def _limit_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+def _limit_lines(
+    path: Path, file: io.BufferedReader, text: io.TextIOWrapper
+) -> Iterator[str]:
     while True:
         try:
             line = text.readline(_LONGEST_LINE)
         except UnicodeDecodeError as error:
             # The error counts from the begin of what was read last.
-            start = text.buffer.tell() - len(error.object) + error.start
+            start = file.tell() - len(error.object) + error.start
             raise DatasetError(
                 f"is not UTF-8 text (byte {start}); save it as UTF-8",
                 source=path,

@@ -138,8 +138,6 @@ def segment(
     chosen_formats = choose_formats(formats, trained.spec)
     part = parse_shard(shard) if shard else None
     holds = _hold_all if part is None else part.holds
-    # Where results could replace files of others, all names must be known.
-    is_sure = part is not None and holds_no_others(out)
     found = find_scans(
         scans,
         len(trained.spec.channels),
@@ -149,7 +147,8 @@ def segment(
         channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
-        is_wanted=holds if is_sure else None,
+        # Where results could replace files of others, all names must be known.
+        is_wanted=holds if holds_no_others(out) else None,
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     table = None if sources is None else SourcesTable(Path(sources), out)
@@ -202,17 +201,12 @@ def segment(
             searched=searched,
             listeners=listeners,
         )
-        results = EntryList()
+        results = _enter_left_out(batch, found, ledger)
 
         def record(entry: Entry, seconds: Mapping[str, float]) -> None:
             recorded = batch.record(entry, seconds)
             results.append(ledger.entries.format(recorded))
 
-        for left_out in found.left_out:
-            refused = batch.refuse(left_out.result_fault)
-            results.append(ledger.entries.format(refused))
-        for skipped in batch.skip(found.skipped):
-            results.append(ledger.entries.format(skipped))
         run_pipeline(
             found.scans,
             read=batch.read,
@@ -259,6 +253,19 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
 def _hold_all(name: str) -> bool:
     """Tell that a scan of this name is to be done: without shards every one is."""
     return True
+
+
+def _enter_left_out(
+    batch: ScanBatch, found: ScanList, ledger: Ledger
+) -> EntryList:
+    """Enter what is no scan or was not asked for."""
+    results = EntryList()
+    for left_out in found.left_out:
+        refused = batch.refuse(left_out.result_fault)
+        results.append(ledger.entries.format(refused))
+    for skipped in batch.skip(found.skipped):
+        results.append(ledger.entries.format(skipped))
+    return results
 
 
 def _count_gone(

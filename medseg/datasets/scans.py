@@ -147,15 +147,10 @@ def find_scans(
     choice = ModalityChoice.parse(modalities)
     search = Search(channels, split_4d, tuple(channel_specs))
     _search_path(path, search, progress, is_wanted)
-    allow_empty = allow_empty or search.passed_over > 0
-    is_empty = not search.candidates and not search.left_out
-    if is_empty and not allow_empty:
-        raise DatasetError(
-            f"no scan was found; files ending in {list_image_suffixes()} and DICOM series are "
-            "looked for",
-            source=path,
-            detail="; ".join(search.notes) or None,
-        )
+    if search.passed_over:
+        allow_empty = True  # others have scans
+    if not allow_empty:
+        _refuse_nothing(path, search)
     candidates = search.candidates
     if names_from_headers:
         candidates = [_name_by_header(candidate) for candidate in candidates]
@@ -170,6 +165,16 @@ def find_scans(
             source=path,
         )
     return found
+
+
+def _refuse_nothing(path: Path, search: Search) -> None:
+    if not search.candidates and not search.left_out:
+        raise DatasetError(
+            f"no scan was found; files ending in {list_image_suffixes()} and DICOM series are "
+            "looked for",
+            source=path,
+            detail="; ".join(search.notes) or None,
+        )
 
 
 def _skip_other_modalities(
