@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,11 @@ from medseg._support.files import (
     write_atomically,
 )
 from medseg._support.json_values import nan_to_none
-from medseg._support.platform.locks import LockedError, lock_folder
+from medseg._support.platform.locks import (
+    LockedError,
+    lock_folder,
+    remove_locked,
+)
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
@@ -287,14 +290,14 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
         ) from error
     journal = Journal(folder / "journal.jsonl")
     is_done = False
-    try:
-        with lock:
+    with lock:
+        try:
             yield journal
-        is_done = True
-    finally:
-        # What is noted stays for the call that goes on.
-        if is_done or not journal.file.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+            is_done = True
+        finally:
+            # What is noted stays for the call that goes on.
+            if is_done or not journal.file.is_file():
+                remove_locked(folder, lock)
 
 
 def _write(

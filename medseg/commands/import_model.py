@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -172,8 +172,7 @@ class _Converter:
         adapt: Adapt | None = None,
     ) -> None:
         description = read_description(plans.file.with_name(DATASET))
-        described = describe_model(plans, description, first.mirror_axes)
-        content = described.content
+        content = describe_model(plans, description, first.mirror_axes)
         if has_batch_norm(first.weights):
             content["network"]["norm"] = "batch"
         content["licence"] = origin.licence
@@ -186,7 +185,7 @@ class _Converter:
         self.spec = self._own
         if unet is not None:
             self.spec = parse_spec(content | {"network": unet}, plans.file)
-        self.remarks = described.remarks
+        self.remarks = tuple(_explain_mirroring(self.spec))
         self._own_shapes = _list_shapes(self._own)
         self._shapes = _list_shapes(self.spec)
 
@@ -203,6 +202,17 @@ class _Converter:
         # DynUNet names its blocks twice; loading them by one name fills both.
         network.load_state_dict(renamed, strict=False)
         return network.state_dict()
+
+
+def _explain_mirroring(spec: BundleSpec) -> Iterator[str]:
+    """Say what averaging over flips costs, where a bundle does it."""
+    if not spec.inference.mirror:
+        return
+    times = 2 ** len(spec.mirror_axes)
+    yield (
+        f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
+        f"which takes {times} times as long; --no-mirror segments without"
+    )
 
 
 def _convert(

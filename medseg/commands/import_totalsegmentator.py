@@ -94,6 +94,7 @@ def import_totalsegmentator(
                 licence=licence or of_task.licence,
                 adapt=partial(_adapt, of_task, part),
             )
+            remarks += [f"{part.name}: {text}" for text in imported.remarks]
             remarks += _compare_spacing(of_task, part, imported)
             tables[part.name] = _name_labels(
                 part, imported, found[part.dataset]

@@ -136,14 +136,18 @@ def write_imported(
             notify(listeners, Progress(_TASK, number, len(members)))
             save_tensors(folder / MODELS / name, read())
         notify(listeners, Progress(_TASK, len(members), len(members)))
-        _complete(folder, spec, origin, list(members))
+        _complete(folder, spec, origin, list(members), remarks)
     for remark in remarks:
         notify(listeners, Notice(remark))
     return Import(target, spec, origin, len(members), tuple(remarks))
 
 
 def _complete(
-    folder: Path, spec: BundleSpec, origin: OriginSpec, members: list[str]
+    folder: Path,
+    spec: BundleSpec,
+    origin: OriginSpec,
+    members: list[str],
+    remarks: Sequence[str],
 ) -> None:
     """Complete a bundle whose weights are there."""
     models = folder / MODELS
@@ -157,6 +161,5 @@ def _complete(
         SLICE_AXIS,
     )
     write_monai_bundle(folder, spec, parts, {}, members)
-    write_atomically(
-        folder / "docs" / "README.md", imported_model_card(spec, origin)
-    )
+    card = imported_model_card(spec, origin, remarks)
+    write_atomically(folder / "docs" / "README.md", card)

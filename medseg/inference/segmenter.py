@@ -22,11 +22,8 @@ from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
-from medseg.inference.assembly import (
-    AssemblyPrediction,
-    AssemblyRun,
-    translate_given,
-)
+from medseg.inference.assembly import AssemblyRun, translate_given
+from medseg.inference.assembly_prediction import AssemblyPrediction
 from medseg.inference.backends import Member
 from medseg.inference.backends.at_speed import (
     EXACT,

@@ -16,7 +16,7 @@ from medseg.bundle.bundle import Assembly, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes
-from medseg.inference.assembly import find_label_box, grow_box
+from medseg.inference.label_boxes import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
 from medseg.preprocessing import network_input
 from medseg.volume import Array, Volume

@@ -58,11 +58,17 @@ def find_threshold(window: Fields) -> float | None:
 def _describe_window(component: Component) -> Fields:
     low = take_number(component, "a_min")
     high = take_number(component, "a_max")
-    lowest = take_number(component, "b_min", 0.0)
-    highest = take_number(component, "b_max", 1.0)
+    clip = component.take("clip", False)
+    # MONAI's default: a_min and a_max become 0 and 1, and there is nothing to clip at.
+    is_unscaled = component.take("b_min") is component.take("b_max") is None
+    if is_unscaled and clip:
+        raise component.refuse("with clip, b_min and b_max are needed", "b_min")
+    lowest, highest = 0.0, 1.0
+    if not is_unscaled:
+        lowest = take_number(component, "b_min")
+        highest = take_number(component, "b_max")
     if low >= high or lowest >= highest:
         raise component.refuse("a_min and b_min must be below a_max and b_max")
-    clip = component.take("clip", False)
     std = (high - low) / (highest - lowest)
     return {
         "kind": "window",
