@@ -60,13 +60,13 @@ def _describe_window(component: Component) -> Fields:
     high = take_number(component, "a_max")
     clip = component.take("clip", False)
     # MONAI's default: a_min and a_max become 0 and 1, and there is nothing to clip at.
-    is_unscaled = component.take("b_min") is component.take("b_max") is None
-    if is_unscaled and clip:
-        raise component.refuse("with clip, b_min and b_max are needed", "b_min")
+    bounds = [component.take("b_min"), component.take("b_max")]
     lowest, highest = 0.0, 1.0
-    if not is_unscaled:
+    if bounds != [None, None]:
         lowest = take_number(component, "b_min")
         highest = take_number(component, "b_max")
+    elif clip:
+        raise component.refuse("is needed where clip is true", "b_min")
     if low >= high or lowest >= highest:
         raise component.refuse("a_min and b_min must be below a_max and b_max")
     std = (high - low) / (highest - lowest)
