@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from medseg.bundle.overrides import parse_json
-from medseg.bundle.spec import Spec
+from medseg.bundle.spec import AgreementSpec, AssemblySpec, Spec, TrainedSpec
 from medseg.bundle.validation_messages import explain_faults
 from medseg.errors import BundleError
 
@@ -89,6 +89,37 @@ def parse_part(
         raise BundleError(
             "the file is not valid:", faults, source=source
         ) from None
+
+
+def parse_assembly(
+    content: Mapping[str, Any], source: str | Path = "assembly.json"
+) -> AssemblySpec:
+    """Check the content of an ``assembly.json``, without its bundles.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    return parse_part(AssemblySpec, content, source)
+
+
+def parse_trained(
+    content: Mapping[str, Any], source: str | Path = "trained.json"
+) -> TrainedSpec:
+    """Check the content of a ``trained.json``.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    return parse_part(TrainedSpec, content, source)
+
+
+def read_agreement(file: Path) -> AgreementSpec:
+    """Read what an export found.
+
+    Raises:
+        BundleError: If the file is absent or wrong.
+    """
+    return parse_part(AgreementSpec, read_json(file), file)
 
 
 def use_tuples(value: Any) -> Any:

@@ -26,10 +26,9 @@ from medseg.bundle.bundle import (
     Bundle,
     require_single,
     with_trained,
-    write_bundle,
-    write_trained,
 )
 from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.bundle_files import (
     copy_bundle,

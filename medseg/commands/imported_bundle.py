@@ -10,15 +10,11 @@ from typing import Any
 
 from medseg._support.files import atomic_folder, write_atomically
 from medseg._support.folders import refuse_file
-from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    MODELS,
-    write_bundle,
-    write_trained,
-)
+from medseg.bundle.bundle import BUNDLE_FILE, MODELS
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, OriginSpec, TrainedSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.bundle.weights import Weights, save_tensors
 from medseg.errors import OutputError
 from medseg.events import Listener, Notice, Progress, notify

@@ -14,17 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.bundles import SMALL, content, made_spec, write_json
 
-from medseg.bundle.bundle import (
+from medseg.bundle.bundle import load_bundle, parse_spec
+from medseg.bundle.reading import MAX_BYTES
+from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec_files import (
     build_schema,
     flatten_spec,
     format_spec,
     list_differences,
-    load_bundle,
-    parse_spec,
     write_bundle,
 )
-from medseg.bundle.reading import MAX_BYTES
-from medseg.bundle.spec import BundleSpec
 from medseg.errors import BundleError, Fault
 
 

@@ -42,7 +42,8 @@ from medseg import (
     segment,
     train,
 )
-from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
+from medseg.bundle.bundle import load_bundle, parse_spec
+from medseg.bundle.spec_files import write_bundle
 from medseg.bundle.weights import load_weights
 from medseg.interop.monai_bundle import make_inert, write_monai_bundle
 from medseg.networks import registry

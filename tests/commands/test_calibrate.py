@@ -13,8 +13,9 @@ from support.bundles import content, made_spec, trained_bundle, write_json
 from support.nnunet_models import MODELS
 
 import medseg
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.commands.import_model import import_model
 from medseg.errors import (
     BusyError,

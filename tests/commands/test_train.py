@@ -29,8 +29,9 @@ from medseg import (
     TrainingError,
     train,
 )
-from medseg.bundle.bundle import list_differences, load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.bundle.spec_files import list_differences, write_trained
 from medseg.commands.train import report_failure
 from medseg.events import (
     Event,

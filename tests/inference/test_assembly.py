@@ -12,8 +12,9 @@ import torch
 from support.assemblies import WINDOW, make_scan, number_labels, write_thorax
 
 from medseg import Segmenter
-from medseg.bundle.bundle import Assembly, load_bundle, write_trained
+from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes
 from medseg.inference.label_boxes import find_label_box, grow_box
