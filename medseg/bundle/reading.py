@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from medseg.bundle.overrides import parse_json
+from medseg._support.json_files import parse_json_object
 from medseg.bundle.spec import AgreementSpec, AssemblySpec, Spec, TrainedSpec
 from medseg.bundle.validation_messages import explain_faults
 from medseg.errors import BundleError
@@ -26,23 +26,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         BundleError: If the file is none, or cannot be read.
     """
-    text = _read_text(file)
-    try:
-        content = parse_json(text)
-    except RecursionError as error:
-        raise BundleError(
-            "the JSON is nested too deeply for a bundle", source=file
-        ) from error
-    except ValueError as error:
-        raise BundleError(
-            "the file is not valid JSON", source=file, detail=str(error)
-        ) from error
-    if not isinstance(content, dict):
-        raise BundleError(
-            f"the file must hold a JSON object, got {type(content).__name__}",
-            source=file,
-        )
-    return content
+    return parse_json_object(_read_text(file), file, BundleError)
 
 
 def _read_text(file: Path) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from medseg._support.json_files import parse_json_object
 from medseg.bundle.bundle import parse_spec
-from medseg.bundle.overrides import parse_json
 from medseg.bundle.spec import BundleSpec, OriginSpec
 from medseg.bundle.weights import Weights
 from medseg.commands.import_monai import find_monai_model, import_monai_model
@@ -262,13 +262,12 @@ def _check_json_file(file: Path) -> None:
             source=file,
         )
     try:
-        parse_json(file.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise MedsegError("is nested too deeply", source=file) from error
+        text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise MedsegError(
-            "is not valid JSON", source=file, detail=str(error)
+            "cannot be read", source=file, detail=str(error)
         ) from error
+    parse_json_object(text, file, MedsegError)
 
 
 def _describe_origin(

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.overrides import parse_json
+from medseg._support.json_files import parse_json_object
 from medseg.errors import MedsegError
 
 CONFIGS = "configs"
@@ -43,11 +43,10 @@ def read_config(file: Path) -> dict[str, Any]:
         MedsegError: If it is not JSON or YAML of a fair size and depth, or holds no mapping.
     """
     text = _read_text(file)
+    if file.suffix == ".json":
+        return parse_json_object(text, file, MedsegError)
     try:
-        if file.suffix == ".json":
-            content = parse_json(text)
-        else:
-            content = parse_yaml(text)
+        content = parse_yaml(text)
     except RecursionError as error:
         raise MedsegError("is nested too deeply", source=file) from error
     except ValueError as error:
