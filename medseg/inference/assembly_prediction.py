@@ -61,7 +61,7 @@ class AssemblyPrediction(Prediction):
         self._scan = scan.grid
         self._spec = spec
         self._paintings = paintings
-        self._chosen = chosen
+        self._chosen = frozenset(chosen)
         self._blind = blind
         self._warnings = warnings
 

@@ -10,7 +10,9 @@ from typing import ClassVar
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from support import dicom
 from support.assemblies import make_scan, write_thorax
 from support.cli import call
 
@@ -19,6 +21,7 @@ from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.commands.segment import segment
 from medseg.errors import BundleError, OutputError
 from medseg.events import Event, Notice
+from medseg.io import read_labels
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Versions
 
@@ -69,6 +72,54 @@ def test_a_batch_names_the_assembly_and_its_versions(
         assembly, scans, out, device="cpu", labels=["left_kidney", "rib"]
     )
     assert [entry.state for entry in again.results] == ["skipped"]
+
+
+def test_dicom_results_name_the_structures_and_every_bundle(
+    assembly: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    voxels = make_scan((16, 14, 8)).array[0] + 2000
+    dicom.save(tmp_path / "ct", dicom.series(voxels.astype(np.uint16)))
+    batch = segment(
+        assembly,
+        tmp_path / "ct",
+        tmp_path / "out",
+        device="cpu",
+        formats=["nifti", "dicom-seg"],
+    )
+    (entry,) = batch.results
+    assert not entry.missing
+    (file,) = (tmp_path / "out").glob("*.seg.dcm")
+    stored = pydicom.dcmread(file)
+    names = ["rib", "liver", "left_kidney"]
+    assert [each.SegmentLabel for each in stored.SegmentSequence] == names
+    (algorithm,) = stored.SegmentSequence[
+        0
+    ].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmName == "thorax"
+    assert "assembly of organs 0.1.0, bones 0.1.0" in str(stored)
+    # What is read back is what was written as NIfTI.
+    whole = read(tmp_path / "out" / f"{entry.scan}.nii.gz")
+    again = read_labels(file).array[0]
+    assert set(np.unique(whole)) == {0, 1, 2, 3}
+    assert np.array_equal(
+        np.bincount(again.ravel()), np.bincount(whole.ravel())
+    )
+
+
+def test_results_of_an_assembly_are_evaluated_by_its_labels(
+    assembly: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    segment(assembly, scans, out, device="cpu", report=False)
+    given = ("evaluate", out, out, "--bundle", assembly, "--json")
+    assert call(monkeypatch, *given) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]["dice"]
+    assert scores == {"rib": 1, "liver": 1, "left_kidney": 1, "mean": 1}
 
 
 def test_check_finds_weights_that_are_missing_in_a_part(

@@ -403,6 +403,12 @@ def test_the_training_set_of_an_import_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DatasetError, match="that the model was trained on"):
         medseg.calibrate(imported.folder, out, data=data)
+    # Nor is it another data set because some of its cases cannot be used.
+    first, second, *_ = sorted((data / "labelsTr").iterdir())
+    first.write_bytes(b"")
+    second.unlink()
+    with pytest.raises(DatasetError, match="that the model was trained on"):
+        medseg.calibrate(imported.folder, out, data=data, skip_bad_cases=True)
 
 
 def test_nothing_is_changed_in_place_before_all_is_known(

@@ -160,6 +160,9 @@ def test_a_trainer_of_someone_elses_is_said(
     edit_checkpoint(model, lambda c: c.update(trainer_name="MyTrainer"))
     remarks = import_model(model, tmp_path / "a").remarks
     assert any("MyTrainer does not come with nnU-Net" in r for r in remarks)
+    # What scrolls by stands in the model card, too.
+    card = (tmp_path / "a" / "docs" / "README.md").read_text()
+    assert "MyTrainer does not come with nnU-Net" in card
     edit_checkpoint(
         model,
         lambda c: c.update(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg._support.platform import IS_WINDOWS
 
-_PLAIN = re.compile(r"[\w@%+=:,./~-]+")
+_PLAIN = re.compile(r"[\w@%+=:,./-]+")
 """Needs no quotes in any shell."""
 
 _SPECIAL = frozenset('"$`\\!')

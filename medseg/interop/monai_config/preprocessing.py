@@ -87,6 +87,7 @@ class ChainReader:
             "Spacing": self._read_spacing,
             "CropForeground": self._read_crop,
             "SpatialPad": self._read_pad,
+            "DivisiblePad": self._read_divisible,
         }.get(component.name, self._read_intensity)
         reader(component)
 
@@ -289,6 +290,16 @@ class ChainReader:
             f"of scans with several channels it sees number {numbers}, counted from 0; give these "
             "alone"
         )
+
+    def _read_divisible(self, component: Component) -> None:
+        multiple = component.take("k")
+        multiples = multiple if isinstance(multiple, list) else [multiple]
+        if any(each != 1 for each in multiples):
+            raise component.refuse(
+                "makes each scan a multiple of this size, which moves the windows of larger ones; "
+                "known: 1",
+                "k",
+            )
 
     def _read_intensity(self, component: Component) -> None:
         selected = find_selected(component)

@@ -146,11 +146,11 @@ def _find_positions(index: ast.expr) -> tuple[int, ...] | None:
         case ast.List(elts=items):
             positions = tuple(map(_read_position, items))
         case ast.Slice(lower=lower, upper=ast.expr() as upper, step=None):
-            first = 0 if lower is None else _read_position(lower)
+            start = 0 if lower is None else _read_position(lower)
             stop = _read_position(upper)
-            if first is None or stop is None:
+            if start is None or stop is None:
                 return None
-            positions = tuple(range(first, stop))
+            positions = tuple(range(start, stop))
         case _:
             positions = (_read_position(index),)
     known = tuple(each for each in positions if each is not None)
@@ -159,9 +159,12 @@ def _find_positions(index: ast.expr) -> tuple[int, ...] | None:
 
 def _read_position(node: ast.expr) -> int | None:
     """Return a number of a channel; ``None`` for all else."""
-    value = node.value if isinstance(node, ast.Constant) else None
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 <= value <= _MOST_CHANNELS else None
+    match node:
+        case ast.Constant(value=bool()):
+            return None
+        case ast.Constant(value=int() as position):
+            return position if 0 <= position <= _MOST_CHANNELS else None
+    return None
 
 
 def _is_whole(index: ast.expr) -> bool:
