@@ -16,7 +16,15 @@ from support import dicom
 from support.assemblies import make_scan, write_thorax
 from support.cli import call
 
-from medseg import Segmenter, check, export, train
+from medseg import (
+    Segmenter,
+    calibrate,
+    check,
+    export,
+    plan,
+    review,
+    train,
+)
 from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.commands.segment import segment
 from medseg.errors import BundleError, OutputError
@@ -170,6 +178,24 @@ def test_an_assembly_is_not_trained_as_a_whole(
                 device="cpu",
             )
         assert "parts/organs, parts/bones" in str(caught.value)
+    with pytest.raises(BundleError, match="not calibrated as a whole"):
+        calibrate(assembly, tmp_path / "out", data=tmp_path)
+    with pytest.raises(BundleError, match="not fine-tuned as a whole"):
+        plan(tmp_path, tmp_path / "bundle.json", start_from=assembly)
+
+
+def test_masks_by_others_are_reviewed_with_an_assembly(
+    assembly: Path, scans: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    segment(assembly, scans, masks, device="cpu", report=False)
+    judged = review(masks, scans, assembly, device="cpu")
+    (mask,) = judged.cases
+    assert not judged.faults
+    assert mask.quality.mean is not None
+    assert mask.quality.mean.dice == 1
+    assert set(mask.quality.labels) == {"rib", "liver", "left_kidney"}
+    assert judged.coverage is None
 
 
 def test_the_label_server_keeps_a_version_of_all_bundles(
