@@ -276,7 +276,8 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder)
-    except LockedError as error:
+    except (LockedError, FileNotFoundError) as error:
+        # Gone is the folder of a call that has just ended.
         raise BusyError(
             "another process is calibrating this bundle; wait for it or stop it",
             source=target,

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,14 +75,20 @@ def remove_locked(folder: Path, lock: contextlib.ExitStack) -> None:
         lock: What that returned.
     """
     # Before it is free: afterwards somebody else may work in it.
-    shutil.rmtree(folder, ignore_errors=True)
-    is_left = folder.exists()
-    lock.close()
-    if is_left:
-        # Windows keeps a file that is open. It removes none that somebody else has opened.
+    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    try:
+        folder.rename(aside)
+    except OSError:
+        # Windows moves no folder with an open file.
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+        # It removes none that somebody else has opened.
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()
             folder.rmdir()
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    lock.close()
 
 
 @contextlib.contextmanager

@@ -41,12 +41,14 @@ def test_a_folder_is_removed_before_it_is_free(
     def try_to_lock_and_remove(path: Path, **how: Any) -> None:
         with pytest.raises(LockedError):
             lock_folder(path)
+        # Whoever comes now begins anew.
+        assert not folder.exists()
         remove(path, **how)
 
     lock = lock_folder(folder)
     monkeypatch.setattr(shutil, "rmtree", try_to_lock_and_remove)
     remove_locked(folder, lock)
-    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
     folder.mkdir()
     lock_folder(folder).close()
 
