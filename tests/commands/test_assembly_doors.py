@@ -29,7 +29,6 @@ from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.commands.segment import segment
 from medseg.errors import BundleError, OutputError
 from medseg.events import Event, Notice
-from medseg.io import read_labels
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Versions
 
@@ -86,8 +85,8 @@ def test_dicom_results_name_the_structures_and_every_bundle(
     assembly: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("highdicom")
-    voxels = make_scan((16, 14, 8)).array[0] + 2000
-    dicom.save(tmp_path / "ct", dicom.series(voxels.astype(np.uint16)))
+    ct = make_scan((16, 14, 8)).array[0] + 2000
+    dicom.save(tmp_path / "ct", dicom.series(ct.astype(np.uint16)))
     batch = segment(
         assembly,
         tmp_path / "ct",
@@ -106,13 +105,20 @@ def test_dicom_results_name_the_structures_and_every_bundle(
     ].SegmentationAlgorithmIdentificationSequence
     assert algorithm.AlgorithmName == "thorax"
     assert "assembly of organs 0.1.0, bones 0.1.0" in str(stored)
-    # What is read back is what was written as NIfTI.
+    # Each segment has as many voxels as its label in the NIfTI file.
+    voxels = np.zeros(4, int)
+    for frame, about in zip(
+        stored.pixel_array,
+        stored.PerFrameFunctionalGroupsSequence,
+        strict=True,
+    ):
+        (segment_of_frame,) = about.SegmentIdentificationSequence
+        voxels[segment_of_frame.ReferencedSegmentNumber] += int(frame.sum())
     whole = read(tmp_path / "out" / f"{entry.scan}.nii.gz")
-    again = read_labels(file).array[0]
-    assert set(np.unique(whole)) == {0, 1, 2, 3}
     assert np.array_equal(
-        np.bincount(again.ravel()), np.bincount(whole.ravel())
+        voxels[1:], np.bincount(whole.ravel(), minlength=4)[1:]
     )
+    assert np.count_nonzero(voxels) >= 2
 
 
 def test_results_of_an_assembly_are_evaluated_by_its_labels(
