@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.inference.ledger_entry import Entry, get_review_order
+from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
 from medseg.inference.shards import Shard
 from medseg.names import LEDGER
 from medseg.quality.estimates import explain_unjudged
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Outcomes):
     """What became of all scans.
 
     Attributes:
@@ -57,9 +57,7 @@ class Batch:
     @property
     def warned(self) -> tuple[Entry, ...]:
         """The results with a warning, worst first."""
-        warned = [
-            each for each in self.results if each.is_good and each.warnings
-        ]
+        warned = [each for each in self.good if each.warnings]
         return tuple(sorted(warned, key=get_review_order))
 
     @property
@@ -67,22 +65,15 @@ class Batch:
         """Why nobody can know how good the results are; empty where their quality was estimated."""
         qualities = [
             entry.quality.to_quality()
-            for entry in self.results
-            if entry.is_good and entry.quality is not None
+            for entry in self.good
+            if entry.quality is not None
         ]
         return explain_unjudged(qualities)
-
-    @property
-    def failed(self) -> tuple[Entry, ...]:
-        """The scans without a result."""
-        return tuple(entry for entry in self.results if entry.is_failed)
 
     @property
     def skipped(self) -> tuple[Entry, ...]:
         """The scans that were not asked for."""
         return tuple(entry for entry in self.results if entry.reason)
 
-    @property
-    def incomplete(self) -> tuple[Entry, ...]:
-        """The results that lack a format that was asked for."""
-        return tuple(entry for entry in self.results if entry.is_incomplete)
+    def _list_entries(self) -> Sequence[Entry]:
+        return self.results
