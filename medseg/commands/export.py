@@ -32,11 +32,13 @@ from medseg.commands.bundle_files import (
     read_scores,
     write_configs,
 )
+from medseg.commands.calibrate import calibrate
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import CheckpointError, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.backends import openvino
+from medseg.inference.backends.at_speed import EXACT, find_decided_speed
 from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle.departures import list_departures
@@ -52,6 +54,10 @@ _TASK = "comparing label maps"
 _EACH_ALONE = (
     "each bundle of the assembly is exported by itself: other software neither paints their labels "
     "into one map nor crops one by another"
+)
+_UNDECIDED = (
+    "nothing says how fast a CPU may compute this network without losing Dice, so it is exported "
+    "in fp32 alone; labelled cases decide it: --data LABELLED, or medseg calibrate BUNDLE first"
 )
 _PHANTOMS = 3
 _PHANTOM_WINDOWS = 1.5
@@ -85,6 +91,7 @@ def export(
     *,
     to: str,
     scans: str | Path | None = None,
+    data: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Export:
     """Export a trained bundle.
@@ -96,6 +103,9 @@ def export(
         to: ``monai``: a MONAI Bundle; ``onnx``: each network as an ONNX file; ``openvino``:
             networks for the backend of this name.
         scans: For ``openvino``, what to compare label maps on; phantoms unless given.
+        data: For ``openvino``, labelled cases that the bundle has not learned from: it is
+            calibrated on them first, as by ``calibrate``, which decides how fast a CPU may
+            compute the network. Unless given, that stays as it is.
         listeners: Told of progress.
 
     Returns:
@@ -107,6 +117,7 @@ def export(
         MissingExtraError: If packages of the extra ``onnx`` or ``openvino`` are missing.
         OutputError: If ``out`` is not empty or cannot be written.
         ScanError: If a scan cannot be read.
+        DatasetError: If ``data`` is not what ``calibrate`` takes.
         MedsegError: If there is no such kind, or the network cannot be converted.
 
     Examples:
@@ -116,13 +127,18 @@ def export(
         ...
         medseg.errors.MedsegError: --to takes monai, onnx, openvino; got 'paper'
     """
-    loaded = _load(bundle, to, scans)
+    loaded = _load(bundle, to, scans, data)
     target = None if out is None else Path(out)
     if target is not None and target.resolve() == loaded.folder:
+        target = None
+    if data is not None:
+        loaded = _calibrate(loaded, target, Path(data), listeners)
         target = None
     if isinstance(loaded, Assembly):
         return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
+        if data is None:
+            _say_undecided(loaded, listeners)
         return _export_to_openvino(loaded, target, scans, listeners)
     if target is None:
         raise OutputError(
@@ -186,10 +202,20 @@ def _export_each(
     return Export(out or assembly.folder, least)
 
 
-def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
+def _load(
+    bundle: str | Path,
+    to: str,
+    scans: str | Path | None,
+    data: str | Path | None,
+) -> Bundle:
     """Load a bundle that can be exported as asked."""
     if to not in KINDS:
         raise MedsegError(f"--to takes {', '.join(KINDS)}; got '{to}'")
+    if data is not None and to != "openvino":
+        raise MedsegError(
+            "--data goes with --to openvino: labelled cases decide how fast a CPU may compute "
+            "the network"
+        )
     if scans is not None and to != "openvino":
         raise MedsegError(
             "--scans goes with --to openvino, which compares label maps on them"
@@ -201,6 +227,33 @@ def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
             source=loaded.folder,
         )
     return loaded
+
+
+def _calibrate(
+    bundle: Bundle,
+    out: Path | None,
+    data: Path,
+    listeners: Sequence[Listener],
+) -> Bundle:
+    """Calibrate a bundle, or make a copy of it in ``out`` that is; return which."""
+    openvino.require()
+    calibration = calibrate(
+        bundle.folder,
+        out,
+        data=data,
+        in_place=out is None,
+        device="cpu",
+        listeners=listeners,
+    )
+    return load_bundle(calibration.folder)
+
+
+def _say_undecided(bundle: Bundle, listeners: Sequence[Listener]) -> None:
+    """Say that the speed is not decided, and how it is, unless the bundle wants none."""
+    if bundle.spec.inference.speed == EXACT:
+        return
+    if find_decided_speed(bundle) is None:
+        notify(listeners, Notice(_UNDECIDED))
 
 
 def _say_departures(spec: BundleSpec, listeners: Sequence[Listener]) -> None:

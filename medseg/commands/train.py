@@ -60,10 +60,10 @@ from medseg.training.session import (
 )
 from medseg.training.speed_settings import (
     SHARE,
-    SpeedCases,
     SpeedDecision,
     decide_speed,
 )
+from medseg.training.speed_trials import SpeedCases
 from medseg.training.stages import count_steps
 from medseg.training.trained_bundle import (
     write_stage_results,
@@ -320,6 +320,7 @@ def _train_session(
         learned_from=list_learned_cases(dataset.training, run.lineage),
     )
     write_trained_bundle(session.run, report, session.listeners)
+    run.folder.speed_trials.unlink(missing_ok=True)
 
 
 def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:

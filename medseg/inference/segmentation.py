@@ -7,15 +7,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
-from medseg.inference.result_files import write_result
-from medseg.io import itk, nifti
-from medseg.io.adapters import Image
 from medseg.labels import LabelSet
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from medseg.io.adapters import Image
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,11 +91,15 @@ class Segmentation:
             OutputError: If there is no such format, the scan or its grid do not fit it, or the
                 file cannot be written.
         """
+        from medseg.inference.result_files import write_result
+
         grid = self._require_grid()
         write_result(Path(path), self.labels, grid, self.spec, format)
 
     def to_nibabel(self) -> Image:
         """Return the label map as a nibabel image on the scan's grid."""
+        from medseg.io import nifti
+
         return nifti.make_label_image(self.labels, self._require_grid())
 
     def to_sitk(self) -> Image:
@@ -103,6 +108,8 @@ class Segmentation:
         Raises:
             OutputError: If the grid is sheared, which ITK cannot represent.
         """
+        from medseg.io import itk
+
         return itk.make_label_image(self.labels, self._require_grid())
 
     def __repr__(self) -> str:
