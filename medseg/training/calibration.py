@@ -127,10 +127,11 @@ def decide_on_speed(state: CalibrationState) -> CalibrationState:
     ranges, deciding = _share_out(state.cases)
     folder = state.journal.file.parent
     windows = partial(draw_case_windows, ranges, folder / "cache")
+    undrawn = list_unknown_labels(deciding, state.bundle.spec)
     held_out = HeldOutCases(deciding.cases, deciding.ids, deciding.spec)
     decision = decide_speed(
         state.bundle,
-        SpeedCases(held_out, windows),
+        SpeedCases(held_out, windows, undrawn),
         math.inf,
         folder / f"{SPEED_MEMORY}{state.cases.fingerprint}.json",
         state.listeners,

@@ -83,7 +83,7 @@ def decide_speed(
     if seconds < _LEAST_SECONDS:
         return SpeedDecision(None, too_short)
     began = time.monotonic()
-    exact = ExactResults(bundle)
+    exact = ExactResults(bundle, cases.undrawn)
     case = cases.held_out.open_case(0)
     # From one window: a whole scan may take longer than all that may be spent.
     expected = exact.estimate_seconds(case)
@@ -114,6 +114,9 @@ def _find_obstacle(bundle: Bundle, cases: SpeedCases) -> str:
         return "OpenVINO and NNCF are not installed"
     if len(cases.held_out) < MIN_CASES:
         return f"fewer than {MIN_CASES} cases were held out"
+    names = {region.name for region in bundle.spec.label_set.regions}
+    if names <= set(cases.undrawn):
+        return "no case holds any of the labels"
     return ""
 
 

@@ -7,7 +7,7 @@ import math
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -54,10 +54,12 @@ class SpeedCases:
         held_out: Cases that the networks have not learned from.
         draw_windows: Returns windows of scans on which nothing is decided, as the network sees
             them, float32 ``(1, channels, *size)``.
+        undrawn: Names of structures that nobody drew in any case, which do not count.
     """
 
     held_out: HeldOutCases
     draw_windows: Callable[[], Sequence[Array]]
+    undrawn: Collection[str] = ()
 
 
 class ExactResults:
@@ -65,16 +67,18 @@ class ExactResults:
 
     Args:
         bundle: The bundle.
+        undrawn: Structures that do not count.
 
     Attributes:
         dice: Of each case, label → Dice.
         seconds: What all cases took.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, undrawn: Collection[str] = ()) -> None:
         self.dice: list[Dice] = []
         self.seconds = 0.0
         self._bundle = bundle
+        self._undrawn = undrawn
         self._segmenter = Segmenter(bundle, "cpu", speed="exact")
         # Compressed: the label maps of many scans do not fit the memory.
         self._labels: list[bytes] = []
@@ -86,9 +90,18 @@ class ExactResults:
     def add(self, case: HeldOutCase) -> None:
         """Segment and score one more case."""
         labels, seconds = _segment(self._segmenter, case)
-        self.dice.append(_score(labels, case.reference, self._bundle))
+        self.dice.append(self.score(labels, case))
         self._labels.append(zlib.compress(labels.tobytes(order="F"), 1))
         self.seconds += seconds
+
+    def score(self, labels: Array, case: HeldOutCase) -> Dice:
+        """Return the Dice of each structure that counts, of any label map of a case."""
+        dice = _score(labels, case.reference, self._bundle)
+        return {
+            name: value
+            for name, value in dice.items()
+            if name not in self._undrawn
+        }
 
     def compare(self, number: int, labels: Array) -> float:
         """Return the mean Dice of a label map of a case to that of ``exact``."""
@@ -182,7 +195,7 @@ class Trials:
         for number in range(len(self.exact.dice)):
             case = self.cases.held_out.open_case(number)
             labels, seconds = _segment(segmenter, case)
-            dice.append(_score(labels, case.reference, self.bundle))
+            dice.append(self.exact.score(labels, case))
             agreements.append(self.exact.compare(number, labels))
             total += seconds
         changes = compute_changes(self.exact.dice, dice)

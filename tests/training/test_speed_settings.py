@@ -29,6 +29,7 @@ from medseg.training import speed_settings, speed_trials
 from medseg.training.held_out import HeldOutCase
 from medseg.training.speed_settings import decide_speed
 from medseg.training.speed_trials import (
+    ExactResults,
     SpeedCases,
     Trials,
     choose_fastest,
@@ -411,3 +412,16 @@ def test_no_log_quotes_another_library(
         assert trials._list_precisions() == ["fp32", "bf16"]
     assert caplog.records
     assert SECRET not in caplog.text
+
+
+def test_what_nobody_drew_does_not_count(copy: Path) -> None:
+    bundle = load_bundle(copy)
+    case = Phantoms(copy, 1).open_case(0)
+    assert case.reference.max() == 2
+    undrawn = np.where(case.reference == 2, 0, case.reference)
+    exact = ExactResults(bundle, ["kidney"])
+    exact.add(replace(case, reference=undrawn))
+    assert exact.dice == [{"liver": 1.0}]
+    cases = SpeedCases(Phantoms(copy, 5), draw_windows, ["liver", "kidney"])
+    decision = decide_speed(bundle, cases, 1e4, copy / "speed.json")
+    assert decision.reason == "no case holds any of the labels"
