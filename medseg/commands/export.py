@@ -114,13 +114,13 @@ def export(
     if target is not None and target.resolve() == loaded.folder:
         target = None
     if data is not None:
-        loaded = _calibrate(loaded, target, Path(data), listeners)
-        target = None
+        return _calibrate_and_export(
+            loaded, target, scans, Path(data), listeners
+        )
     if isinstance(loaded, Assembly):
         return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
-        if data is None:
-            _say_undecided(loaded, listeners)
+        _say_undecided(loaded, listeners)
         made = export_to_openvino(loaded, target, scans, listeners)
         return Export(*made)
     if target is None:
@@ -212,13 +212,14 @@ def _load(
     return loaded
 
 
-def _calibrate(
+def _calibrate_and_export(
     bundle: Bundle,
     out: Path | None,
+    scans: str | Path | None,
     data: Path,
     listeners: Sequence[Listener],
-) -> Bundle:
-    """Calibrate a bundle, or make a copy of it in ``out`` that is; return which."""
+) -> Export:
+    """Calibrate a bundle, or a copy of it in ``out``, and export it for OpenVINO into itself."""
     openvino.require()
     calibration = calibrate(
         bundle.folder,
@@ -228,7 +229,9 @@ def _calibrate(
         device="cpu",
         listeners=listeners,
     )
-    return load_bundle(calibration.folder)
+    calibrated = load_bundle(calibration.folder)
+    folder, agreement = export_to_openvino(calibrated, None, scans, listeners)
+    return Export(out or folder, agreement)
 
 
 def _say_undecided(bundle: Bundle, listeners: Sequence[Listener]) -> None:

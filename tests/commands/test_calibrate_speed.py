@@ -209,6 +209,7 @@ def test_an_export_calibrates_first_where_labelled_cases_are_given(
     made = medseg.export(
         bundle, out, to="openvino", data=data, listeners=[events.append]
     )
+    assert made.folder == out
     assert made.agreement is not None
     loaded = load_bundle(out)
     assert loaded.trained.speed is not None
