@@ -11,8 +11,8 @@ from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.case_folders import find_case_folder, read_case
 from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.named_channels import order_channels
-from medseg.io.adapters import VolumeLike, as_volume
-from medseg.io.series_choice import SeriesChoice
+from medseg.io.adapters import as_volume
+from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.volume import Volume
 
 

@@ -7,16 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
+from medseg.io.volume_like import Image
 from medseg.labels import LabelSet
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
-
-if TYPE_CHECKING:
-    from medseg.io.adapters import Image
 
 
 @dataclass(frozen=True, slots=True, repr=False)

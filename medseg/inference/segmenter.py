@@ -7,8 +7,9 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import numpy.typing as npt
 import torch
 
 from medseg._support.optional_packages import import_monai
@@ -50,6 +51,7 @@ from medseg.inference.sliding_window import (
     SlidingWindow,
     SlidingWindowPass,
 )
+from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
@@ -60,12 +62,6 @@ from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from medseg.io.adapters import VolumeLike
-    from medseg.io.series_choice import SeriesChoice
 
 _log = logging.getLogger(__name__)
 

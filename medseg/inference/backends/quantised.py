@@ -138,5 +138,11 @@ def _import_nncf() -> Iterator[Any]:
     """Give NNCF, told to be quiet: it draws bars, and logs to the terminal by itself."""
     with hidden(_TELEMETRY), contextlib.redirect_stdout(io.StringIO()):
         nncf = importlib.import_module("nncf")
-        nncf.set_log_level(logging.ERROR)
-        yield nncf
+        # Not by nncf.set_log_level, which also changes handlers that others have added.
+        logger = logging.getLogger("nncf")
+        former = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield nncf
+        finally:
+            logger.setLevel(former)
