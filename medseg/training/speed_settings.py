@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.bundle.bundle import Bundle, write_trained
+from medseg.bundle.bundle import Bundle
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import SpeedFinding
+from medseg.bundle.spec_files import write_trained
 from medseg.events import Listener, Progress, notify
 from medseg.inference.backends.quantised import has_files, is_installed
 from medseg.training.speed_memory import SpeedMemory

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from medseg.bundle.bundle import Bundle, with_trained, write_trained
+from medseg.bundle.bundle import Bundle, with_trained
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import (
     SpeedFinding,
@@ -22,6 +22,7 @@ from medseg.bundle.spec import (
     SpeedTrial,
 )
 from medseg.bundle.spec.speed import Arithmetic
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError, recordable_text
 from medseg.inference.backends.processor import (
     describe_processor,

@@ -13,9 +13,10 @@ import torch
 from support.bundles import made_spec, trained_bundle
 
 import medseg
-from medseg.bundle.bundle import load_bundle, with_trained, write_trained
+from medseg.bundle.bundle import load_bundle, with_trained
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import SpeedFinding, SpeedSetting, SpeedTrial
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.events import Event, HeldOutDecision, Notice, Progress
 from medseg.inference.backends.quantised import QUANTISED, has_files
