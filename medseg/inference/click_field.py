@@ -22,8 +22,6 @@ REACH = 5.0
 
 _LEAST_MARGIN = 0.5
 """By which a label is to win or lose, at least, where a click says so: a logit."""
-_NOISE = 1e-3
-"""Variance of what a click says, of 1: two clicks on one voxel cannot both be right."""
 
 Points = npt.NDArray[np.float64]
 
@@ -58,7 +56,9 @@ def obey_clicks(
     wanted = np.repeat([1.0, -1.0], [len(inside), len(outside)])
     voxels = np.floor(points + 0.5).astype(int)
     is_here = ((voxels >= 0) & (voxels < shape)).all(axis=1)
-    voxels, wanted = voxels[is_here], wanted[is_here]
+    # Of two clicks on one voxel the one inside counts, which comes first.
+    voxels, first = np.unique(voxels[is_here], axis=0, return_index=True)
+    wanted = wanted[is_here][first]
     missing = _find_missing(scores, index, voxels, wanted)
     field = np.zeros(shape, np.float32)
     if not missing.any():
@@ -66,10 +66,8 @@ def obey_clicks(
     scale = np.array(voxel) / (min(voxel) * REACH)
     placed = voxels * scale
     distances = np.linalg.norm(placed[:, None] - placed[None], axis=2)
-    kernel = np.exp(-distances) + _NOISE * np.eye(len(placed))
-    for centre, weight in zip(
-        placed, np.linalg.solve(kernel, missing), strict=True
-    ):
+    weights = np.linalg.solve(np.exp(-distances), missing)
+    for centre, weight in zip(placed, weights, strict=True):
         field += weight * _draw_influence(centre, shape, scale)
     return field
 
@@ -82,7 +80,8 @@ def _find_missing(
     others = np.delete(at_clicks, index, axis=0)
     margin = at_clicks[index] - others.max(axis=0)
     target = wanted * np.maximum(np.abs(margin), _LEAST_MARGIN)
-    return np.where(margin * wanted > 0, 0.0, target - margin)
+    missing: Array = target - margin
+    return missing
 
 
 def _draw_influence(centre: Array, shape: Sequence[int], scale: Array) -> Array:

@@ -186,12 +186,12 @@ class ClickSimulator:
             ``(batch, input channels, *patch)``, and the labels with redrawn borders.
         """
         inputs = append_no_clicks(images, self._channels)
-        labels = labels.clone()
+        redrawn = labels.clone()
         patches: dict[int, _ClickedPatch] = {}
         for position, item in enumerate(items):
             rng = np.random.default_rng([self._seed, step, item, _STREAM])
             if rng.random() < self._clicks.share:
-                label = labels[position, 0]
+                label = redrawn[position, 0]
                 patches[position] = self._begin(label, rng)
         was_training = self._network.training
         self._network.eval()
@@ -199,7 +199,12 @@ class ClickSimulator:
             for _ in range(self._clicks.most):
                 self._click_once(inputs, patches)
         self._network.train(was_training)
-        return inputs, labels
+        for position, patch in patches.items():
+            if (
+                patch.shown is None
+            ):  # nothing was wrong, and nothing tells of what was redrawn
+                redrawn[position] = labels[position]
+        return inputs, redrawn
 
     def _begin(
         self, label: torch.Tensor, rng: np.random.Generator

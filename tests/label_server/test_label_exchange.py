@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bundles import made_spec
-from support.scans import write_scan
+from support.orthancs import phantom_series, write_series
 
 from medseg.datasets.cases import Scan
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import OutputError
-from medseg.io import read_image, write_labels
+from medseg.io import read_image, read_labels
 from medseg.label_server.case_pictures import CasePictures
 from medseg.label_server.dicomweb import Correction, DicomWebCases
 from medseg.label_server.known_segmentations import KnownSegmentations
@@ -30,15 +31,15 @@ CASE = "1.2"
 class Archive(DicomWebCases):
     """A DICOMweb server with one series, which keeps what is stored in it."""
 
-    def __init__(self, state: StateFolder, scan: Path) -> None:
+    def __init__(self, state: StateFolder, folder: Path) -> None:
         super().__init__("http://127.0.0.1:9/dicom-web", state, SPEC)
-        self.scan = scan
+        self.folder = folder
         self.descriptions: list[str] = []
         self.corrections: dict[str, Path] = {}
         self.is_away = False
 
     def get_scan(self, name: str) -> Scan:
-        return Scan(name, ((self.scan,),))
+        return Scan(name, (tuple(sorted(self.folder.iterdir())),))
 
     def store_label(
         self, labels: Array, like: Volume, description: str = ""
@@ -63,11 +64,10 @@ class Archive(DicomWebCases):
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
-    scan = tmp_path / "scan.nii.gz"
-    write_scan(scan, 0, (9, 8, 7), np.diag([2.0, 2, 2, 1]))
+    folder = write_series(tmp_path / "ct", phantom_series(0)[0])
     state = StateFolder(tmp_path / "state")
     state.root.mkdir()
-    return Archive(state, scan)
+    return Archive(state, folder)
 
 
 def exchange_of(archive: Archive) -> tuple[LabelExchange, Labels]:
@@ -92,7 +92,7 @@ def test_a_restored_label_is_stored_anew_and_never_keeps_the_former_uid(
     archive: Archive,
 ) -> None:
     exchange, labels = exchange_of(archive)
-    scan = read_image(archive.scan)
+    scan = read_image(archive.folder)
     save(labels, scan, 1, **{SOP_INSTANCE_UID: "7.7"})  # as OHIF stored it
     save(labels, scan, 2)
     exchange.publish_if_missing(CASE)
@@ -121,16 +121,18 @@ def test_a_correction_is_by_whoever_stored_it_through_this_server(
     archive: Archive, tmp_path: Path, storer: str, author: str
 ) -> None:
     exchange, labels = exchange_of(archive)
-    scan = read_image(archive.scan)
-    file = tmp_path / "painted.nii.gz"
-    painted = np.full(scan.shape, 2, np.uint8)
-    write_labels(file, painted, scan)
+    scan = read_image(archive.folder)
+    file, painted = tmp_path / "seg.dcm", phantom_series(0)[1]
+    write_dicom_seg(
+        file, painted, scan, SPEC.label_set, version="1", corrected=True
+    )
     archive.corrections["3.3"] = file
     if storer:
         KnownSegmentations(archive._state).note_author(["3.3"], storer)
     exchange.take_over(frozenset())
     exchange.take_over(frozenset())
     (record,) = labels.history.list_records(CASE)
+    assert np.array_equal(read_labels(record.file).array[0], painted)
     assert record.author == author
     assert record.info[SOP_INSTANCE_UID] == "3.3"
     assert record.info["source"] == "DICOM SEG"
