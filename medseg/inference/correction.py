@@ -207,10 +207,6 @@ class Correction:
         winners = on_scan_scores.max(dim=0).indices.numpy()
         may_change = _find_within(to_grid, limits, start, target)
         part = in_box[tuple(map(slice, start, stop))]
-        if NEAR is not None:
-            differs = ((winners == index) != (part == index)) & may_change
-            centre = _map(point[None], to_grid_inv(self))[0] - start
-            may_change &= _near_click(differs, centre, NEAR)
         is_new = (winners == index) & may_change
         is_given_up = (part == index) & (winners != index) & may_change
         part[is_new] = index
@@ -296,23 +292,6 @@ class Correction:
         start = np.floor(positions.min(axis=0)).astype(int)
         stop = np.ceil(positions.max(axis=0)).astype(int) + 1
         return np.clip(start, 0, length - 1), np.clip(stop, 1, length)
-
-
-NEAR = None
-
-
-def to_grid_inv(self):
-    return self._grid.scan_to_network.matrix
-
-
-def _near_click(differs, centre, radius):
-    from scipy import ndimage
-
-    parts, _ = ndimage.label(differs, np.ones((3, 3, 3)))
-    grid = np.indices(differs.shape)
-    d2 = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
-    here = np.unique(parts[d2 <= radius**2])
-    return np.isin(parts, here[here > 0])
 
 
 def _obey(in_box: Array, index: int, clicks: _Clicks) -> None:

@@ -232,8 +232,9 @@ class ClickSimulator:
         is_redrawn = rng.random() < _REDRAWN_SHARE
         noise = torch.Generator(label.device)
         noise.manual_seed(int(rng.integers(2**62)))
-        redrawn = redraw_border(_to_array(annotated), chosen, rng)
+        bulges = np.random.default_rng(rng.integers(2**62))
         if is_redrawn:
+            redrawn = redraw_border(_to_array(annotated), chosen, bulges)
             annotated = torch.from_numpy(redrawn).to(label.device)
             label[known] = annotated[known]
         patch = _ClickedPatch(

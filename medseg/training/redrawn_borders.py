@@ -31,22 +31,20 @@ def redraw_border(labels: Array, label: int, rng: np.random.Generator) -> Array:
     Args:
         labels: Label indices, of any number of axes; not changed.
         label: The label. What it gives up becomes the nearest other one, background among them.
-        rng: Decides where, how far and how widely. It is drawn from whether the label is there or
-            not, so that an empty label map does not shift what follows.
+        rng: Decides where, how far and how widely.
 
     Returns:
         Label indices of the same shape and type.
     """
     redrawn = labels.copy()
     for _ in range(int(rng.integers(1, MOST_BULGES + 1))):
-        where = rng.random()
-        height = rng.uniform(*_HEIGHTS) * rng.choice([-1.0, 1.0])
-        width = rng.uniform(*_WIDTHS)
         is_label = redrawn == label
         border = np.argwhere(is_label & ~ndimage.binary_erosion(is_label))
-        if len(border):
-            middle = border[int(where * len(border))]
-            _bulge(redrawn, label, middle, height, width)
+        if not len(border):
+            break
+        middle = border[rng.integers(len(border))]
+        height = rng.uniform(*_HEIGHTS) * rng.choice([-1.0, 1.0])
+        _bulge(redrawn, label, middle, height, rng.uniform(*_WIDTHS))
     return redrawn
 
 
