@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import AsJson, BundlePath, Device, TrustValues
 from medseg.cli.output import format_count, open_terminal, print_json
 
@@ -67,8 +68,10 @@ def calibrate(
 
     For a bundle that was imported, or for scans unlike those of its training. The cases are
     segmented and scored as at the end of a training. Then each result has an expected Dice with a
-    lower bound, and is flagged where it lies outside what these cases are like. Cases that the
-    bundle has learned from are left out. A call that was interrupted goes on where it was.
+    lower bound, and is flagged where it lies outside what these cases are like. On a CPU it is
+    also decided how fast it may compute the network without losing Dice ('segment --speed').
+    Cases that the bundle has learned from are left out. A call that was interrupted goes on where
+    it was.
 
     Examples:
 
@@ -117,4 +120,5 @@ def _print_calibration(terminal: Terminal, calibration: Calibration) -> None:
         f"  review    results with an expected Dice below {calibration.review_below:.3f}"
     )
     terminal.say(f"  limits    {folder / 'docs' / 'README.md'}")
-    terminal.say(f"  use it    medseg segment {folder} SCANS OUT")
+    bundle = quote_argument(folder)
+    terminal.say(f"  use it    medseg segment {bundle} SCANS OUT")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import (
     AsJson,
     BundlePath,
     Device,
     Log,
     Quiet,
+    Speed,
     Split4D,
     Threads,
 )
@@ -115,16 +117,7 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
-    speed: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="On a CPU: exact (fp32, as stock MONAI), balanced (as fast as held-out cases "
-            "showed to keep the Dice) or fast (faster, at some cost). Default: as the bundle "
-            "says: balanced.",
-            show_default=False,
-        ),
-    ] = None,
+    speed: Speed = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -202,10 +195,9 @@ def segment(
         log=log,
         command="segment",
     ) as terminal:
-        from medseg._support.optional_packages import defer_optional_packages
+        from medseg._support.optional_packages import forgo_engines
 
-        # Before anything imports MONAI, which would import MLflow and pandas with it.
-        defer_optional_packages()
+        forgo_engines()
         from medseg.commands.segment import segment as run
 
         batch = run(
@@ -263,9 +255,8 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
     if has_report:
         terminal.say(f"  report  {report}")
     if batch.shard is not None:
-        terminal.say(
-            f"  report and volumes of all shards: medseg report {batch.out}"
-        )
+        out = quote_argument(batch.out)
+        terminal.say(f"  report and volumes of all shards: medseg report {out}")
 
 
 def _print_review(terminal: Terminal, batch: Batch) -> None:

@@ -33,9 +33,14 @@ from medseg.training.distributed import (
 )
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import list_held_out, score_held_out
-from medseg.training.history import TrainingHistory
+from medseg.training.history import CLICKS_TOLERANCE, TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
-from medseg.training.leakage import list_learned_cases
+from medseg.training.leakage import (
+    count_known_to_parent,
+    explain_known_to_parent,
+    list_learned_cases,
+    list_learned_data_sets,
+)
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -60,10 +65,10 @@ from medseg.training.session import (
 )
 from medseg.training.speed_settings import (
     SHARE,
-    SpeedCases,
     SpeedDecision,
     decide_speed,
 )
+from medseg.training.speed_trials import SpeedCases
 from medseg.training.stages import count_steps
 from medseg.training.trained_bundle import (
     write_stage_results,
@@ -294,6 +299,11 @@ def _train_session(
             run.lineage.name, run.lineage.decisions
         )
         notify(session.listeners, started_from)
+    known_to_parent = count_known_to_parent(dataset, run.lineage, run.data)
+    if known_to_parent:
+        notify(
+            session.listeners, Notice(explain_known_to_parent(known_to_parent))
+        )
     with _catch_interruption(session) as interruption:
         loop = TrainingLoop(session, learner, history, interruption)
         stopped_early = loop.run()
@@ -318,8 +328,11 @@ def _train_session(
         speed=decision.finding,
         speed_unknown=decision.reason,
         learned_from=list_learned_cases(dataset.training, run.lineage),
+        learned_data_sets=list_learned_data_sets(run.lineage),
+        known_to_parent=known_to_parent,
     )
     write_trained_bundle(session.run, report, session.listeners)
+    run.folder.speed_trials.unlink(missing_ok=True)
 
 
 def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:
@@ -370,7 +383,9 @@ def _start(
     Returns:
         The learner, the history, and the number of steps done if the run is resumed.
     """
-    history = TrainingHistory(session.spec.name)
+    is_interactive = session.spec.training.clicks is not None
+    tolerance = CLICKS_TOLERANCE if is_interactive else 0.0
+    history = TrainingHistory(session.spec.name, tolerance)
     learner = session.build_learner(
         [history, *session.listeners], initial_weights
     )

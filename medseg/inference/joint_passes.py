@@ -12,11 +12,8 @@ import torch
 from medseg._support.memory import is_out_of_memory
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import count_bytes_held
-from medseg.inference.sliding_window import (
-    PassPlan,
-    PassResult,
-    SlidingWindowPass,
-)
+from medseg.inference.pass_plan import PassPlan, PassResult
+from medseg.inference.sliding_window import SlidingWindowPass
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume
 

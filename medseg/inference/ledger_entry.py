@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -37,9 +38,7 @@ _UNKNOWN_DICE = 2.0
 class QualityEntry(BaseModel):
     """How good a result probably is, estimated without knowing the truth."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     expected_dice: float | None
     """Mean over the structures that were found; `null` if none was."""
@@ -96,9 +95,7 @@ class QualityEntry(BaseModel):
 class Entry(BaseModel):
     """What became of one scan. It holds no path, no patient's name, and no UID."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     scan: PlainName
     """Its name in this batch."""
@@ -183,6 +180,32 @@ class Entry(BaseModel):
         if not self.needs_review or self.quality is None:
             return ()
         return self.quality.reasons
+
+
+class Outcomes:
+    """Scans of a batch by what became of them; whoever holds their entries says which they are."""
+
+    __slots__ = ()
+
+    def _list_entries(self) -> Sequence[Entry]:
+        raise NotImplementedError
+
+    @property
+    def good(self) -> tuple[Entry, ...]:
+        """The scans with a result."""
+        return tuple(each for each in self._list_entries() if each.is_good)
+
+    @property
+    def failed(self) -> tuple[Entry, ...]:
+        """The scans that should have a result and have none."""
+        return tuple(each for each in self._list_entries() if each.is_failed)
+
+    @property
+    def incomplete(self) -> tuple[Entry, ...]:
+        """The results that lack a format that was asked for."""
+        return tuple(
+            each for each in self._list_entries() if each.is_incomplete
+        )
 
 
 def get_review_order(entry: Entry) -> tuple[int, bool, float, str]:

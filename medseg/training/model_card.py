@@ -12,10 +12,11 @@ from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.keep_largest import explain
+from medseg.training.leakage import explain_known_to_parent
 from medseg.training.lineage import Lineage
 from medseg.training.markdown import bullets, escape, table
 from medseg.training.report import FoldSummary, Statistics, TrainingReport
-from medseg.training.speed_settings import describe_finding
+from medseg.training.speed_card import SPEED, describe_speed
 
 _METRIC_TITLES = {
     "dice": "Dice",
@@ -66,8 +67,16 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
-    """Return the model card of a model that other software trained, as Markdown."""
+def imported_model_card(
+    spec: BundleSpec, origin: OriginSpec, remarks: Sequence[str] = ()
+) -> str:
+    """Return the model card of a model that other software trained, as Markdown.
+
+    Args:
+        spec: The bundle.
+        origin: Where its weights come from.
+        remarks: What a person should know of how it segments here.
+    """
     files = [
         f"{escape(name)}: SHA-256 `{digest}`"
         for name, digest in origin.files.items()
@@ -95,10 +104,11 @@ def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
         describe_quality(None, 0),
         "## Limits",
         _LIMITS,
+        bullets([escape(remark) for remark in remarks]),
         "## Provenance",
         bullets(provenance),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def describe_bundle(spec: BundleSpec) -> str:
@@ -215,6 +225,9 @@ def _results_section(report: TrainingReport) -> list[str]:
     if not report.validation_cases:
         return ["No case was held out, so nothing was measured."]
     note = f"Mean ± standard deviation over {report.validation_cases} held-out cases."
+    if report.known_to_parent:
+        known = explain_known_to_parent(report.known_to_parent)
+        note += f" Beware: {known}."
     if not report.folds:
         return [results_table(report.statistics), note]
     note += (
@@ -362,32 +375,5 @@ def _describe_provenance(spec: BundleSpec, report: TrainingReport) -> list[str]:
 
 def _speed_section(report: TrainingReport) -> list[str]:
     """Describe which settings were tried on held-out cases, and what came of it."""
-    finding = report.speed
-    if finding is None:
-        if not report.speed_unknown:
-            return []
-        return [
-            "## Speed on a CPU",
-            f"Every speed is that of `exact`: none was tried, as {report.speed_unknown}.",
-        ]
-    rows = [["setting", "Dice", "change", "worst label", "agreement", "time"]]
-    rows.append(["exact", f"{finding.dice:.4f}", "", "", "1", "1"])
-    for trial in finding.trials:
-        rows.append(
-            [
-                trial.setting.name,
-                f"{trial.dice:.4f}",
-                f"{trial.dice_change:+.4f}",
-                f"{trial.worst_change:+.4f}",
-                f"{trial.agreement:.4f}",
-                f"{trial.relative_time:.2f}",
-            ]
-        )
-    return [
-        "## Speed on a CPU",
-        f"Tried on {finding.cases} held-out cases, against `exact` (fp32, as stock MONAI): mean "
-        "Dice over cases and labels, its paired change, that of the label that loses most, mean "
-        "Dice of the label maps to those of `exact`, and relative time.",
-        table(rows),
-        bullets(describe_finding(finding)),
-    ]
+    text = describe_speed(report.speed, report.speed_unknown)
+    return [f"## {SPEED}", text] if text else []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.bundles import NESTED, made_spec
 
-from medseg.bundle.bundle import format_spec
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import BundleError
 from medseg.networks.building import build_network
 
@@ -40,6 +40,7 @@ def test_the_network_takes_three_channels_more(
     [
         ({"refinement": {}}, "set refinement to null"),
         (NESTED, "leave regions out"),
+        ({"labels": [{"index": 1, "name": "image"}]}, "rename the label"),
     ],
 )
 def test_what_clicks_do_not_go_with_is_named(
