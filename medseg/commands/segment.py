@@ -12,7 +12,9 @@ from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
+from medseg.commands.remote_segment import reaching_stores
 from medseg.datasets.scans import ScanList, describe_place, find_scans
+from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
@@ -36,6 +38,7 @@ SEARCHING = "looking for scans"
 _FILES_PER_EVENT = 50
 
 
+@reaching_stores
 def segment(
     bundle: str | Path,
     scans: str | Path,
@@ -71,8 +74,9 @@ def segment(
     Args:
         bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
-            a table that lists them, CSV or Parquet.
-        out: The folder for results; made if needed.
+            a table that lists them, CSV or Parquet. Or the address of such a thing in an object
+            store, such as ``s3://bucket/scans``; DICOM there is listed in a table.
+        out: The folder for results; made if needed. Or its address in an object store.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
@@ -147,8 +151,7 @@ def segment(
         channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
-        # Where results could replace files of others, all names must be known.
-        is_wanted=holds if holds_no_others(out) else None,
+        is_wanted=_find_name_rule(part, out),
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     table = None if sources is None else SourcesTable(Path(sources), out)
@@ -248,6 +251,16 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
     title = f"{spec.name} {spec.version}"
     total = len(found.scans) + len(found.left_out)
     return BatchStarted(total, len(found.skipped), title)
+
+
+def _find_name_rule(part: Shard | None, out: Path) -> NameRule | None:
+    """Return which names a search may keep to; of a shard, its own.
+
+    Where results could replace files of others, all names must be known.
+    """
+    if part is None or not holds_no_others(out):
+        return None
+    return part.holds
 
 
 def _hold_all(name: str) -> bool:
