@@ -21,6 +21,9 @@ from medseg._support.object_store import (
     put,
 )
 
+# moto takes seconds to import.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:

@@ -22,6 +22,9 @@ from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.io import write_labels
 from medseg.testing import make_phantom
 
+# moto takes seconds to import.
+pytestmark = pytest.mark.slow
+
 IN, OUT = "s3://scans/in", "s3://scans/out"
 
 
