@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
     from medseg.inference.shards import Shard
-    from medseg.io.adapters import VolumeLike, as_volume
+    from medseg.io.adapters import as_volume
+    from medseg.io.volume_like import VolumeLike
     from medseg.labels import Label, LabelSet, Region
     from medseg.metrics.comparison import Difference, Interval
     from medseg.metrics.lesions import LesionCounts
@@ -131,7 +132,7 @@ _HOMES = {
     "TrainingCost": "medseg.planning.training_cost",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
-    "VolumeLike": "medseg.io.adapters",
+    "VolumeLike": "medseg.io.volume_like",
     "as_volume": "medseg.io.adapters",
     "calibrate": "medseg.commands.calibrate",
     "check": "medseg.commands.check",

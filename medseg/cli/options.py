@@ -29,6 +29,16 @@ Device = Annotated[
         help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
     ),
 ]
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="On a CPU: exact (fp32, as stock MONAI), balanced (as fast as held-out cases "
+        "showed to keep the Dice) or fast (faster, at some cost). Default: as the bundle "
+        "says: balanced.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy.typing as npt
 import torch
 
+from medseg._support.optional_packages import import_monai
 from medseg.bundle.bundle import Assembly, Bundle, load_bundle
 from medseg.bundle.spec import SpeedSetting
-from medseg.datasets.case_folders import find_case_folder, read_case
-from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
 from medseg.datasets.measures import measure_scan
-from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
@@ -46,8 +44,7 @@ from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
-from medseg.io.adapters import VolumeLike, as_volume
-from medseg.io.series_choice import SeriesChoice
+from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
@@ -164,6 +161,8 @@ class Segmenter:
         self, mirror: bool | None, fold_ensemble: bool, gpu_memory: int | None
     ) -> None:
         """Load a bundle's networks, and what is known of them."""
+        # Before anything else does, which would import MLflow and pandas with it.
+        import_monai()
         if mirror is None:
             mirror = self.spec.inference.mirror
         members = self.bundle.members
@@ -530,21 +529,16 @@ class Segmenter:
         affine: npt.ArrayLike | None = None,
         series: SeriesChoice = None,
     ) -> Volume:
-        channels = self.spec.channels
-        folder = find_case_folder(image)
-        if folder is not None and len(channels) > 1 and series is None:
-            return read_case(folder, channels)
-        spare = 0
-        if isinstance(image, Mapping):
-            names = [channel.name for channel in channels]
-            spare = len(image) - len(names)
-            image = order_channels(image, names)
-        volume = as_volume(image, spacing=spacing, affine=affine, series=series)
-        volume = fit_channels(volume, channels)
-        if spare > 0:
-            note = "more images were given than the bundle has channels; the others are not used"
-            volume = replace(volume, warnings=(*volume.warnings, note))
-        return volume
+        # What reads files is imported when the first scan comes.
+        from medseg.inference.input_volume import open_volume
+
+        return open_volume(
+            image,
+            self.spec.channels,
+            spacing=spacing,
+            affine=affine,
+            series=series,
+        )
 
 
 class NetworkRunner:
