@@ -104,6 +104,7 @@ class InitialWeights:
         shapes = _shapes(spec)
         self._sliced = _find_sliced_weights(spec, parent.spec, shapes)
         self._shared = self._find_shared_weights(spec, parent, shapes)
+        self._require_all_layers(spec, parent, shapes)
 
     def load_into(self, network: nn.Module) -> None:
         """Overwrite a newly initialised network's weights with what is taken over."""
@@ -116,6 +117,29 @@ class InitialWeights:
                     tensor.copy_(parent)
                 elif name in self._sliced:
                     self._sliced[name].load_into(tensor, parent)
+
+    def _require_all_layers(
+        self, spec: BundleSpec, parent: Bundle, shapes: Shapes
+    ) -> None:
+        """Make sure that no layer of the parent is dropped on the way.
+
+        Some networks have a layer only where the number of channels changes: MONAI's residual
+        blocks have a projection then, which one more input channel can make superfluous.
+
+        Raises:
+            CheckpointError: If the parent's network answers by a weight that this one lacks.
+        """
+        used = _tensors(_build_on_meta(parent.spec, supervised=False))
+        dropped = (used.keys() & self._weights.keys()) - shapes.keys()
+        if dropped:
+            raise CheckpointError(
+                "the parent's network has a layer that this bundle's lacks, so that it would not "
+                "begin as its parent. A residual block has a projection only where the number of "
+                "channels changes, and clicks are three more that come in: start from a parent "
+                "whose 'network.channels' begin with another number, or train without --from",
+                source=parent.folder,
+                detail=_describe_mismatch(spec, parent.spec, dropped),
+            )
 
     def _find_shared_weights(
         self, spec: BundleSpec, parent: Bundle, shapes: Shapes
