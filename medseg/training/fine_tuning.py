@@ -129,7 +129,7 @@ class InitialWeights:
         Raises:
             CheckpointError: If the parent's network answers by a weight that this one lacks.
         """
-        used = _tensors(_build_on_meta(parent.spec, supervised=False))
+        used = _tensors(build_for_shapes(parent.spec))
         dropped = (used.keys() & self._weights.keys()) - shapes.keys()
         if dropped:
             raise CheckpointError(
