@@ -33,7 +33,7 @@ from medseg.training.distributed import (
 )
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import list_held_out, score_held_out
-from medseg.training.history import TrainingHistory
+from medseg.training.history import CLICKS_TOLERANCE, TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
 from medseg.training.leakage import (
     count_known_to_parent,
@@ -383,7 +383,9 @@ def _start(
     Returns:
         The learner, the history, and the number of steps done if the run is resumed.
     """
-    history = TrainingHistory(session.spec.name)
+    is_interactive = session.spec.training.clicks is not None
+    tolerance = CLICKS_TOLERANCE if is_interactive else 0.0
+    history = TrainingHistory(session.spec.name, tolerance)
     learner = session.build_learner(
         [history, *session.listeners], initial_weights
     )

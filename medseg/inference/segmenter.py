@@ -27,6 +27,7 @@ from medseg.inference.backends.at_speed import (
     EXACT,
     check_speed,
     find_decided_setting,
+    load_for_clicks,
     set_overlap,
 )
 from medseg.inference.backends.loading import AUTO, load_members
@@ -428,10 +429,9 @@ class Segmenter:
                 "--from BUNDLE --set 'training.clicks={}'"
             )
         scan = admit(self._open(volume), self.spec)
+        network = self._load_click_network()
         with explain_memory_errors(scan, self.device):
-            return Correction(
-                scan, self.spec, self._runner.compute, self.device
-            )
+            return Correction(scan, self.spec, network.compute, self.device)
 
     def correct(
         self,
@@ -521,6 +521,22 @@ class Segmenter:
             raise MedsegError("this Segmenter was closed; make another one")
         return self._loaded
 
+    def _load_click_network(self) -> Ensemble:
+        """Return what answers clicks: one network without flips, since somebody waits for it."""
+        runner, spec = self._runner, self.spec
+        if runner.for_clicks is not None:
+            return runner.for_clicks
+        members = runner.ensemble._members[:1]
+        choices = {self.choices["backend"], self.choices["precision"]}
+        may_choose = choices == {AUTO} and self._speed != EXACT
+        if may_choose and self.backend == "torch" and self.device.type == "cpu":
+            quick = load_for_clicks(self.bundle, self.bundle.members[0])
+            members = members if quick is None else [quick]
+        runner.for_clicks = Ensemble(
+            members, spec.network.dims, channels=spec.input_channels
+        )
+        return runner.for_clicks
+
     def _open(
         self,
         image: VolumeLike,
@@ -548,6 +564,9 @@ class NetworkRunner:
         ensemble: The networks.
         sliding_window: How windows lie, and what becomes of their scores.
         device: Where it computes.
+
+    Attributes:
+        for_clicks: What answers clicks, once somebody has clicked.
     """
 
     def __init__(
@@ -557,6 +576,7 @@ class NetworkRunner:
         device: torch.device,
     ) -> None:
         self.ensemble = ensemble
+        self.for_clicks: Ensemble | None = None
         self.sliding_window = sliding_window
         self._device = device
 
@@ -587,12 +607,6 @@ class NetworkRunner:
                 scan_pass.add(corners, scores)
                 del scores  # or memory would hold them beside the next windows'
         return scan_pass.finish()
-
-    @torch.inference_mode()
-    def compute(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the scores of some windows, for who has windows of their own."""
-        with self.ensemble.arithmetic():
-            return self.ensemble(windows)
 
 
 class Ensemble:
@@ -627,6 +641,12 @@ class Ensemble:
     def precision(self) -> torch.dtype:
         """The precision of the arithmetic."""
         return self._members[0].precision
+
+    @torch.inference_mode()
+    def compute(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the scores of some windows, for who has windows of their own."""
+        with self.arithmetic():
+            return self(windows)
 
     def use_float32(self) -> None:
         """Compute in float32 from now on."""

@@ -244,6 +244,7 @@ def _build_application(
 
     from medseg.label_server.dicomweb_proxy import DicomWebProxy
     from medseg.label_server.gateway import AccessRules, Gateway
+    from medseg.label_server.known_segmentations import KnownSegmentations
     from medseg.label_server.ohif import list_viewer_routes
     from medseg.label_server.pages.routes import list_page_routes
 
@@ -251,7 +252,10 @@ def _build_application(
     application.print = _print_nothing
     app.include_router(make_versions_router())
     # Before MONAI Label's own, which copies headers and so lets requests hide others.
-    proxy = DicomWebProxy(studies if is_url(studies) else None)
+    proxy = DicomWebProxy(
+        studies if is_url(studies) else None,
+        KnownSegmentations(state).note_author,
+    )
     app.router.routes.insert(0, Mount("/proxy", app=proxy))
     # Before MONAI Label's own, whose front page loads programs from the Internet, as OHIF's does.
     viewer = Path(monailabel.__file__).parent / "endpoints/static/ohif"

@@ -111,9 +111,11 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         }
         labels = result.segmentation.labels
         if is_plain_name(image):
-            scores = Scores(self._state, result.version)
-            scores.add(image, quality)
-            about["warnings"].extend(self._show_proposal(image, result, volume))
+            problems = self._show_proposal(image, result, volume)
+            about["warnings"].extend(problems)
+            if not problems:
+                # Without one the next scoring shows it.
+                Scores(self._state, result.version).add(image, quality)
             person = name_requester(request.get("client_id"))
             self._worklist.prolong(image, person)
             if request.get("save_label") is True:
@@ -314,10 +316,11 @@ def _score_case(
     volume = datastore.read_volume(case)
     result = model.segment(volume)
     quality = summarise_quality(result.segmentation)
+    # A case with a score is not looked at again, so the score comes last.
+    datastore.proposals.show(case, result, volume)
     # Another version may be served by now: the score belongs to the one that segmented.
     scores = Scores(state, result.version)
     scores.add(case, quality)
-    datastore.proposals.show(case, result, volume)
     return quality
 
 
