@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
+    from medseg.commands.batch import Batch
     from medseg.commands.calibrate import Calibration, calibrate
     from medseg.commands.check import CheckReport, check
     from medseg.commands.download import download
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from medseg.commands.plan import plan
     from medseg.commands.report import BatchReport, report
     from medseg.commands.review import review
-    from medseg.commands.segment import Batch, segment
+    from medseg.commands.segment import segment
     from medseg.commands.train import train
     from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agreement": "medseg.quality.estimates",
     "AgreementSpec": "medseg.bundle.spec.exported",
-    "Batch": "medseg.commands.segment",
+    "Batch": "medseg.commands.batch",
     "BatchReport": "medseg.commands.report",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",

@@ -29,7 +29,7 @@ from medseg.cli.output import (
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.commands.segment import Batch
+    from medseg.commands.batch import Batch
     from medseg.inference.ledger_entry import Entry
 
 _MAX_NAMED = 5
@@ -42,7 +42,7 @@ def segment(
         Path,
         typer.Argument(
             metavar="SCANS",
-            help="A scan, a folder (searched recursively) or a CSV.",
+            help="A scan, a folder (searched recursively), or a list of scans: CSV or Parquet.",
         ),
     ],
     out: Annotated[

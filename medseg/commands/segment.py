@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,102 +11,30 @@ from medseg._support.folders import resolve_path
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.commands.batch import Batch
 from medseg.datasets.scans import ScanList, describe_place, find_scans
+from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
-from medseg.inference.ledger_entry import (
-    Entry,
-    Outcomes,
-    get_review_order,
-)
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.open_scan import OpenScan, SegmentedScan
+from medseg.inference.output_folder import holds_no_others, refuse_overwriting
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
-from medseg.inference.result_files import (
-    ERROR_MAPS,
-    choose_formats,
-    refuse_overwriting,
-)
+from medseg.inference.result_files import ERROR_MAPS, choose_formats
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
-from medseg.names import LEDGER, hash_text, make_printable
-from medseg.quality.estimates import explain_unjudged
+from medseg.names import hash_text, make_printable
 
 SEARCHING = "looking for scans"
 """The name of the search in progress events."""
 
 _FILES_PER_EVENT = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Outcomes):
-    """What became of all scans.
-
-    Attributes:
-        out: Where the results are.
-        results: One per scan, in the order worked on.
-        places: Scan → where it was found: for the caller, in no result.
-        gone: How many results in the folder are of scans that were not found this time.
-        full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
-            caller, in no result.
-        shard: Which part of the scans this was; ``None`` where it was all.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> from medseg import Batch
-        >>> batch = Batch(Path("results"), results=())
-        >>> batch.failed
-        ()
-    """
-
-    out: Path
-    results: tuple[Entry, ...]
-    places: Mapping[str, str] = field(default_factory=dict, repr=False)
-    full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
-    gone: int = 0
-    shard: Shard | None = None
-
-    @property
-    def ledger(self) -> Path:
-        """The file with a line for each scan worked on."""
-        folder = (
-            self.out if self.shard is None else self.out / self.shard.folder
-        )
-        return folder / LEDGER
-
-    @property
-    def to_review(self) -> tuple[Entry, ...]:
-        """The results that someone should look at first, worst first."""
-        flagged = [entry for entry in self.results if entry.needs_review]
-        return tuple(sorted(flagged, key=get_review_order))
-
-    @property
-    def warned(self) -> tuple[Entry, ...]:
-        """The results with a warning, worst first."""
-        warned = [each for each in self.good if each.warnings]
-        return tuple(sorted(warned, key=get_review_order))
-
-    @property
-    def unjudged(self) -> str:
-        """Why nobody can know how good the results are; empty where their quality was estimated."""
-        qualities = [
-            entry.quality.to_quality()
-            for entry in self.good
-            if entry.quality is not None
-        ]
-        return explain_unjudged(qualities)
-
-    @property
-    def skipped(self) -> tuple[Entry, ...]:
-        """The scans that were not asked for."""
-        return tuple(entry for entry in self.results if entry.reason)
-
-    def _list_entries(self) -> tuple[Entry, ...]:
-        return self.results
 
 
 def segment(
@@ -145,7 +72,7 @@ def segment(
     Args:
         bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
-            a CSV.
+            a table that lists them, CSV or Parquet.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
@@ -221,6 +148,7 @@ def segment(
         channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
+        is_wanted=_find_name_rule(part, out),
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     table = None if sources is None else SourcesTable(Path(sources), out)
@@ -247,7 +175,10 @@ def segment(
         return SegmentedScan(opened, finish)
 
     searched = hash_text(str(resolve_path(scans)))
-    with limit_threads(threads), _open_ledger(out, part) as ledger:
+    with (
+        limit_threads(threads),
+        _open_ledger(out, part, found.list_renamed()) as ledger,
+    ):
         found = found.keep_former_names(ledger.entries)
         # By the names that results have: they do not change when scans are added.
         found = found.choose(holds)
@@ -270,15 +201,19 @@ def segment(
             searched=searched,
             listeners=listeners,
         )
-        refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
-        skipped = batch.skip(found.skipped)
-        results = run_pipeline(
+        results = _enter_left_out(batch, found, ledger)
+
+        def record(entry: Entry, seconds: Mapping[str, float]) -> None:
+            recorded = batch.record(entry, seconds)
+            results.append(ledger.entries.format(recorded))
+
+        run_pipeline(
             found.scans,
             read=batch.read,
             segment=segment_scan,
             write=batch.write,
             on_error=batch.on_error,
-            record=batch.record,
+            record=record,
         )
         here = _list_names(found)
         batch.close_failures(here, holds)
@@ -295,7 +230,7 @@ def segment(
     batch.raise_bug()
     return Batch(
         out,
-        (*refused, *skipped, *results),
+        results,
         _describe_places(found, scans),
         _describe_errors(found, batch.full_errors),
         gone,
@@ -304,9 +239,9 @@ def segment(
 
 
 def _open_ledger(
-    out: Path, part: Shard | None
+    out: Path, part: Shard | None, renamed: Collection[str]
 ) -> AbstractContextManager[Ledger]:
-    return open_ledger(out, [PREVIEWS, ERROR_MAPS], part)
+    return open_ledger(out, [PREVIEWS, ERROR_MAPS], part, renamed)
 
 
 def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
@@ -315,9 +250,32 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
     return BatchStarted(total, len(found.skipped), title)
 
 
+def _find_name_rule(part: Shard | None, out: Path) -> NameRule | None:
+    """Return which names a search may keep to; of a shard, its own.
+
+    Where results could replace files of others, all names must be known.
+    """
+    if part is None or not holds_no_others(out):
+        return None
+    return part.holds
+
+
 def _hold_all(name: str) -> bool:
     """Tell that a scan of this name is to be done: without shards every one is."""
     return True
+
+
+def _enter_left_out(
+    batch: ScanBatch, found: ScanList, ledger: Ledger
+) -> EntryList:
+    """Enter what is no scan or was not asked for."""
+    results = EntryList()
+    for left_out in found.left_out:
+        refused = batch.refuse(left_out.result_fault)
+        results.append(ledger.entries.format(refused))
+    for skipped in batch.skip(found.skipped):
+        results.append(ledger.entries.format(skipped))
+    return results
 
 
 def _count_gone(

@@ -17,6 +17,7 @@ Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Segmented = TypeVar("Segmented")
 Result = TypeVar("Result")
+Recorded = TypeVar("Recorded")
 
 Stage = Literal["read", "segment", "write"]
 
@@ -28,8 +29,8 @@ def run_pipeline(
     segment: Callable[[Loaded], Segmented],
     write: Callable[[Segmented], Result],
     on_error: Callable[[Item, Stage, Exception], Result],
-    record: Callable[[Result, Mapping[str, float]], Result],
-) -> list[Result]:
+    record: Callable[[Result, Mapping[str, float]], Recorded],
+) -> list[Recorded]:
     """Take every item through the three stages; each stage works in the order of the items.
 
     Args:
@@ -50,7 +51,7 @@ def run_pipeline(
             finished, nothing more is begun, and no thread is left.
     """
 
-    def finish(work: _Work[Item]) -> Result:
+    def finish(work: _Work[Item]) -> Recorded:
         work.run("write", write)
         if work.error is not None:
             failed = on_error(work.item, work.stage, work.error)
@@ -58,12 +59,12 @@ def run_pipeline(
         return record(work.value, work.seconds)
 
     waiting = iter(items)
-    done: list[Result] = []
+    done: list[Recorded] = []
     with (
         ThreadPoolExecutor(1, thread_name_prefix="medseg-read") as reader,
         ThreadPoolExecutor(1, thread_name_prefix="medseg-write") as writer,
     ):
-        behind: Future[Result] | None = None
+        behind: Future[Recorded] | None = None
         ahead = _read_next(waiting, read, reader)
         while ahead is not None:
             work = ahead.result()

@@ -18,8 +18,8 @@ from medseg.bundle.bundle import Bundle, require_single
 from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.bundle.spec_files import list_differences
-from medseg.errors import BundleError, CheckpointError
-from medseg.networks.building import build_network
+from medseg.errors import CheckpointError
+from medseg.networks.building import build_for_shapes
 from medseg.networks.refiner import select_coarse_weights
 from medseg.training.lineage import (
     Sources,
@@ -129,7 +129,7 @@ class InitialWeights:
         Raises:
             CheckpointError: If the parent's network answers by a weight that this one lacks.
         """
-        used = _tensors(_build_on_meta(parent.spec, supervised=False))
+        used = _tensors(build_for_shapes(parent.spec))
         dropped = (used.keys() & self._weights.keys()) - shapes.keys()
         if dropped:
             raise CheckpointError(
@@ -149,7 +149,7 @@ class InitialWeights:
         Raises:
             CheckpointError: If inference needs a weight that the parent lacks in this shape.
         """
-        inference_network = _build_on_meta(spec, supervised=False)
+        inference_network = build_for_shapes(spec, supervised=False)
         inference_tensors = _tensors(inference_network)
         needed = inference_tensors.keys() & shapes.keys()
         fitting = {name for name in shapes if self._fits(name, shapes)}
@@ -223,22 +223,9 @@ def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _shapes(spec: BundleSpec) -> Shapes:
-    network = _build_on_meta(spec, supervised=True)
+    network = build_for_shapes(spec, supervised=True)
     tensors = _tensors(network)
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _build_on_meta(spec: BundleSpec, *, supervised: bool) -> nn.Module:
-    """Build a network for its shapes alone, without memory for its weights if it can be."""
-    try:
-        with torch.device("meta"):
-            return build_network(spec, supervised)
-    except BundleError as error:
-        if "meta" not in str(error):
-            raise
-    # Some networks compute with their weights when they are built, which "meta" tensors cannot.
-    with torch.random.fork_rng(devices=[]):
-        return build_network(spec, supervised)
 
 
 def _grown_axes(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
