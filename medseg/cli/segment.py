@@ -12,7 +12,7 @@ import typer
 from medseg.cli.options import (
     AsJson,
     BundlePath,
-    Device,
+    Devices,
     Log,
     Quiet,
     Split4D,
@@ -85,7 +85,7 @@ def segment(
             "patient. Default: by a hash.",
         ),
     ] = False,
-    device: Device = "auto",
+    device: Devices = "auto",
     backend: Annotated[
         str,
         typer.Option(

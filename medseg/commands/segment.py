@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
@@ -16,10 +15,14 @@ from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.devices_of_batch import (
+    count_ahead,
+    load_segmenters,
+    make_stages,
+)
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry, get_review_order
-from medseg.inference.open_scan import OpenScan, SegmentedScan
-from medseg.inference.pipeline import run_pipeline
+from medseg.inference.pipeline import run_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import (
@@ -27,7 +30,6 @@ from medseg.inference.result_files import (
     choose_formats,
     refuse_overwriting,
 )
-from medseg.inference.segmenter import Segmenter
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
 from medseg.names import LEDGER, hash_text, make_printable
@@ -152,7 +154,8 @@ def segment(
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
             a CSV.
         out: The folder for results; made if needed.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Several GPUs, as ``cuda:0,1``, or
+            ``all`` of them, share the scans.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
@@ -232,7 +235,7 @@ def segment(
     if table is not None:
         table.check()
     with limit_threads(threads):
-        segmenter = Segmenter(
+        segmenters = load_segmenters(
             trained,
             device,
             backend=backend,
@@ -242,14 +245,6 @@ def segment(
             speed=speed,
             labels=labels,
         )
-
-    def segment_scan(opened: OpenScan) -> SegmentedScan:
-        if opened.kept is not None or opened.volume is None:
-            return SegmentedScan(opened)
-        # The volume passed the checks of Segmenter.segment when it was read.
-        prediction = segmenter.predict(opened.volume)
-        finish = partial(prediction.finish, error_map=error_maps)
-        return SegmentedScan(opened, finish)
 
     searched = hash_text(str(resolve_path(scans)))
     with limit_threads(threads), _open_ledger(out, part) as ledger:
@@ -265,7 +260,7 @@ def segment(
         state = BatchState.begin(trained.spec, start.total)
         write_state(ledger, state)
         batch = ScanBatch(
-            segmenter,
+            segmenters[0],
             ledger,
             chosen_formats,
             total=len(found.scans),
@@ -277,13 +272,14 @@ def segment(
         )
         refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
         skipped = batch.skip(found.skipped)
-        results = run_pipeline(
+        results = run_pipelines(
             found.scans,
+            make_stages(segmenters, error_maps=error_maps),
             read=batch.read,
-            segment=segment_scan,
             write=batch.write,
             on_error=batch.on_error,
             record=batch.record,
+            ahead=count_ahead(segmenters),
         )
         here = _list_names(found)
         batch.close_failures(here, holds)

@@ -15,6 +15,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.networks.devices import release_memory
 from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
@@ -148,6 +149,7 @@ class TrainingSession:
             self.dataset.validation,
             self.calibrating,
         )
+        release_memory(self.device)
         elapsed = time.monotonic() - began
         seconds_left = 60 * minutes - elapsed
         spec = fit_to_budget(self.spec, speed, seconds_left)
