@@ -7,6 +7,7 @@ from medseg._support.memory import is_out_of_memory, list_causes
 _ONE_CALL = (
     "invalid argument",
     "invalid configuration argument",
+    "invalid device ordinal",
     "invalid resource handle",
     "operation not supported",
     "too many resources requested",

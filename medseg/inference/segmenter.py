@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy.typing as npt
@@ -344,7 +345,7 @@ class Segmenter:
             self._calibration,
             self._keep_largest,
             self.spec,
-            self._measure(volume),
+            partial(self._measure, volume),
             self.bundle.is_made_up,
             self._chosen,
         )

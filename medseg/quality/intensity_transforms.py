@@ -162,8 +162,8 @@ def ghosting(
     """
     lines = image.shape[axis]
     dimming = torch.ones(lines, device=image.device)
-    dimming[::every] = 1 - strength
-    dimming[0] = 1.0  # the line of the mean
+    dimming[::every].fill_(1 - strength)
+    dimming[0].fill_(1.0)  # the line of the mean
     shape = [1] * image.ndim
     shape[axis] = lines
     spectrum = torch.fft.fft(image, dim=axis)

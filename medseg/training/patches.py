@@ -6,8 +6,10 @@ the number of processes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,10 +101,24 @@ class PatchBatches:
         return self._training.steps
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        step = self.first
-        while True:
-            yield self.batch(step)
-            step += 1
+        steps = itertools.count(self.first)
+        if not self._is_read_while_gpu_works:
+            yield from map(self.batch, steps)
+        # Both threads use one stream, so that a batch is there before a step needs it.
+        with ThreadPoolExecutor(1, thread_name_prefix="medseg-batch") as reader:
+            coming = reader.submit(self.batch, next(steps))
+            for step in steps:
+                batch = coming.result()
+                coming = reader.submit(self.batch, step)
+                yield batch
+
+    @property
+    def _is_read_while_gpu_works(self) -> bool:
+        """Whether a thread makes each batch during the step before it."""
+        # What is added is made by the network, with the weights of the step before.
+        if self._device.type == "cpu" or self._add_inputs is not None:
+            return False
+        return any(case.image.device.type == "cpu" for case in self._cases)
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """Return the batch of a 1-based step.

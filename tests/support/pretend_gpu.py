@@ -82,7 +82,7 @@ class PretendGpus:
     at_retry: list[int] = field(default_factory=list)
     peak: int = 0
     failures: list[Failure] = field(default_factory=list)
-    held: dict[tuple[int, int], int] = field(default_factory=dict)
+    held: Counter[int] = field(default_factory=Counter)
     by_device: Counter[int] = field(default_factory=Counter)
 
     @property
@@ -92,7 +92,7 @@ class PretendGpus:
 
     def live_on(self, index: int) -> int:
         """Bytes that are held on one of them."""
-        return sum(size for (on, _), size in self.held.items() if on == index)
+        return self.held[index]
 
     def forget_counts(self) -> None:
         """Count from nothing."""
@@ -127,9 +127,9 @@ class PretendGpus:
             raise torch.OutOfMemoryError(
                 f"CUDA out of memory. Tried to allocate {size} bytes beside {live}, at {_place()}"
             )
-        self.held[key] = size
+        self.held[device.index] += size
         self.peak = max(self.peak, live + size)
-        made = _Owner(self, key)
+        made = _Owner(self, key, size)
         _owners[key] = _reference(made)
         return made
 
@@ -147,11 +147,13 @@ class PretendGpus:
 class _Owner:
     """One for each storage on a pretend GPU; its memory is given back when it goes."""
 
-    def __init__(self, gpus: PretendGpus, key: tuple[int, int]) -> None:
-        self._gpus, self._key = gpus, key
+    def __init__(
+        self, gpus: PretendGpus, key: tuple[int, int], size: int
+    ) -> None:
+        self._gpus, self._key, self._size = gpus, key, size
 
     def __del__(self) -> None:
-        self._gpus.held.pop(self._key, None)
+        self._gpus.held[self._key[0]] -= self._size
         _owners.pop(self._key, None)
 
 
@@ -191,6 +193,8 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         with _DispatchMode():  # inference mode leaves these whole
             return func.decompose(*args, **kwargs)
     device = _choose_device(args, kwargs, is_backward)
+    if (device.index or 0) >= gpus.count:
+        raise RuntimeError("CUDA error: invalid device ordinal")
     gpus.raise_planned()
     problem = explain_mixture(func, args, kwargs)
     if problem:

@@ -69,7 +69,7 @@ def _pretend() -> Iterator[None]:
     import torch
 
     tests = Path(__file__).resolve().parents[2] / "tests"
-    sys.path.insert(0, str(tests))
+    sys.path.append(str(tests))
     from support.pretend_gpu import pretend_gpus
 
     torch.set_num_threads(1)
