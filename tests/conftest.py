@@ -71,7 +71,8 @@ def untrained_bundle(tmp_path: Path) -> Callable[..., Path]:
     def make(folder: str = "bundle", seed: int = 0, **sections: Any) -> Path:
         import torch
 
-        from medseg.bundle.bundle import parse_spec, write_bundle
+        from medseg.bundle.bundle import parse_spec
+        from medseg.bundle.spec_files import write_bundle
         from medseg.networks.building import build_network
         from medseg.training.run_folder import RunFolder
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import medseg
-from medseg.bundle.bundle import parse_spec, write_bundle
+from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec_files import write_bundle
 from medseg.events import RunDone, RunStarted
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels

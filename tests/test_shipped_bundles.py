@@ -8,7 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from medseg.bundle.bundle import build_schema, load_bundle
+from medseg.bundle.bundle import load_bundle
+from medseg.bundle.spec_files import build_schema
 from medseg.networks.building import try_network
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"

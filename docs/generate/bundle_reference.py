@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from medseg.bundle.bundle import build_assembly_schema, build_schema
+from medseg.bundle.spec_files import build_assembly_schema, build_schema
 
 Schema = dict[str, Any]
 

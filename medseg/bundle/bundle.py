@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medseg._support.files import write_atomically
 from medseg.bundle.assembly import (
     describe_as_bundle,
     find_misfits,
@@ -20,16 +18,19 @@ from medseg.bundle.assembly import (
     trace_sources,
 )
 from medseg.bundle.overrides import apply_override
-from medseg.bundle.reading import parse_part, read_json, use_tuples
+from medseg.bundle.reading import (
+    parse_assembly,
+    parse_trained,
+    read_json,
+    use_tuples,
+)
 from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import (
     ASSEMBLY_SCHEMA_ID,
     SCHEMA_ID,
-    AgreementSpec,
     AssemblySpec,
     BundleSpec,
     PartSpec,
-    Spec,
     StageSpec,
     TrainedSpec,
 )
@@ -374,121 +375,3 @@ def parse_spec(
         plural = "s" if len(faults) > 1 else ""
         headline = f"the bundle has {len(faults)} fault{plural}:"
         raise BundleError(headline, faults, source=source) from None
-
-
-def parse_assembly(
-    content: Mapping[str, Any], source: str | Path = "assembly.json"
-) -> AssemblySpec:
-    """Check the content of an ``assembly.json``, without its bundles.
-
-    Raises:
-        BundleError: With every fault found.
-    """
-    return parse_part(AssemblySpec, content, source)
-
-
-def parse_trained(
-    content: Mapping[str, Any], source: str | Path = "trained.json"
-) -> TrainedSpec:
-    """Check the content of a ``trained.json``.
-
-    Raises:
-        BundleError: With every fault found.
-    """
-    return parse_part(TrainedSpec, content, source)
-
-
-def read_agreement(file: Path) -> AgreementSpec:
-    """Read what an export found.
-
-    Raises:
-        BundleError: If the file is absent or wrong.
-    """
-    return parse_part(AgreementSpec, read_json(file), file)
-
-
-def write_trained(trained: TrainedSpec, folder: Path) -> None:
-    """Write what a training run found into a bundle's folder."""
-    write_atomically(
-        folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n"
-    )
-
-
-def write_bundle(spec: BundleSpec, file: Path) -> None:
-    """Write a spec, every default spelled out, as ``bundle.json``."""
-    write_atomically(file, format_spec(spec))
-
-
-def format_spec(spec: BundleSpec) -> str:
-    """Return a spec as the text of a ``bundle.json``, every default spelled out."""
-    content = spec.model_dump(mode="json", by_alias=True)
-    content["$schema"] = content["$schema"] or SCHEMA_ID
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def write_assembly(spec: AssemblySpec, file: Path) -> None:
-    """Write an assembly as ``assembly.json``."""
-    write_atomically(file, format_assembly(spec))
-
-
-def format_assembly(spec: AssemblySpec) -> str:
-    """Return an assembly as the text of an ``assembly.json``, every default spelled out."""
-    content = spec.model_dump(mode="json", by_alias=True)
-    content["$schema"] = content["$schema"] or ASSEMBLY_SCHEMA_ID
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-_UNTRACKED = {"schema_", "description", "references", "notes"}
-"""Fields for people, which change nothing that is learned."""
-_NAMED_BY_LABELS = "training.class_weights"
-"""A field whose keys are names of labels, not of fields."""
-
-
-def flatten_spec(spec: BundleSpec) -> dict[str, str]:
-    """Return the spec as ``section.field`` → text, for tracking."""
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        has_fields = (
-            isinstance(value, dict) and value and prefix != _NAMED_BY_LABELS
-        )
-        if not has_fields:
-            flat[prefix] = (
-                value if isinstance(value, str) else json.dumps(value)
-            )
-            return
-        for key, item in value.items():
-            walk(f"{prefix}.{key}" if prefix else key, item)
-
-    walk("", spec.model_dump(mode="json", exclude=_UNTRACKED))
-    return flat
-
-
-def build_schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``bundle.json``, for editors."""
-    return _build_schema(BundleSpec, SCHEMA_ID)
-
-
-def build_assembly_schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``assembly.json``, for editors."""
-    return _build_schema(AssemblySpec, ASSEMBLY_SCHEMA_ID)
-
-
-def _build_schema(kind: type[Spec], name: str) -> dict[str, Any]:
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": name,
-    } | kind.model_json_schema(by_alias=True)
-
-
-def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:
-    """Name the fields in which two specs differ, as ``field: a → b``."""
-    first = flatten_spec(one)
-    second = flatten_spec(other)
-    differences = []
-    for field in sorted(first.keys() | second.keys()):
-        before = first.get(field, "–")
-        after = second.get(field, "–")
-        if before != after:
-            differences.append(f"{field}: {before} → {after}")
-    return differences

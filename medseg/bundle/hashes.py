@@ -8,13 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medseg._support.files import refuse_special
-from medseg.bundle.bundle import (
-    REFINER_FILE,
-    Assembly,
-    Bundle,
-    format_spec,
-)
+from medseg.bundle.bundle import REFINER_FILE, Assembly, Bundle
 from medseg.bundle.spec import BundleSpec, TrainedSpec
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import CheckpointError
 
 _CHUNK = 1 << 20

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from medseg._support.json_files import parse_json
 from medseg.errors import BundleError
 
 
@@ -36,18 +37,6 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         section[last] = _parse_value(text)
 
 
-def parse_json(text: str) -> Any:
-    """Parse JSON, strictly: no field twice in one object, no NaN and no Infinity.
-
-    Raises:
-        ValueError: If it is not such JSON.
-        RecursionError: If it is nested too deeply.
-    """
-    return json.loads(
-        text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant
-    )
-
-
 def _enter(section: Any, key: str, override: str) -> Any:
     if isinstance(section, list):
         inner = section[_find_position(section, key, override)]
@@ -75,16 +64,3 @@ def _parse_value(text: str) -> Any:
         return parse_json(text)
     except (ValueError, RecursionError):
         return text  # names and paths need no quotes on a command line
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise ValueError(f"the field '{name}' stands twice in one object")
-        seen.add(name)
-    return dict(pairs)

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from medseg.bundle.overrides import parse_json
-from medseg.bundle.spec import Spec
+from medseg._support.json_files import parse_json_object
+from medseg.bundle.spec import AgreementSpec, AssemblySpec, Spec, TrainedSpec
 from medseg.bundle.validation_messages import explain_faults
 from medseg.errors import BundleError
 
@@ -26,23 +26,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         BundleError: If the file is none, or cannot be read.
     """
-    text = _read_text(file)
-    try:
-        content = parse_json(text)
-    except RecursionError as error:
-        raise BundleError(
-            "the JSON is nested too deeply for a bundle", source=file
-        ) from error
-    except ValueError as error:
-        raise BundleError(
-            "the file is not valid JSON", source=file, detail=str(error)
-        ) from error
-    if not isinstance(content, dict):
-        raise BundleError(
-            f"the file must hold a JSON object, got {type(content).__name__}",
-            source=file,
-        )
-    return content
+    return parse_json_object(_read_text(file), file, BundleError)
 
 
 def _read_text(file: Path) -> str:
@@ -89,6 +73,37 @@ def parse_part(
         raise BundleError(
             "the file is not valid:", faults, source=source
         ) from None
+
+
+def parse_assembly(
+    content: Mapping[str, Any], source: str | Path = "assembly.json"
+) -> AssemblySpec:
+    """Check the content of an ``assembly.json``, without its bundles.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    return parse_part(AssemblySpec, content, source)
+
+
+def parse_trained(
+    content: Mapping[str, Any], source: str | Path = "trained.json"
+) -> TrainedSpec:
+    """Check the content of a ``trained.json``.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    return parse_part(TrainedSpec, content, source)
+
+
+def read_agreement(file: Path) -> AgreementSpec:
+    """Read what an export found.
+
+    Raises:
+        BundleError: If the file is absent or wrong.
+    """
+    return parse_part(AgreementSpec, read_json(file), file)
 
 
 def use_tuples(value: Any) -> Any:

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import build_schema
 from medseg.bundle.spec import SCHEMA_ID
+from medseg.bundle.spec_files import build_schema
 
 SCHEMA_BESIDE = f"./{SCHEMA_ID}"
 """``$schema`` of a bundle whose schema lies beside it; editors take no relative path without ./"""

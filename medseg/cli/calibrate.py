@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import AsJson, BundlePath, Device, TrustValues
 from medseg.cli.output import format_count, open_terminal, print_json
 
@@ -117,4 +118,5 @@ def _print_calibration(terminal: Terminal, calibration: Calibration) -> None:
         f"  review    results with an expected Dice below {calibration.review_below:.3f}"
     )
     terminal.say(f"  limits    {folder / 'docs' / 'README.md'}")
-    terminal.say(f"  use it    medseg segment {folder} SCANS OUT")
+    bundle = quote_argument(folder)
+    terminal.say(f"  use it    medseg segment {bundle} SCANS OUT")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import AsJson
 from medseg.cli.output import open_terminal, print_json
 from medseg.errors import MedsegError
@@ -118,9 +119,10 @@ def _print_next_steps(
     """Print where a data set is, what binds its users, and what to do with it."""
     from medseg.commands.download import list_bundles_for
 
+    data = quote_argument(folder)
     terminal.say(f"Data set: {folder}")
     terminal.say(f"  licence   {dataset.licence}, see {dataset.home}")
     terminal.say(f"  cite      {dataset.citation}")
     for bundle in list_bundles_for(dataset):
-        terminal.say(f"  train it  medseg train {bundle} --data {folder}")
-    terminal.say(f"  plan it   medseg plan {folder}")
+        terminal.say(f"  train it  medseg train {bundle} --data {data}")
+    terminal.say(f"  plan it   medseg plan {data}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import AsJson, Device, Split4D
 from medseg.cli.output import format_count, open_terminal, print_json
 from medseg.errors import MedsegError
@@ -310,8 +311,10 @@ def _print_plan(
     if explain:
         _show_choices(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
-    start = f" --from {parent}" if parent else ""
-    terminal.say(f"  train it  medseg train {plan.file}{start}")
+    command = f"medseg train {quote_argument(plan.file)}"
+    if parent:
+        command += f" --from {quote_argument(parent)}"
+    terminal.say(f"  train it  {command}")
 
 
 def _draft_table(
@@ -329,11 +332,11 @@ def _draft_table(
     )
     terminal.say(f"{format_count(count, 'line')}: {file}")
     if complete:
-        terminal.say(f"  plan it   medseg plan {file}")
+        terminal.say(f"  plan it   medseg plan {quote_argument(file)}")
     else:
         terminal.say(
             "  fill in the column label, and remove lines that are no cases; then medseg plan "
-            f"{file}"
+            f"{quote_argument(file)}"
         )
 
 

@@ -20,6 +20,6 @@ def schema(
     """Print the JSON Schema of bundle.json or assembly.json."""
     if kind not in _KINDS:
         raise MedsegError(f"schema takes {' or '.join(_KINDS)}; got '{kind}'")
-    from medseg.bundle.bundle import build_assembly_schema, build_schema
+    from medseg.bundle.spec_files import build_assembly_schema, build_schema
 
     print_json(build_schema() if kind == "bundle" else build_assembly_schema())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import (
     AsJson,
     BundlePath,
@@ -263,9 +264,8 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
     if has_report:
         terminal.say(f"  report  {report}")
     if batch.shard is not None:
-        terminal.say(
-            f"  report and volumes of all shards: medseg report {batch.out}"
-        )
+        out = quote_argument(batch.out)
+        terminal.say(f"  report and volumes of all shards: medseg report {out}")
 
 
 def _print_review(terminal: Terminal, batch: Batch) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import Device, Overrides, TrustValues
 from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
@@ -141,4 +142,5 @@ def _print_run(terminal: Terminal, folder: Path) -> None:
     for what, file in pictures.items():
         if file.is_file():  # a bundle of all folds has them in each fold's run
             terminal.say(f"  {what:9} {file}")
-    terminal.say(f"  use it    medseg segment {folder} SCANS OUT")
+    bundle = quote_argument(folder)
+    terminal.say(f"  use it    medseg segment {bundle} SCANS OUT")

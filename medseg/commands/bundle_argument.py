@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from medseg._support.platform.shells import quote_argument
 from medseg.bundle.bundle import (
     ASSEMBLY_FILE,
     BUNDLE_FILE,
@@ -97,14 +98,16 @@ def _describe_other(path: Path) -> BundleError:
         what = "this is an archive; unpack it first, and plan a bundle for its folder"
         folder = path.name.split(".")[0]
         return BundleError(
-            what, source=path, detail=f"then medseg plan {_quote(folder)}"
+            what,
+            source=path,
+            detail=f"then medseg plan {quote_argument(folder)}",
         )
     if has_image_suffix(path.name) or is_dicom(path):
         return BundleError(
             "this is a single image; a network learns from a folder of images with their label "
             "maps (medseg plan FOLDER), and a trained bundle segments it",
             source=path,
-            detail=f"medseg segment BUNDLE {_quote(path)} RESULTS",
+            detail=f"medseg segment BUNDLE {quote_argument(path)} RESULTS",
         )
     return BundleError(
         "this is no bundle; a bundle is a folder with a bundle.json, or such a file",
@@ -119,7 +122,7 @@ def _describe_folder(folder: Path) -> BundleError:
             "this is a folder of results, not a bundle; the bundle is what segmented them, and "
             "references say how good they are",
             source=folder,
-            detail=f"medseg evaluate {_quote(folder)} REFERENCES",
+            detail=f"medseg evaluate {quote_argument(folder)} REFERENCES",
         )
     try:
         listing = list_cases(folder, "auto")
@@ -136,7 +139,7 @@ def _describe_folder(folder: Path) -> BundleError:
 
 def _suggest_plan(path: Path, what: str) -> BundleError:
     """Return the error for a data set, with the commands that plan and train."""
-    data = _quote(path)
+    data = quote_argument(path)
     name = path.stem if path.is_file() else path.resolve().name
     file = f"{make_bundle_name(name)}.json"
     return BundleError(
@@ -167,8 +170,3 @@ def _lists_cases(file: Path) -> bool:
     except DatasetError:
         return False
     return isinstance(content.get("training"), list)
-
-
-def _quote(path: str | Path) -> str:
-    text = str(path)
-    return f'"{text}"' if " " in text else text

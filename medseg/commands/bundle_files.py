@@ -14,8 +14,8 @@ from medseg.bundle.bundle import (
     REFINER_FILE,
     TRAINED_FILE,
     Bundle,
-    format_spec,
 )
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import CheckpointError
 from medseg.inference.backends.exported import OPENVINO
 from medseg.inference.backends.quantised import QUANTISED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,20 @@ from medseg._support.files import (
     write_atomically,
 )
 from medseg._support.json_values import nan_to_none
-from medseg._support.platform.locks import LockedError, lock_folder
+from medseg._support.platform.locks import (
+    LockedError,
+    lock_folder,
+    remove_locked,
+)
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     Bundle,
     require_single,
     with_trained,
-    write_bundle,
-    write_trained,
 )
 from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.bundle_files import (
     copy_bundle,
@@ -274,7 +276,8 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(folder)
-    except LockedError as error:
+    except (LockedError, FileNotFoundError) as error:
+        # Gone is the folder of a call that has just ended.
         raise BusyError(
             "another process is calibrating this bundle; wait for it or stop it",
             source=target,
@@ -287,14 +290,14 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
         ) from error
     journal = Journal(folder / "journal.jsonl")
     is_done = False
-    try:
-        with lock:
+    with lock:
+        try:
             yield journal
-        is_done = True
-    finally:
-        # What is noted stays for the call that goes on.
-        if is_done or not journal.file.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
+            is_done = True
+        finally:
+            # What is noted stays for the call that goes on.
+            if is_done or not journal.file.is_file():
+                remove_locked(folder, lock)
 
 
 def _write(

@@ -18,13 +18,12 @@ from medseg.bundle.bundle import (
     ASSEMBLY_FILE,
     Assembly,
     Bundle,
-    format_assembly,
-    format_spec,
     list_networks,
     load_bundle,
 )
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
+from medseg.bundle.spec_files import format_assembly, format_spec
 from medseg.commands.bundle_files import (
     copy_bundle,
     copy_files,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medseg._support.json_files import parse_json_object
 from medseg.bundle.bundle import parse_spec
-from medseg.bundle.overrides import parse_json
 from medseg.bundle.spec import BundleSpec, OriginSpec
 from medseg.bundle.weights import Weights
 from medseg.commands.import_monai import find_monai_model, import_monai_model
@@ -172,8 +172,7 @@ class _Converter:
         adapt: Adapt | None = None,
     ) -> None:
         description = read_description(plans.file.with_name(DATASET))
-        described = describe_model(plans, description, first.mirror_axes)
-        content = described.content
+        content = describe_model(plans, description, first.mirror_axes)
         if has_batch_norm(first.weights):
             content["network"]["norm"] = "batch"
         content["licence"] = origin.licence
@@ -186,7 +185,7 @@ class _Converter:
         self.spec = self._own
         if unet is not None:
             self.spec = parse_spec(content | {"network": unet}, plans.file)
-        self.remarks = described.remarks
+        self.remarks = tuple(_explain_mirroring(self.spec))
         self._own_shapes = _list_shapes(self._own)
         self._shapes = _list_shapes(self.spec)
 
@@ -203,6 +202,17 @@ class _Converter:
         # DynUNet names its blocks twice; loading them by one name fills both.
         network.load_state_dict(renamed, strict=False)
         return network.state_dict()
+
+
+def _explain_mirroring(spec: BundleSpec) -> Iterator[str]:
+    """Say what averaging over flips costs, where a bundle does it."""
+    if not spec.inference.mirror:
+        return
+    times = 2 ** len(spec.mirror_axes)
+    yield (
+        f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
+        f"which takes {times} times as long; --no-mirror segments without"
+    )
 
 
 def _convert(
@@ -252,13 +262,12 @@ def _check_json_file(file: Path) -> None:
             source=file,
         )
     try:
-        parse_json(file.read_text(encoding="utf-8"))
-    except RecursionError as error:
-        raise MedsegError("is nested too deeply", source=file) from error
+        text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise MedsegError(
-            "is not valid JSON", source=file, detail=str(error)
+            "cannot be read", source=file, detail=str(error)
         ) from error
+    parse_json_object(text, file, MedsegError)
 
 
 def _describe_origin(

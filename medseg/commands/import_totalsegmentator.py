@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import atomic_folder
-from medseg.bundle.bundle import (
-    ASSEMBLY_FILE,
-    load_bundle,
-    parse_assembly,
-    write_assembly,
-)
+from medseg.bundle.bundle import ASSEMBLY_FILE, load_bundle
+from medseg.bundle.reading import parse_assembly
 from medseg.bundle.spec import AssemblySpec
+from medseg.bundle.spec_files import write_assembly
 from medseg.commands.import_model import import_model
 from medseg.commands.imported_bundle import Import, refuse_used_folder
 from medseg.errors import MedsegError
@@ -94,6 +91,7 @@ def import_totalsegmentator(
                 licence=licence or of_task.licence,
                 adapt=partial(_adapt, of_task, part),
             )
+            remarks += [f"{part.name}: {text}" for text in imported.remarks]
             remarks += _compare_spacing(of_task, part, imported)
             tables[part.name] = _name_labels(
                 part, imported, found[part.dataset]

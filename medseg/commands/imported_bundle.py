@@ -10,15 +10,11 @@ from typing import Any
 
 from medseg._support.files import atomic_folder, write_atomically
 from medseg._support.folders import refuse_file
-from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    MODELS,
-    write_bundle,
-    write_trained,
-)
+from medseg.bundle.bundle import BUNDLE_FILE, MODELS
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, OriginSpec, TrainedSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.bundle.weights import Weights, save_tensors
 from medseg.errors import OutputError
 from medseg.events import Listener, Notice, Progress, notify
@@ -136,14 +132,18 @@ def write_imported(
             notify(listeners, Progress(_TASK, number, len(members)))
             save_tensors(folder / MODELS / name, read())
         notify(listeners, Progress(_TASK, len(members), len(members)))
-        _complete(folder, spec, origin, list(members))
+        _complete(folder, spec, origin, list(members), remarks)
     for remark in remarks:
         notify(listeners, Notice(remark))
     return Import(target, spec, origin, len(members), tuple(remarks))
 
 
 def _complete(
-    folder: Path, spec: BundleSpec, origin: OriginSpec, members: list[str]
+    folder: Path,
+    spec: BundleSpec,
+    origin: OriginSpec,
+    members: list[str],
+    remarks: Sequence[str],
 ) -> None:
     """Complete a bundle whose weights are there."""
     models = folder / MODELS
@@ -157,6 +157,5 @@ def _complete(
         SLICE_AXIS,
     )
     write_monai_bundle(folder, spec, parts, {}, members)
-    write_atomically(
-        folder / "docs" / "README.md", imported_model_card(spec, origin)
-    )
+    card = imported_model_card(spec, origin, remarks)
+    write_atomically(folder / "docs" / "README.md", card)

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from medseg._support.files import write_atomically
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import (
     Bundle,
     is_bundle,
     load_bundle,
-    parse_spec,
     require_single,
 )
-from medseg.bundle.schema_file import write_schema_beside
-from medseg.bundle.spec import BundleSpec
+from medseg.commands.planned_files import check_files, write_planned
 from medseg.errors import (
     MedsegError,
-    OutputError,
 )
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import Selection
 from medseg.layouts.cases_csv import parse_columns
 from medseg.layouts.missing_data import require_data
 from medseg.layouts.splits import relate_split
-from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.planning import (
     Constraints,
@@ -209,7 +202,7 @@ def plan_bundles(
     """
     root = Path(dataset)
     require_data(root)
-    _check_files(files)
+    check_files(files)
     if is_bundle(root):
         raise MedsegError(
             "this is a bundle, not data: train it with medseg train, or print its reasons with "
@@ -345,31 +338,10 @@ def _draft_plans(
         content = draft_bundle(dataset, file, adapted)
         if parent is not None:
             content = replace_by_parent_fields(content, parent)
-        spec = _write_bundle(content, file)
+        spec = write_planned(content, file)
         planned = Plan(file, spec, dataset.fingerprint, dataset.recognised)
         plans.append(planned)
     return plans
-
-
-def _check_files(files: Mapping[Path, int | None]) -> None:
-    """Check that nothing would be overwritten.
-
-    Raises:
-        OutputError: If a file is there.
-        MedsegError: If a number of dimensions is neither 2 nor 3.
-    """
-    for file, dims in files.items():
-        if file.is_dir():
-            raise OutputError(
-                "is a folder; give -o a file, such as bundle.json in it",
-                source=file,
-            )
-        if file.exists():
-            raise OutputError(
-                "exists already; remove it, or choose another -o", source=file
-            )
-        if dims not in (None, 2, 3):
-            raise MedsegError(f"--dims takes 2 or 3; got {dims}")
 
 
 def _convert_all(
@@ -405,16 +377,5 @@ def _convert(
     listeners: Sequence[Listener],
 ) -> Plan:
     content = draft_converted(plans_file, file, data, constraints, listeners)
-    spec = _write_bundle(content, file)
+    spec = write_planned(content, file)
     return Plan(file, spec, Fingerprint((), ()))
-
-
-def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
-    """Write a bundle after making sure that its fields and its network fit together."""
-    spec = parse_spec(content, "the planned bundle")
-    try_network(spec)
-    write_schema_beside(file)
-    write_atomically(
-        file, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    )
-    return spec

@@ -9,7 +9,7 @@ from pathlib import Path
 from medseg.errors import DatasetError
 from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
-from medseg.inference.ledger_entry import Entry
+from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
 from medseg.inference.shards import Shard, is_at_work
 from medseg.labels import LabelSet
@@ -17,7 +17,7 @@ from medseg.names import LEDGER
 
 
 @dataclass(frozen=True, slots=True)
-class BatchReport:
+class BatchReport(Outcomes):
     """What became of the scans of a batch so far.
 
     Attributes:
@@ -45,20 +45,8 @@ class BatchReport:
     is_whole: bool = True
     damaged: int = 0
 
-    @property
-    def good(self) -> tuple[Entry, ...]:
-        """The scans with a result."""
-        return tuple(entry for entry in self.entries if entry.is_good)
-
-    @property
-    def failed(self) -> tuple[Entry, ...]:
-        """The scans without one."""
-        return tuple(entry for entry in self.entries if entry.is_failed)
-
-    @property
-    def incomplete(self) -> tuple[Entry, ...]:
-        """The results that lack a format that was asked for."""
-        return tuple(entry for entry in self.entries if entry.is_incomplete)
+    def _list_entries(self) -> tuple[Entry, ...]:
+        return self.entries
 
 
 def report(out: str | Path) -> BatchReport:

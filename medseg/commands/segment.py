@@ -21,7 +21,11 @@ from medseg.inference.devices_of_batch import (
     make_stages,
 )
 from medseg.inference.ledger import Ledger, open_ledger
-from medseg.inference.ledger_entry import Entry, get_review_order
+from medseg.inference.ledger_entry import (
+    Entry,
+    Outcomes,
+    get_review_order,
+)
 from medseg.inference.pipeline import run_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
@@ -42,7 +46,7 @@ _FILES_PER_EVENT = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Outcomes):
     """What became of all scans.
 
     Attributes:
@@ -86,9 +90,7 @@ class Batch:
     @property
     def warned(self) -> tuple[Entry, ...]:
         """The results with a warning, worst first."""
-        warned = [
-            each for each in self.results if each.is_good and each.warnings
-        ]
+        warned = [each for each in self.good if each.warnings]
         return tuple(sorted(warned, key=get_review_order))
 
     @property
@@ -96,25 +98,18 @@ class Batch:
         """Why nobody can know how good the results are; empty where their quality was estimated."""
         qualities = [
             entry.quality.to_quality()
-            for entry in self.results
-            if entry.is_good and entry.quality is not None
+            for entry in self.good
+            if entry.quality is not None
         ]
         return explain_unjudged(qualities)
-
-    @property
-    def failed(self) -> tuple[Entry, ...]:
-        """The scans without a result."""
-        return tuple(entry for entry in self.results if entry.is_failed)
 
     @property
     def skipped(self) -> tuple[Entry, ...]:
         """The scans that were not asked for."""
         return tuple(entry for entry in self.results if entry.reason)
 
-    @property
-    def incomplete(self) -> tuple[Entry, ...]:
-        """The results that lack a format that was asked for."""
-        return tuple(entry for entry in self.results if entry.is_incomplete)
+    def _list_entries(self) -> tuple[Entry, ...]:
+        return self.results
 
 
 def segment(
@@ -272,7 +267,7 @@ def segment(
         )
         refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
         skipped = batch.skip(found.skipped)
-        results = run_pipelines(
+        results: list[Entry] = run_pipelines(
             found.scans,
             make_stages(segmenters, error_maps=error_maps),
             read=batch.read,

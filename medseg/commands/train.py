@@ -33,7 +33,10 @@ from medseg.training.distributed import (
 )
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import list_held_out, score_held_out
-from medseg.training.leakage import list_learned_cases
+from medseg.training.leakage import (
+    list_learned_cases,
+    list_learned_data_sets,
+)
 from medseg.training.learn import learn, start_learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -304,6 +307,8 @@ def _train_session(
         speed=decision.finding,
         speed_unknown=decision.reason,
         learned_from=list_learned_cases(dataset.training, run.lineage),
+        learned_data_sets=list_learned_data_sets(run.lineage),
+        known_to_parent=learned.known_to_parent,
     )
     write_trained_bundle(session.run, report, session.listeners)
 

@@ -40,6 +40,7 @@ class LabelledCases:
         measures: Of each.
         spec: The bundle by which they are read.
         present: Indices of the labels that any of them holds.
+        left_out: How many faults were found in others, which are left out.
     """
 
     cases: Sequence[Case]
@@ -47,6 +48,7 @@ class LabelledCases:
     measures: Sequence[CaseMeasures]
     spec: BundleSpec
     present: frozenset[int]
+    left_out: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -69,6 +71,7 @@ class LabelledCases:
             measures,
             self.spec,
             frozenset(present),
+            self.left_out,
         )
 
 
@@ -111,6 +114,7 @@ def open_labelled_cases(
         list(_list_measures(cases, report.measures)),
         spec,
         report.labels,
+        left_out=len(report.faults),
     )
 
 

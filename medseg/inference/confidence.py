@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.largest_components import find_box_of_labels
+from medseg.inference.label_boxes import find_box_of_labels
 from medseg.labels import LabelSet
 from medseg.preprocessing.grid import NetworkGrid
 from medseg.preprocessing.resampled_parts import (

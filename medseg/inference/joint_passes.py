@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 
 from medseg._support.memory import is_out_of_memory
 from medseg.inference.accumulator import count_bytes_held
-from medseg.inference.sliding_window import (
-    PassPlan,
-    PassResult,
-    SlidingWindowPass,
-)
+from medseg.inference.pass_plan import PassPlan, PassResult
+from medseg.inference.sliding_window import SlidingWindowPass
 from medseg.networks.devices import release_memory
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume

@@ -8,47 +8,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from medseg.inference.label_boxes import find_boxes
 from medseg.volume import Array
-
-Box = tuple[slice, slice, slice]
 
 _CORNERS_TOUCH: Literal[26] = 26
 """Voxels that share a corner belong to one component, as for MONAI."""
-
-
-def find_box_of_labels(labels: Array) -> Box | None:
-    """Return the smallest box ``(i, j, k)`` of all that is not 0; ``None`` if nothing is."""
-    sides = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        held = np.flatnonzero(labels.any(axis=others))
-        if not len(held):
-            return None
-        sides.append(slice(int(held[0]), int(held[-1]) + 1))
-    i, j, k = sides
-    return i, j, k
-
-
-def find_boxes(labels: Array, indices: Sequence[int]) -> dict[int, Box]:
-    """Return the smallest box around each of some labels, of those that are there.
-
-    Args:
-        labels: Label indices ``(i, j, k)``.
-        indices: The labels to look for.
-    """
-    from scipy.ndimage import find_objects
-
-    outer = find_box_of_labels(labels)
-    if outer is None:
-        return {}
-    found = find_objects(labels[outer])
-    boxes = {}
-    for index in indices:
-        inner = found[index - 1] if index <= len(found) else None
-        if inner is not None:
-            i, j, k = map(_move_into, inner, outer)
-            boxes[index] = (i, j, k)
-    return boxes
 
 
 def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
@@ -65,11 +29,6 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
         if is_smaller is not None:
             kept[box][is_smaller] = 0
     return kept
-
-
-def _move_into(inner: slice, outer: slice) -> slice:
-    """Return where a part of a part lies in the whole."""
-    return slice(outer.start + inner.start, outer.start + inner.stop)
 
 
 def _find_smaller_components(

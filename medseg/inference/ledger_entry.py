@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -183,6 +184,32 @@ class Entry(BaseModel):
         if not self.needs_review or self.quality is None:
             return ()
         return self.quality.reasons
+
+
+class Outcomes:
+    """Scans of a batch by what became of them; whoever holds their entries says which they are."""
+
+    __slots__ = ()
+
+    def _list_entries(self) -> Sequence[Entry]:
+        raise NotImplementedError
+
+    @property
+    def good(self) -> tuple[Entry, ...]:
+        """The scans with a result."""
+        return tuple(each for each in self._list_entries() if each.is_good)
+
+    @property
+    def failed(self) -> tuple[Entry, ...]:
+        """The scans that should have a result and have none."""
+        return tuple(each for each in self._list_entries() if each.is_failed)
+
+    @property
+    def incomplete(self) -> tuple[Entry, ...]:
+        """The results that lack a format that was asked for."""
+        return tuple(
+            each for each in self._list_entries() if each.is_incomplete
+        )
 
 
 def get_review_order(entry: Entry) -> tuple[int, bool, float, str]:

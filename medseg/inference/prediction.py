@@ -21,15 +21,13 @@ from medseg.inference.confidence import (
     map_errors,
     map_errors_within,
 )
-from medseg.inference.largest_components import (
-    find_box_of_labels,
-    find_boxes,
-    keep_largest_components,
-)
+from medseg.inference.label_boxes import find_box_of_labels, find_boxes
+from medseg.inference.largest_components import keep_largest_components
+from medseg.inference.pass_plan import PassResult
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import PassResult
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import count_voxels
+from medseg.preprocessing.resampling import resample_nearest
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
@@ -154,9 +152,20 @@ class Prediction:
         ]
         if not indices:
             return self.labels, sums
-        kept = keep_largest_components(self.labels, indices)
+        kept = self._remove_smaller_components(indices)
         shares = self._compute_shares_kept(kept, indices)
         return kept, sums.with_share_kept(shares)
+
+    def _remove_smaller_components(self, indices: Sequence[int]) -> Array:
+        """Return the labels on the scan's grid, components taken where the bundle says."""
+        result = self._result
+        if result.on_grid is None:
+            return keep_largest_components(self.labels, indices)
+        on_grid = keep_largest_components(result.on_grid, indices)
+        kept = np.zeros_like(self.labels)
+        box = result.grid.crop(kept[None])[0]
+        box[...] = resample_nearest(on_grid, result.grid.network_to_scan)
+        return kept
 
     def _compute_shares_kept(
         self, after: Array, indices: Sequence[int]

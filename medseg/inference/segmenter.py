@@ -24,11 +24,8 @@ from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
-from medseg.inference.assembly import (
-    AssemblyPrediction,
-    AssemblyRun,
-    translate_given,
-)
+from medseg.inference.assembly import AssemblyRun, translate_given
+from medseg.inference.assembly_prediction import AssemblyPrediction
 from medseg.inference.backends import Member
 from medseg.inference.backends.at_speed import (
     EXACT,
@@ -47,14 +44,10 @@ from medseg.inference.device_errors import (
 )
 from medseg.inference.given_labels import check_labels
 from medseg.inference.joint_passes import Look, pass_together
+from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import (
-    PassPlan,
-    PassResult,
-    SlidingWindow,
-    SlidingWindowPass,
-)
+from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
 from medseg.inference.windows import Corner
 from medseg.io.adapters import VolumeLike, as_volume
 from medseg.io.series_choice import SeriesChoice

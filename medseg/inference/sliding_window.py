@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,9 +19,16 @@ from medseg.inference.accumulator import Accumulator, count_bytes_held
 from medseg.inference.confidence import (
     ClassTotals,
     ConfidenceAccumulator,
-    ConfidenceSums,
 )
 from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.pass_plan import (
+    HOST_ONLY,
+    PassPlan,
+    PassResult,
+    Stopwatch,
+    Storage,
+    choose_storage,
+)
 from medseg.inference.probabilities import allocate_probabilities
 from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
@@ -34,6 +40,7 @@ from medseg.preprocessing.grid import (
     compute_network_grid,
     crop_input,
 )
+from medseg.preprocessing.grid_map import GridMap
 from medseg.preprocessing.network_input import NetworkInput
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
@@ -42,113 +49,12 @@ from medseg.volume import Array, Volume
 GPU_SHARE = 0.6
 """Share of a GPU's free memory that image and sums may take; the rest is the network's."""
 
-HOST = torch.device("cpu")
-
 _BYTES_PER_NUMBER = 4
 
 _MOST_BYTES_IN_ORDER = 256 << 20
 """Sums of a whole scan that are held so that windows come in nnU-Net's order."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """Where a scan's image and the sums of its scores lie."""
-
-    image: torch.device
-    sums: torch.device
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether anything lies outside the host's memory."""
-        return self != HOST_ONLY
-
-
-HOST_ONLY = Storage(image=HOST, sums=HOST)
-
-
-@dataclass(slots=True)
-class Stopwatch:
-    """Adds the time since the last lap to a stage.
-
-    Attributes:
-        seconds: Stage → time. On a GPU, work counts where it is waited for.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _last: float = field(default_factory=time.perf_counter)
-
-    def restart(self) -> None:
-        """Let the time since the last lap count for nothing."""
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PassPlan:
-    """What is decided about a pass before it takes memory.
-
-    Attributes:
-        volume: The scan, with the bundle's channels.
-        grid: The grid on which the network sees it.
-        windows: Where the windows lie on that grid.
-        storage: Where image and sums lie.
-        temperatures: What logits are divided by where confidence is judged; the bundle's first.
-        labels: The label map to fill, ``(i, j, k)`` on the scan's grid.
-        stopwatch: Runs from the moment the plan was made.
-        given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
-        warnings: What has to be done differently from what was planned first.
-        probabilities: The probabilities to fill, ``(classes, i, j, k)``, if they are wanted.
-        image: What the network sees, if it was made before; it is not changed.
-    """
-
-    volume: Volume
-    grid: NetworkGrid
-    windows: Windows
-    storage: Storage
-    temperatures: Sequence[float]
-    labels: Array
-    stopwatch: Stopwatch
-    given: Array | None = None
-    warnings: tuple[str, ...] = ()
-    probabilities: Array | None = None
-    image: torch.Tensor | None = None
-
-    def on_host(self, warning: str) -> PassPlan:
-        """Return the same plan with everything in the host's memory."""
-        warnings = (*self.warnings, warning)
-        return replace(self, storage=HOST_ONLY, warnings=warnings, image=None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PassResult:
-    """What a pass made.
-
-    Attributes:
-        labels: Label indices on the scan's grid, ``(i, j, k)``.
-        grid: The grid on which the network saw the scan.
-        confidence: What the network's probabilities add up to.
-        temperatures: What logits were divided by in ``confidence``.
-        seconds: Stage → time.
-        warnings: What had to be done differently from what was planned.
-        given: What the probabilities add up to for the labels that were given, if some were.
-        probabilities: Those of every class, ``(classes, i, j, k)``, if they were wanted.
-    """
-
-    labels: Array
-    grid: NetworkGrid
-    confidence: ConfidenceSums
-    temperatures: Sequence[float]
-    seconds: Mapping[str, float]
-    warnings: tuple[str, ...] = ()
-    given: ConfidenceSums | None = None
-    probabilities: Array | None = None
 
 
 class SlidingWindow:
@@ -290,25 +196,6 @@ class SlidingWindow:
         return choose_storage(self.device, free, image, sums)
 
 
-def choose_storage(
-    device: torch.device, free: int, image: int, sums: int
-) -> Storage:
-    """Return what fits a device's memory: all, only the sums, only the image, or nothing.
-
-    Args:
-        device: The device.
-        free: Bytes that may be taken there.
-        image: Bytes of the image.
-        sums: Bytes of the sums.
-    """
-    # The sums come first: every window's scores are added to them.
-    sums_on = device if sums <= free else HOST
-    if sums_on == device:
-        free -= sums
-    image_on = device if image <= free else HOST
-    return Storage(image_on, sums_on)
-
-
 class SlidingWindowPass:
     """One pass over one scan: gives out windows, takes their scores, labels what is final.
 
@@ -351,7 +238,7 @@ class SlidingWindowPass:
         probabilities = plan.probabilities
         if probabilities is not None:
             probabilities = plan.grid.crop(probabilities)
-        self._writer = LabelWriter(
+        writer = LabelWriter(
             plan.grid.network_to_scan,
             labels,
             sums_on,
@@ -359,6 +246,15 @@ class SlidingWindowPass:
             probabilities,
             plan.temperatures[0],
         )
+        self._writers = [writer]
+        self._on_grid: Array | None = None
+        if setup.spec.inference.keep_largest_on == "input":
+            shape = plan.grid.shape
+            self._on_grid = np.zeros(shape, labels.dtype, order="F")
+            same = GridMap(np.eye(4), shape, shape)
+            self._writers.append(
+                LabelWriter(same, self._on_grid, sums_on, setup.decoding)
+            )
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
@@ -439,6 +335,7 @@ class SlidingWindowPass:
             plan.warnings,
             given,
             plan.probabilities,
+            self._on_grid,
         )
 
     def _make_confidence(
@@ -452,7 +349,10 @@ class SlidingWindowPass:
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
         self._sums.settle_before(finished)
-        needed = self._writer.write_before(finished, self._sums)
+        needed = min(
+            writer.write_before(finished, self._sums)
+            for writer in self._writers
+        )
         self._own.add_before(finished, self._sums)
         if self._given is not None:
             self._given.add_before(finished, self._sums)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from medseg._support.json_files import parse_json_object
 from medseg._support.tables import read_text
 from medseg.errors import DatasetError
 
@@ -59,33 +59,9 @@ def read_json_object(path: Path) -> Mapping[str, Any]:
     Raises:
         DatasetError: If it is no JSON object.
     """
-    try:
-        content = json.loads(read_text(path))
-    except RecursionError as error:
-        raise DatasetError(
-            "is nested too deeply for a list of cases", source=path
-        ) from error
-    except ValueError as error:
-        raise DatasetError(
-            "is not valid JSON", source=path, detail=str(error)
-        ) from error
-    if not isinstance(content, dict):
-        kind = describe_kind(content)
-        raise DatasetError(
-            f"must hold a JSON object {{…}}, holds {kind}", source=path
-        )
-    return content
-
-
-def describe_kind(value: Any) -> str:
-    """Say what kind of JSON value this is: ``a list``."""
-    kinds = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        type(None): "nothing",
-    }
-    return kinds.get(type(value), "a number")
+    return parse_json_object(
+        read_text(path), path, DatasetError, is_strict=False
+    )
 
 
 def parse_labels(content: Mapping[str, Any], listing: Path) -> LabelMeanings:

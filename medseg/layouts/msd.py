@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.folders import resolve_path
+from medseg._support.json_files import describe_kind
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.layouts.case_checks import has_field, path_exists
 from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.dataset_json import (
     LISTING,
-    describe_kind,
     find_ignore_value,
     read_json_object,
 )

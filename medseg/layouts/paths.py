@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.folders import find_listed
+from medseg._support.json_files import describe_kind
 from medseg.errors import ScanError
-from medseg.layouts.dataset_json import describe_kind
 
 
 def parse_path(folder: Path, field: str, text: Any) -> Path:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg._support.json_files import parse_json
 from medseg._support.tables import read_table, read_text
-from medseg.bundle.overrides import parse_json
 from medseg.errors import DatasetError
 from medseg.layouts.tree_names import find_part
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+_cudnn: Any = torch.backends.cudnn  # PyTorch's types know nothing of `conv`
 _lock = threading.Lock()
 _users = 0
 _before = ("none", "none")
@@ -58,11 +60,10 @@ def training_arithmetic(device: torch.device) -> Iterator[None]:
 
 def _get_modes() -> tuple[str, str]:
     """Return how convolutions and matrix products take float32: ``ieee``, ``tf32`` or ``none``."""
-    convolutions = torch.backends.cudnn.conv
     products = torch.backends.cuda.matmul
-    return convolutions.fp32_precision, products.fp32_precision
+    return _cudnn.conv.fp32_precision, products.fp32_precision
 
 
 def _set_modes(convolutions: str, products: str) -> None:
-    torch.backends.cudnn.conv.fp32_precision = convolutions
+    _cudnn.conv.fp32_precision = convolutions
     torch.backends.cuda.matmul.fp32_precision = products

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from medseg.interop.nnunet.network import describe_network
@@ -16,25 +15,12 @@ from medseg.planning.description import DatasetDescription, make_bundle_name
 from medseg.planning.from_nnunet import convert_channels, convert_labels
 
 
-@dataclass(frozen=True, slots=True)
-class DescribedModel:
-    """A model that nnU-Net trained, as a bundle.
-
-    Attributes:
-        content: Of ``bundle.json``, lists as tuples.
-        remarks: What a person should know.
-    """
-
-    content: dict[str, Any]
-    remarks: tuple[str, ...]
-
-
 def describe_model(
     plans: NnunetPlans,
     description: DatasetDescription,
     mirror_axes: Sequence[int],
-) -> DescribedModel:
-    """Write a bundle that segments as a model of nnU-Net does.
+) -> dict[str, Any]:
+    """Return the ``bundle.json``, lists as tuples, that segments as a model of nnU-Net does.
 
     Args:
         plans: What it was planned as.
@@ -45,7 +31,6 @@ def describe_model(
         DatasetError: If the labels are not named, or channels and plans differ.
         MedsegError: If medseg cannot compute such a model; says why.
     """
-    remarks: list[str] = []
     name = plans.dataset_name or description.name
     content: dict[str, Any] = {
         "name": make_bundle_name(name),
@@ -72,9 +57,4 @@ def describe_model(
     if axes:
         content["inference"]["mirror"] = True
         content["inference"]["mirror_axes"] = axes
-        times = 2 ** len(axes)
-        remarks.append(
-            f"as nnU-Net does by default, scores are averaged over {times} flips of each window, "
-            f"which takes {times} times as long; --no-mirror segments without"
-        )
-    return DescribedModel(content, tuple(remarks))
+    return content

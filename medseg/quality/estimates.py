@@ -205,7 +205,8 @@ def join_qualities(
 
     Args:
         qualities: Name of each part → the estimate for what it found.
-        names: Name of each part → its structures that stand in the result → their names there.
+        names: Name of each part → its structures that stand in the result → their names there; a
+            part that has not run has none.
 
     Examples:
         >>> organs = Quality(0.9, 0.8, {"liver": LabelQuality(0.9, 0.8)}, is_calibrated=True)
@@ -218,15 +219,15 @@ def join_qualities(
     labels: dict[str, LabelQuality] = {}
     found: dict[str, Quality] = {}
     for part, quality in qualities.items():
-        own_labels = _rename(quality, names[part])
+        own_labels = _rename(quality, names.get(part, {}))
         if own_labels:
             labels |= own_labels
             found[part] = quality
-    known = found or qualities
+    known = (found or qualities).values()
     joined = Quality(
-        is_calibrated=all(each.is_calibrated for each in known.values()),
-        is_made_up=any(each.is_made_up for each in known.values()),
-        is_range_known=all(each.is_range_known for each in known.values()),
+        is_calibrated=all(each.is_calibrated for each in known),
+        is_made_up=any(each.is_made_up for each in known),
+        is_range_known=all(each.is_range_known for each in known),
     )
     if not found:
         return replace(joined, review=True, reasons=(NOTHING_FOUND,))

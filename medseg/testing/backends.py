@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from medseg.bundle.bundle import Bundle, load_bundle, parse_spec, write_bundle
+from medseg.bundle.bundle import Bundle, load_bundle, parse_spec
+from medseg.bundle.spec_files import write_bundle
 from medseg.bundle.weights import save_tensors
 from medseg.errors import CheckpointError
 from medseg.inference.backends import Backend, Member

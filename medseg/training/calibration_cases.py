@@ -98,8 +98,7 @@ def _refuse_training_set(
     """
     if not states_training_set(bundle, data):
         return
-    stated = count_stated_cases(data)
-    if stated is not None and stated != len(labelled.ids):
+    if not _holds_stated_cases(labelled, data):
         message = (
             "the dataset.json of these cases is that of the model's training data; what is said of "
             "its results holds only if none of them is of those"
@@ -112,6 +111,18 @@ def _refuse_training_set(
         "imagesTs with their labels in a folder of its own",
         source=data,
     )
+
+
+def _holds_stated_cases(labelled: LabelledCases, data: Path) -> bool:
+    """Tell whether there are as many cases as the ``dataset.json`` beside them states.
+
+    Those that are left out for a fault count, too; some have several faults.
+    """
+    stated = count_stated_cases(data)
+    if stated is None:
+        return True
+    usable = len(labelled.ids)
+    return usable <= stated <= usable + labelled.left_out
 
 
 def say_unknown_labels(

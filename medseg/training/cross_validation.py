@@ -148,6 +148,8 @@ def _join_reports(
         learned_from=join_learned_cases(
             report.learned_from for report in reports
         ),
+        learned_data_sets=reports[0].learned_data_sets,
+        known_to_parent=sum(report.known_to_parent for report in reports),
     )
 
 

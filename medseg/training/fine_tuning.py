@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import Bundle, list_differences, require_single
+from medseg.bundle.bundle import Bundle, require_single
 from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
+from medseg.bundle.spec_files import list_differences
 from medseg.errors import BundleError, CheckpointError
 from medseg.networks.building import build_network
 from medseg.networks.refiner import select_coarse_weights

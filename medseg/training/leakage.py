@@ -10,15 +10,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import TRAINED_FILE, Bundle
 from medseg.bundle.hashes import hash_file
 from medseg.datasets.cache import CachedCase
-from medseg.layouts.dataset_json import find_listing
+from medseg.datasets.dataset import Dataset
+from medseg.layouts.dataset_json import LISTING, find_listing
 from medseg.training.lineage import Lineage
-from medseg.training.report import LEARNED_FROM, UNKNOWN_CASES
+from medseg.training.report import (
+    LEARNED_DATA_SETS,
+    LEARNED_FROM,
+    UNKNOWN_CASES,
+)
 from medseg.training.run_folder import RunFolder
 
 _NO_RECORD = (
@@ -59,6 +64,43 @@ def list_learned_cases(
         recorded = _list_texts(parent, LEARNED_FROM)
         ids.update(recorded or [UNKNOWN_CASES])
     return tuple(sorted(ids))
+
+
+def list_learned_data_sets(lineage: Lineage | None) -> tuple[str, ...]:
+    """Return hashes of the ``dataset.json`` of data sets that a run's parent learned from."""
+    if lineage is None:
+        return ()
+    return tuple(sorted(_list_data_sets(Path(lineage.place))))
+
+
+def count_known_to_parent(
+    dataset: Dataset, lineage: Lineage | None, data: Path
+) -> int:
+    """Count the held-out cases that a run's parent is known to have learned from.
+
+    Args:
+        dataset: The cases of the run.
+        lineage: Its parent, if it has one.
+        data: Where the cases lie.
+    """
+    if lineage is None:
+        return 0
+    parent = Path(lineage.place)
+    held_out = {case.case_id for case in dataset.validation}
+    stated = count_stated_cases(data)
+    total = len(dataset.training) + len(dataset.validation)
+    if _is_stated(data, parent) and stated in (None, total):
+        return len(held_out)
+    learned = held_out & _list_texts(_read_metrics(parent), LEARNED_FROM)
+    return len(learned)
+
+
+def explain_known_to_parent(count: int) -> str:
+    """Say what it means that a run's parent had learned from some of its held-out cases."""
+    return (
+        f"the weights that this training began with had learned from {count} of the held-out "
+        "cases, so scores and estimates of quality are better than they will be for new scans"
+    )
 
 
 def join_learned_cases(folds: Iterable[Sequence[str]]) -> tuple[str, ...]:
@@ -105,14 +147,27 @@ def states_training_set(bundle: Bundle, data: Path) -> bool:
     """Tell whether a data set is stated to be the one that an imported model was trained on.
 
     nnU-Net keeps a copy of the data set's ``dataset.json`` with the model; an import keeps its
-    hash.
+    hash, and so does what was trained from the import.
     """
-    origin = bundle.trained.origin
+    return _is_stated(data, bundle.folder)
+
+
+def _is_stated(data: Path, bundle: Path) -> bool:
     listing = find_listing(data)
-    if origin is None or not listing.is_file():
+    if not listing.is_file():
         return False
-    known = set(origin.files.values())
-    return not known.isdisjoint(_hash_json(listing))
+    return not _list_data_sets(bundle).isdisjoint(_hash_json(listing))
+
+
+def _list_data_sets(bundle: Path) -> set[str]:
+    """Return hashes of the ``dataset.json`` that a bundle's folder knows of its training."""
+    known = set(_list_texts(_read_metrics(bundle), LEARNED_DATA_SETS))
+    origin = _read_json(bundle / TRAINED_FILE).get("origin")
+    files = origin.get("files") if isinstance(origin, dict) else None
+    for name, digest in (files if isinstance(files, dict) else {}).items():
+        if PurePosixPath(name).name == LISTING:
+            known.add(str(digest))
+    return known
 
 
 def count_stated_cases(data: Path) -> int | None:

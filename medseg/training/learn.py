@@ -13,6 +13,10 @@ from medseg.events import FineTuningStarted, Notice, notify
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
+from medseg.training.leakage import (
+    count_known_to_parent,
+    explain_known_to_parent,
+)
 from medseg.training.learner import Learner
 from medseg.training.loop import TrainingLoop
 from medseg.training.run_record import run_started
@@ -29,12 +33,14 @@ class Learned:
         history: What happened.
         stages: Results of the stages after the network's training.
         stopped_early: Whether the training ended before its last step.
+        known_to_parent: How many held-out cases the weights that it started from knew already.
     """
 
     session: TrainingSession
     history: TrainingHistory
     stages: Sequence[StageResult]
     stopped_early: bool
+    known_to_parent: int
 
 
 def learn(
@@ -62,12 +68,19 @@ def learn(
             run.lineage.name, run.lineage.decisions
         )
         notify(session.listeners, started_from)
+    known_to_parent = count_known_to_parent(
+        session.dataset, run.lineage, run.data
+    )
+    if known_to_parent:
+        notify(
+            session.listeners, Notice(explain_known_to_parent(known_to_parent))
+        )
     with _catch_interruption(session) as interruption:
         loop = TrainingLoop(session, learner, history, interruption)
         stopped_early = loop.run()
         session = session.with_spec(learner.spec)
         stages = session.run_stages(learner, history, interruption)
-    return Learned(session, history, stages, stopped_early)
+    return Learned(session, history, stages, stopped_early, known_to_parent)
 
 
 def start_learner(

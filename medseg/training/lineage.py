@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg.bundle.bundle import Bundle, list_differences, load_bundle
+from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import (
     CLICK_CHANNELS,
@@ -20,6 +20,7 @@ from medseg.bundle.spec import (
     ChannelSpec,
     UNetSpec,
 )
+from medseg.bundle.spec_files import list_differences
 from medseg.errors import CheckpointError
 from medseg.labels import LabelSet
 from medseg.names import fold_name

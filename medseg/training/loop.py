@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from medseg.bundle.bundle import write_bundle
+from medseg.bundle.spec_files import write_bundle
 from medseg.datasets.cache import CachedCase
 from medseg.events import ScheduleShortened, ValidationDone, notify
 from medseg.metrics.metrics import CaseScores

@@ -83,11 +83,7 @@ def _grow(
     noise: torch.Generator,
 ) -> torch.Tensor:
     """Dilate a structure by one or two voxels."""
-    chosen = _choose_structure(label, rng)
-    voxels = int(rng.integers(1, 3))
-    if chosen is None:
-        return label
-    return torch.where(_dilate(label == chosen, voxels), chosen, label)
+    return _move_border(label, rng, outwards=True)
 
 
 def _shrink(
@@ -97,11 +93,19 @@ def _shrink(
     noise: torch.Generator,
 ) -> torch.Tensor:
     """Erode a structure by one or two voxels."""
+    return _move_border(label, rng, outwards=False)
+
+
+def _move_border(
+    label: torch.Tensor, rng: np.random.Generator, *, outwards: bool
+) -> torch.Tensor:
     chosen = _choose_structure(label, rng)
     voxels = int(rng.integers(1, 3))
     if chosen is None:
         return label
     inside = label == chosen
+    if outwards:
+        return torch.where(_dilate(inside, voxels), chosen, label)
     border = inside & _dilate(~inside, voxels)
     return torch.where(border, 0, label)
 

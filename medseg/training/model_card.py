@@ -12,6 +12,7 @@ from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.keep_largest import explain
+from medseg.training.leakage import explain_known_to_parent
 from medseg.training.lineage import Lineage
 from medseg.training.markdown import bullets, escape, table
 from medseg.training.report import FoldSummary, Statistics, TrainingReport
@@ -66,8 +67,16 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
-    """Return the model card of a model that other software trained, as Markdown."""
+def imported_model_card(
+    spec: BundleSpec, origin: OriginSpec, remarks: Sequence[str] = ()
+) -> str:
+    """Return the model card of a model that other software trained, as Markdown.
+
+    Args:
+        spec: The bundle.
+        origin: Where its weights come from.
+        remarks: What a person should know of how it segments here.
+    """
     files = [
         f"{escape(name)}: SHA-256 `{digest}`"
         for name, digest in origin.files.items()
@@ -95,10 +104,11 @@ def imported_model_card(spec: BundleSpec, origin: OriginSpec) -> str:
         describe_quality(None, 0),
         "## Limits",
         _LIMITS,
+        bullets([escape(remark) for remark in remarks]),
         "## Provenance",
         bullets(provenance),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(filter(None, sections)) + "\n"
 
 
 def describe_bundle(spec: BundleSpec) -> str:
@@ -215,6 +225,9 @@ def _results_section(report: TrainingReport) -> list[str]:
     if not report.validation_cases:
         return ["No case was held out, so nothing was measured."]
     note = f"Mean ± standard deviation over {report.validation_cases} held-out cases."
+    if report.known_to_parent:
+        known = explain_known_to_parent(report.known_to_parent)
+        note += f" Beware: {known}."
     if not report.folds:
         return [results_table(report.statistics), note]
     note += (

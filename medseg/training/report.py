@@ -35,6 +35,10 @@ from medseg.training.stages import StageResult
 
 LEARNED_FROM = "learned_from"
 """The key of ``metrics.json`` for the ids of cases that a bundle learned from."""
+LEARNED_DATA_SETS = "learned_data_sets"
+"""The key for hashes of the ``dataset.json`` of data sets that imported weights learned from."""
+KNOWN_TO_PARENT = "held_out_known_to_parent"
+"""The key for how many held-out cases the weights that a run began with had learned from."""
 UNKNOWN_CASES = "unknown"
 """Stands among these ids where the bundle began with weights that have no record of theirs."""
 
@@ -85,6 +89,9 @@ class TrainingReport:
         speed_unknown: Why they did not.
         learned_from: Ids of the cases that the network learned from, by which it is recognised
             where one of them is given to measure it on.
+        learned_data_sets: Hashes of the ``dataset.json`` of data sets that the weights it began
+            with had learned from, where other software trained them.
+        known_to_parent: How many of the held-out cases these weights had learned from.
     """
 
     fold: Fold
@@ -106,6 +113,8 @@ class TrainingReport:
     speed: SpeedFinding | None = None
     speed_unknown: str = ""
     learned_from: tuple[str, ...] = ()
+    learned_data_sets: tuple[str, ...] = ()
+    known_to_parent: int = 0
 
     @property
     def results(self) -> CaseResults:
@@ -142,6 +151,10 @@ def report_to_json(report: TrainingReport) -> str:
         "validations": validations,
         "provenance": dict(report.provenance),
     }
+    if report.learned_data_sets:
+        content[LEARNED_DATA_SETS] = list(report.learned_data_sets)
+    if report.known_to_parent:
+        content[KNOWN_TO_PARENT] = report.known_to_parent
     if report.folds:
         content["folds"] = [asdict(fold) for fold in report.folds]
     if report.held_out.largest is not None:
@@ -195,6 +208,8 @@ def _report_from_json(content: Mapping[str, Any]) -> TrainingReport:
         provenance=content["provenance"],
         held_out=_held_out_from_json(content),
         learned_from=tuple(content.get(LEARNED_FROM, ())),
+        learned_data_sets=tuple(content.get(LEARNED_DATA_SETS, ())),
+        known_to_parent=int(content.get(KNOWN_TO_PARENT, 0)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medseg.bundle.bundle import flatten_spec
+from medseg.bundle.spec_files import flatten_spec
 from medseg.events import RunStarted
 from medseg.names import normalize_name
 from medseg.training.model_card import describe_bundle

@@ -10,15 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from medseg.bundle.bundle import (
-    Bundle,
-    format_spec,
-    list_differences,
-    load_bundle,
-    parse_spec,
-    write_bundle,
-)
+from medseg.bundle.bundle import Bundle, load_bundle, parse_spec
 from medseg.bundle.spec import FITTED, BundleSpec
+from medseg.bundle.spec_files import format_spec, list_differences, write_bundle
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.training.lineage import Lineage, read_lineage
 from medseg.training.run_folder import RunFolder

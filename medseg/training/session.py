@@ -10,8 +10,9 @@ from functools import partial
 
 import torch
 
-from medseg.bundle.bundle import format_spec, parse_spec
+from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec_files import format_spec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import Bundle, with_trained, write_trained
+from medseg.bundle.bundle import Bundle, with_trained
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import (
     SpeedFinding,
@@ -32,6 +32,7 @@ from medseg.bundle.spec import (
     SpeedTrial,
 )
 from medseg.bundle.spec.speed import Arithmetic
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.backends.processor import (

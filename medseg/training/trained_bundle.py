@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import REFINER_FILE, Bundle, write_trained
+from medseg.bundle.bundle import REFINER_FILE, Bundle
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.safe_weights import write_safe_copies
 from medseg.bundle.spec import BundleSpec, TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.networks.definition import define_network

@@ -11,14 +11,10 @@ from typing import Any
 import pytest
 from support.assemblies import number_labels, write_assembly, write_thorax
 
-from medseg.bundle.bundle import (
-    Assembly,
-    format_assembly,
-    is_bundle,
-    load_bundle,
-    parse_assembly,
-)
+from medseg.bundle.bundle import Assembly, is_bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle
+from medseg.bundle.reading import parse_assembly
+from medseg.bundle.spec_files import format_assembly
 from medseg.errors import BundleError
 
 ORGANS = {"name": "organs", "bundle": "parts/organs"}

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from medseg.bundle.bundle import (
-    load_bundle,
-    parse_spec,
-    write_bundle,
-    write_trained,
-)
+from medseg.bundle.bundle import load_bundle, parse_spec
 from medseg.bundle.hashes import hash_bundle, hash_file, hash_network
 from medseg.bundle.spec import BundleSpec, KeepLargestFinding, TrainedSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.bundle.weights import save_tensors
 from medseg.errors import CheckpointError
 

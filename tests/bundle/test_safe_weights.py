@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from medseg import CheckpointError
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.hashes import hash_bundle, hash_network
 from medseg.bundle.safe_weights import (
     load_bundle_weights,
@@ -20,6 +20,7 @@ from medseg.bundle.safe_weights import (
     write_safetensors,
 )
 from medseg.bundle.spec import TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.bundle.weights import load_weights, save_tensors
 
 

@@ -15,6 +15,7 @@ import os
 import pickle
 import shutil
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ from medseg import (
     segment,
     train,
 )
-from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
+from medseg.bundle.bundle import load_bundle, parse_spec
+from medseg.bundle.spec_files import write_bundle
 from medseg.bundle.weights import load_weights
 from medseg.interop.monai_bundle import make_inert, write_monai_bundle
 from medseg.networks import registry
@@ -546,3 +548,12 @@ def test_building_any_allowed_network_opens_nothing(
         with contextlib.suppress(MedsegError), torch.device("meta"):
             build_network(parse_spec(made))
         assert not opened, name
+
+
+def test_no_older_torch_is_allowed_than_reads_weights_safely() -> None:
+    """Before 2.10 a crafted file runs code in spite of ``weights_only`` (CVE-2026-24747)."""
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    packages = tomllib.loads(project.read_text())["project"]["dependencies"]
+    (floor,) = [text for text in packages if text.startswith("torch>=")]
+    version = floor.removeprefix("torch>=").split(",")[0].split(".")
+    assert tuple(map(int, version)) >= (2, 10)

@@ -9,8 +9,8 @@ import pytest
 from support.bundles import made_spec, trained_bundle
 from support.cli import call
 
-from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.testing import write_dataset
 
 

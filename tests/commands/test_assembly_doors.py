@@ -10,11 +10,21 @@ from typing import ClassVar
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from support import dicom
 from support.assemblies import make_scan, write_thorax
 from support.cli import call
 
-from medseg import Segmenter, check, export, train
+from medseg import (
+    Segmenter,
+    calibrate,
+    check,
+    export,
+    plan,
+    review,
+    train,
+)
 from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.commands.segment import segment
 from medseg.errors import BundleError, OutputError
@@ -71,6 +81,61 @@ def test_a_batch_names_the_assembly_and_its_versions(
     assert [entry.state for entry in again.results] == ["skipped"]
 
 
+def test_dicom_results_name_the_structures_and_every_bundle(
+    assembly: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    ct = make_scan((16, 14, 8)).array[0] + 2000
+    dicom.save(tmp_path / "ct", dicom.series(ct.astype(np.uint16)))
+    batch = segment(
+        assembly,
+        tmp_path / "ct",
+        tmp_path / "out",
+        device="cpu",
+        formats=["nifti", "dicom-seg"],
+    )
+    (entry,) = batch.results
+    assert not entry.missing
+    (file,) = (tmp_path / "out").glob("*.seg.dcm")
+    stored = pydicom.dcmread(file)
+    names = ["rib", "liver", "left_kidney"]
+    assert [each.SegmentLabel for each in stored.SegmentSequence] == names
+    (algorithm,) = stored.SegmentSequence[
+        0
+    ].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmName == "thorax"
+    assert "assembly of organs 0.1.0, bones 0.1.0" in str(stored)
+    # Each segment has as many voxels as its label in the NIfTI file.
+    voxels = np.zeros(4, int)
+    for frame, about in zip(
+        stored.pixel_array,
+        stored.PerFrameFunctionalGroupsSequence,
+        strict=True,
+    ):
+        (segment_of_frame,) = about.SegmentIdentificationSequence
+        voxels[segment_of_frame.ReferencedSegmentNumber] += int(frame.sum())
+    whole = read(tmp_path / "out" / f"{entry.scan}.nii.gz")
+    assert np.array_equal(
+        voxels[1:], np.bincount(whole.ravel(), minlength=4)[1:]
+    )
+    assert np.count_nonzero(voxels) >= 2
+
+
+def test_results_of_an_assembly_are_evaluated_by_its_labels(
+    assembly: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    segment(assembly, scans, out, device="cpu", report=False)
+    given = ("evaluate", out, out, "--bundle", assembly, "--json")
+    assert call(monkeypatch, *given) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]["dice"]
+    assert scores == {"rib": 1, "liver": 1, "left_kidney": 1, "mean": 1}
+
+
 def test_check_finds_weights_that_are_missing_in_a_part(
     assembly: Path,
 ) -> None:
@@ -119,6 +184,24 @@ def test_an_assembly_is_not_trained_as_a_whole(
                 device="cpu",
             )
         assert "parts/organs, parts/bones" in str(caught.value)
+    with pytest.raises(BundleError, match="not calibrated as a whole"):
+        calibrate(assembly, tmp_path / "out", data=tmp_path)
+    with pytest.raises(BundleError, match="not fine-tuned as a whole"):
+        plan(tmp_path, tmp_path / "bundle.json", start_from=assembly)
+
+
+def test_masks_by_others_are_reviewed_with_an_assembly(
+    assembly: Path, scans: Path, tmp_path: Path
+) -> None:
+    masks = tmp_path / "masks"
+    segment(assembly, scans, masks, device="cpu", report=False)
+    judged = review(masks, scans, assembly, device="cpu")
+    (mask,) = judged.cases
+    assert not judged.faults
+    assert mask.quality.mean is not None
+    assert mask.quality.mean.dice == 1
+    assert set(mask.quality.labels) == {"rib", "liver", "left_kidney"}
+    assert judged.coverage is None
 
 
 def test_the_label_server_keeps_a_version_of_all_bundles(

@@ -13,8 +13,9 @@ from support.bundles import content, made_spec, trained_bundle, write_json
 from support.nnunet_models import MODELS
 
 import medseg
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.commands.import_model import import_model
 from medseg.errors import (
     BusyError,
@@ -402,6 +403,12 @@ def test_the_training_set_of_an_import_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DatasetError, match="that the model was trained on"):
         medseg.calibrate(imported.folder, out, data=data)
+    # Nor is it another data set because some of its cases cannot be used.
+    first, second, *_ = sorted((data / "labelsTr").iterdir())
+    first.write_bytes(b"")
+    second.unlink()
+    with pytest.raises(DatasetError, match="that the model was trained on"):
+        medseg.calibrate(imported.folder, out, data=data, skip_bad_cases=True)
 
 
 def test_nothing_is_changed_in_place_before_all_is_known(

@@ -28,7 +28,9 @@ from medseg import (
     export,
     segment,
 )
-from medseg.bundle.bundle import load_bundle, parse_trained, write_trained
+from medseg.bundle.bundle import load_bundle
+from medseg.bundle.reading import parse_trained
+from medseg.bundle.spec_files import write_trained
 from medseg.events import Event, Progress
 from medseg.networks.loading import load_network
 from medseg.testing import write_dataset

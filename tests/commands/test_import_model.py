@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -41,6 +42,7 @@ from medseg.errors import CheckpointError, MedsegError, OutputError
 from medseg.networks.building import build_network, try_network
 from medseg.training.fine_tuning import InitialWeights
 
+TRAINER = "nnUNetTrainer_1epoch__nnUNetPlans"
 NAMES = sorted(path.name for path in MODELS.iterdir())
 KINDS = {"resenc_m": "resenc", "convolutions": "plainconv"}
 """Models whose network MONAI's DynUNet is not."""
@@ -160,6 +162,9 @@ def test_a_trainer_of_someone_elses_is_said(
     edit_checkpoint(model, lambda c: c.update(trainer_name="MyTrainer"))
     remarks = import_model(model, tmp_path / "a").remarks
     assert any("MyTrainer does not come with nnU-Net" in r for r in remarks)
+    # What scrolls by stands in the model card, too.
+    card = (tmp_path / "a" / "docs" / "README.md").read_text()
+    assert "MyTrainer does not come with nnU-Net" in card
     edit_checkpoint(
         model,
         lambda c: c.update(
@@ -445,6 +450,79 @@ def test_older_plans_give_the_same_bundle(model: Path, tmp_path: Path) -> None:
     for name in ("models/model.safetensors", "configs/inference.json"):
         new, old = (tmp_path / form / name for form in ("new", "old"))
         assert new.read_bytes() == old.read_bytes()
+
+
+def segment_small(bundle: Path, files: list[Path]) -> np.ndarray:
+    labels: np.ndarray = (
+        Segmenter(bundle, "cpu", mirror=False).segment(files).labels
+    )
+    return labels
+
+
+def test_an_ignore_label_and_low_resolution_change_no_label_map(
+    model: Path, tmp_path: Path
+) -> None:
+    import_model(model, tmp_path / "before")
+    edit_json(model / "dataset.json", lambda d: d["labels"].update(ignore=3))
+    edit_json(
+        model / "plans.json",
+        lambda p: p.update(configurations={"3d_lowres": full(p)}),
+    )
+    edit_checkpoint(
+        model, lambda c: c["init_args"].update(configuration="3d_lowres")
+    )
+    low = model.rename(model.with_name(f"{TRAINER}__3d_lowres"))
+    spec = import_model(low, tmp_path / "after").spec
+    assert spec.data.ignore == 3
+    assert [label.name for label in spec.labels] == ["organ", "lesion"]
+    (files,) = make_scans("isotropic", tmp_path, ["small"]).values()
+    before = segment_small(tmp_path / "before", files)
+    assert before.any()
+    assert np.array_equal(before, segment_small(tmp_path / "after", files))
+
+
+def test_each_of_several_channels_is_seen_where_nnunet_sees_it(
+    model: Path, tmp_path: Path
+) -> None:
+    import_model(model, tmp_path / "one")
+
+    def add_channel(weights: dict[str, torch.Tensor]) -> None:
+        # Of a channel that shows nothing it takes nothing.
+        for name, value in weights.items():
+            is_first = ".stages.0.0.convs.0." in name
+            if (
+                is_first
+                and name.endswith("weight")
+                and value.shape[1:2] == (1,)
+            ):
+                nothing = torch.zeros_like(value)
+                weights[name] = torch.cat([nothing, value], dim=1)
+
+    change_weights(add_channel)(model)
+    edit_json(
+        model / "dataset.json",
+        lambda d: d.update(channel_names={"0": "PET", "1": "CT"}),
+    )
+
+    def plan_channel(plans: dict[str, Any]) -> None:
+        known = plans["foreground_intensity_properties_per_channel"]
+        known["1"] = known["0"]
+        full(plans)["normalization_schemes"].insert(0, "ZScoreNormalization")
+        full(plans)["use_mask_for_norm"].insert(0, False)
+
+    edit_json(model / "plans.json", plan_channel)
+    spec = import_model(model, tmp_path / "two").spec
+    assert [channel.name for channel in spec.channels] == ["PET", "CT"]
+    assert [each.kind for each in spec.intensities] == ["zscore", "window"]
+    (files,) = make_scans("isotropic", tmp_path, ["small"]).values()
+    noise = tmp_path / "noise.nii.gz"
+    image = nib.load(files[0])
+    voxels = np.random.RandomState(0).normal(0, 1, image.shape)
+    nib.save(nib.Nifti1Image(voxels.astype(np.float32), image.affine), noise)
+    one = segment_small(tmp_path / "one", files)
+    assert one.any()
+    two = segment_small(tmp_path / "two", [noise, *files])
+    assert (one != two).sum() <= 0.001 * (one > 0).sum()
 
 
 def test_weights_without_biases_are_taken(model: Path, tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def test_chains_of_the_zoo_become_the_fields_that_say_the_same(
     assert inference["window_weights"] == weights
     if form == "prostate":
         assert inference["keep_largest"] == ("organ 1", "organ 2")
+    wanted = "input" if form == "prostate" else "scan"
+    assert inference["keep_largest_on"] == wanted
     assert model.licence == "Apache-2.0"
     assert model.version == "0.2.1"
 
@@ -154,7 +156,7 @@ def run_stock(bundle: Path, scans: Path, out: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("form", ["brats", "pediatric"])
+@pytest.mark.parametrize("form", ["brats", "pediatric", "prostate"])
 def test_label_maps_are_those_of_stock_monai(
     bundles: Callable[[str], Path], form: str, tmp_path: Path
 ) -> None:
@@ -332,6 +334,14 @@ UNKNOWN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: c["inferer"].update(_target_="SaliencyInferer"),
         "inferer: SaliencyInferer",
     ),
+    "whole scans": (
+        lambda c: c.update(inferer={"_target_": "SimpleInferer"}),
+        "inferer: SimpleInferer: sees a whole scan at once",
+    ),
+    "windows of a padded scan": (
+        lambda c: transforms(c).append(ZOO.step("DivisiblePadd", k=16)),
+        "preprocessing::transforms::5::k: DivisiblePad: makes each scan a multiple",
+    ),
     "a window's padding": (
         lambda c: c["inferer"].update(padding_mode="reflect"),
         "inferer::padding_mode",
@@ -444,6 +454,90 @@ def test_of_which_labels_the_largest_piece_is_kept(
         edit_config(bundle, replace_steps)
         inference = read_monai_bundle(bundle).content["inference"]
         assert inference["keep_largest"] == kept
+
+
+def test_components_are_looked_for_on_one_grid(
+    bundles: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "prostate"
+    shutil.copytree(bundles("prostate"), bundle)
+    keep = ZOO.post("KeepLargestConnectedComponentd", applied_labels=[1])
+    edit_config(bundle, lambda c: posts(c).insert(3, keep))
+    with pytest.raises(MedsegError, match="before Invertd or behind it"):
+        read_monai_bundle(bundle)
+    edit_config(bundle, lambda c: posts(c).pop(1))
+    inference = read_monai_bundle(bundle).content["inference"]
+    assert inference["keep_largest_on"] == "scan"
+
+
+def select(function: str) -> dict[str, Any]:
+    return dict(ZOO.step("Lambdad", func=function))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("$lambda x: x[1:2]", "ADC"),
+        ("$lambda x: x[[1]]", "ADC"),
+        ("$lambda x: x[:1, ...]", "T2"),
+        ("$lambda img: img[0, :, :, :]", "T2"),
+    ],
+)
+def test_of_several_channels_those_are_taken_that_a_bundle_selects(
+    spleen: Path, function: str, name: str
+) -> None:
+    edit_config(spleen, lambda c: transforms(c).insert(2, select(function)))
+    told = spleen / "configs" / "metadata.json"
+    metadata = json.loads(told.read_text())
+    image = metadata["network_data_format"]["inputs"]["image"]
+    image["channel_def"] = {"0": "T2", "1": "ADC"}
+    told.write_text(json.dumps(metadata))
+    model = read_monai_bundle(spleen)
+    assert [each["name"] for each in model.content["channels"]] == [name]
+    assert "give these alone" in model.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("position", "function", "says"),
+    [
+        (5, "$lambda x: x[:1]", "before all that looks at intensities"),
+        (2, "$lambda x: x[:2]", "selects 2 channels of which"),
+        (2, "$lambda x: x[-1:]", "the function"),
+        (2, "$lambda x: x[:, 0]", "the function"),
+        (2, "$lambda x: x[True]", "the function"),
+        (2, "$lambda x: x[:1000000000]", "the function"),
+        (2, "$lambda x: y[:1]", "the function"),
+    ],
+)
+def test_other_selections_are_refused(
+    spleen: Path, position: int, function: str, says: str
+) -> None:
+    edit_config(
+        spleen, lambda c: transforms(c).insert(position, select(function))
+    )
+    with pytest.raises(MedsegError, match=says):
+        read_monai_bundle(spleen)
+
+
+def test_label_maps_of_a_selected_channel_are_those_of_stock_monai(
+    spleen: Path, tmp_path: Path
+) -> None:
+    selection = select("$lambda x: x[1:2]")
+    edit_config(spleen, lambda c: transforms(c).insert(2, selection))
+    first, second = ZOO.write_scans(tmp_path / "one", 2, ("small",))["small"]
+    channels = [nib.load(file).get_fdata() for file in (first, second)]
+    both = np.stack([channels[1], channels[0]], axis=-1).astype(np.int16)
+    (tmp_path / "both").mkdir()
+    nib.save(
+        nib.Nifti1Image(both, nib.load(first).affine),
+        tmp_path / "both" / "small.nii.gz",
+    )
+    run_stock(spleen, tmp_path / "both", tmp_path / "stock")
+    import_model(spleen, tmp_path / "imported")
+    own = Segmenter(tmp_path / "imported", "cpu").segment(first).labels
+    stock = nib.load(tmp_path / "stock" / "small_trans.nii.gz").get_fdata()
+    assert own.any()
+    assert np.array_equal(own, stock)
 
 
 def test_weights_are_not_guessed_among_several(

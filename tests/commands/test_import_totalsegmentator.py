@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.nnunet_models import edit_checkpoint
 from support.totalsegmentator import write_weights
 
 from medseg import Segmenter
@@ -147,9 +148,14 @@ def test_weights_with_other_labels_are_of_another_version(
 
 def test_a_licence_number_that_is_needed_is_said(tmp_path: Path) -> None:
     task = find_task("face")
-    write_weights(tmp_path / "results", task, task.parts[0])
+    model = write_weights(tmp_path / "results", task, task.parts[0])
+    edit_checkpoint(model, lambda c: c.update(trainer_name="MyTrainer"))
     made = import_totalsegmentator("face", tmp_path, tmp_path / "out")
     assert "need a licence number" in made.remarks[0]
+    # What is said of each network is not lost on the way; flips it does not make are not said.
+    assert [text.split(" ")[:3] for text in made.remarks[1:]] == [
+        ["face:", "the", "trainer"]
+    ]
     spec = load_bundle(tmp_path / "out").spec
     assert spec.licence == "TotalSegmentator licence number"
     own = import_totalsegmentator(

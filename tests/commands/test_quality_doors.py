@@ -17,8 +17,8 @@ from support.cli import call
 
 import medseg
 from medseg import Segmenter
-from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.datasets.measures import measure_training_case
 from medseg.datasets.validated_range import measure_range
 from medseg.io import read_image, write_labels

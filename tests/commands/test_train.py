@@ -29,8 +29,9 @@ from medseg import (
     TrainingError,
     train,
 )
-from medseg.bundle.bundle import list_differences, load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.bundle.spec_files import list_differences, write_trained
 from medseg.commands.train import report_failure
 from medseg.events import (
     Event,
@@ -744,6 +745,7 @@ def test_fine_tuning_starts_from_the_parents_weights_and_records_it(
     torch.testing.assert_close(child_head, head[[0, 2, 1]], rtol=0, atol=1e-6)
     parent_id = json.loads((trained.folder / "run.json").read_text())["run_id"]
     assert metrics["from"]["run_id"] == parent_id
+    assert "held_out_known_to_parent" not in metrics
     card = (folder / "docs" / "README.md").read_text()
     assert parent_id in card
     assert "- label liver: taken over" in card
@@ -759,6 +761,11 @@ def test_fine_tuning_interrupted_before_its_first_checkpoint_keeps_its_parent(
     trained: Trained, tmp_path: Path
 ) -> None:
     parent = shutil.copytree(trained.folder, tmp_path / "parent")
+    # As if it had learned from every case.
+    metrics = json.loads((parent / "metrics.json").read_text())
+    held_out = [case["case"] for case in metrics["cases"]]
+    metrics["learned_from"] += held_out
+    (parent / "metrics.json").write_text(json.dumps(metrics))
     out = trained.home / "stopped-early"
     arguments: dict[str, Any] = {
         "data": trained.data,
@@ -779,7 +786,20 @@ def test_fine_tuning_interrupted_before_its_first_checkpoint_keeps_its_parent(
     with pytest.raises(CheckpointError, match="gone or have changed"):
         train(trained.bundle, resume=True, **arguments)
     weights.write_bytes(kept)
-    train(trained.bundle, resume=True, start_from=parent, **arguments)
+    events: list[Event] = []
+    train(
+        trained.bundle,
+        resume=True,
+        start_from=parent,
+        listeners=[events.append],
+        **arguments,
+    )
+    count = len(held_out)
+    known = f"had learned from {count} of the held-out cases"
+    assert any(isinstance(e, Notice) and known in e.message for e in events)
+    assert known in (out / "docs" / "README.md").read_text()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["held_out_known_to_parent"] == count
     found, before = (
         torch.load(run / "models" / "model.pt", weights_only=True)
         for run in (out, trained.folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.bundles import made_spec
 
-from medseg.bundle.bundle import parse_trained
+from medseg.bundle.reading import parse_trained
 from medseg.bundle.spec import BundleSpec, TrainedSpec, ValidatedRange
 from medseg.datasets.measures import (
     CaseMeasures,

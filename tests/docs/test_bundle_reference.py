@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg.bundle.bundle import build_assembly_schema, build_schema
+from medseg.bundle.spec_files import build_assembly_schema, build_schema
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REFERENCE = DOCS / "reference"

@@ -12,11 +12,12 @@ import torch
 from support.assemblies import WINDOW, make_scan, number_labels, write_thorax
 
 from medseg import Segmenter
-from medseg.bundle.bundle import Assembly, load_bundle, write_trained
+from medseg.bundle.bundle import Assembly, load_bundle
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes
-from medseg.inference.assembly import find_label_box, grow_box
+from medseg.inference.label_boxes import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
 from medseg.preprocessing import network_input
 from medseg.volume import Array, Volume
@@ -35,6 +36,15 @@ def paint(folder: Path, scan: Volume) -> Array:
     painted[organs == 2] = 3
     painted[bones == 1] = 1
     return painted
+
+
+def make_finding() -> QualityFinding:
+    case = CalibrationSpec(
+        scores=(0.0, 1.0), dice=(0.5, 0.9), margin=0.1, cases=20
+    )
+    return QualityFinding(
+        case=case, coverage=0.9, review_below=0.0, review_share=0.1
+    )
 
 
 def test_later_parts_are_painted_over_earlier_ones(
@@ -200,6 +210,36 @@ def test_nothing_is_looked_for_around_what_is_not_there(
     assert found.volumes_ml["liver"] > 0
 
 
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_of_parts_that_did_not_run_is_said_what_their_bundles_know(
+    untrained_bundle: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    is_calibrated: bool,
+) -> None:
+    crop = {"source": "coarse", "labels": ["liver"]}
+    part = {"name": "bones", "bundle": "parts/bones", "crop": crop}
+    folder = write_thorax(
+        untrained_bundle,
+        labels=number_labels(["rib", "spine", "skull"]),
+        stages=[{"name": "coarse", "bundle": "parts/organs"}],
+        parts=[part],
+    )
+    if is_calibrated:
+        write_trained(
+            TrainedSpec(quality=make_finding()), folder / "parts/bones"
+        )
+    monkeypatch.setattr(
+        "medseg.inference.assembly.find_label_box", lambda *given: None
+    )
+    found = Segmenter(folder, "cpu").segment(make_scan())
+    assert found.volumes_ml == {"rib": 0, "spine": 0, "skull": 0}
+    assert len(found.warnings) == 1
+    assert found.quality.is_calibrated == is_calibrated
+    assert not found.quality.is_range_known
+    assert found.quality.shown.text == "nothing found"
+    assert found.quality.review
+
+
 def test_chosen_labels_run_the_parts_they_need(
     untrained_bundle: Callable[..., Path],
 ) -> None:
@@ -259,13 +299,7 @@ def test_each_label_has_what_its_part_has_learned(
         labels=number_labels(["rib", "spine", "skull"]),
         inference={"keep_largest": ["rib"]},
     )
-    case = CalibrationSpec(
-        scores=(0.0, 1.0), dice=(0.5, 0.9), margin=0.1, cases=20
-    )
-    finding = QualityFinding(
-        case=case, coverage=0.9, review_below=0.0, review_share=0.1
-    )
-    write_trained(TrainedSpec(quality=finding), bones)
+    write_trained(TrainedSpec(quality=make_finding()), bones)
     scan = make_scan()
     found = Segmenter(folder, "cpu").segment(scan)
     alone = Segmenter(bones, "cpu").segment(scan)
@@ -294,6 +328,32 @@ def test_masks_are_judged_part_by_part(
     alone = bones.judge(scan, only_ribs.astype(np.uint8))
     assert quality.labels["rib"].raw == alone.labels["rib"].raw
     assert not quality.is_calibrated
+
+
+def test_masks_of_a_part_with_regions_are_judged_by_these(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    regions = [
+        {"name": "chest", "labels": ["rib", "spine"]},
+        {"name": "back", "labels": ["spine"]},
+    ]
+    folder = write_thorax(untrained_bundle)
+    labels = number_labels(["rib", "spine"])
+    bones = untrained_bundle(
+        "thorax/parts/bones",
+        1,
+        preprocessing=WINDOW,
+        labels=labels,
+        regions=regions,
+    )
+    scan = make_scan()
+    ribs = (paint(folder, scan) == 1).astype(np.uint8)
+    assert ribs.any()
+    judged = Segmenter(folder, "cpu").judge(scan, ribs)
+    alone = Segmenter(bones, "cpu").judge(scan, ribs)
+    of_regions = [each.raw for each in alone.labels.values()]
+    assert judged.labels["rib"].raw == pytest.approx(np.mean(of_regions))
+    assert judged.labels["rib"].raw > 0
 
 
 def test_an_assembly_frees_and_refuses_as_its_networks_do(

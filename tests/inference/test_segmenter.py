@@ -237,7 +237,8 @@ def trained_on_phantom(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from medseg.bundle.bundle import parse_spec, write_bundle
+    from medseg.bundle.bundle import parse_spec
+    from medseg.bundle.spec_files import write_bundle
 
     folder = tmp_path_factory.mktemp("trained") / "bundle"
     spec = parse_spec(

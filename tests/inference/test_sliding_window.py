@@ -13,16 +13,15 @@ from support.bundles import made_spec
 
 from medseg.errors import MedsegError
 from medseg.inference import segmenter as segmenter_module
-from medseg.inference import sliding_window
-from medseg.inference.segmenter import Ensemble, Segmenter
-from medseg.inference.sliding_window import (
+from medseg.inference.pass_plan import (
     HOST,
     HOST_ONLY,
-    SlidingWindow,
-    SlidingWindowPass,
+    PassPlan,
     Storage,
     choose_storage,
 )
+from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
 from medseg.volume import Volume
 
 GPU = torch.device("cuda")
@@ -137,9 +136,7 @@ def test_a_pass_that_used_the_gpu_falls_back_to_the_host(
     tried: list[Storage] = []
 
     class OnSmallGpu(SlidingWindowPass):
-        def __init__(
-            self, setup: SlidingWindow, plan: sliding_window.PassPlan
-        ) -> None:
+        def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
             tried.append(plan.storage)
             if plan.storage.uses_gpu:
                 raise torch.OutOfMemoryError("no memory")
@@ -161,9 +158,7 @@ def test_there_is_no_second_try_in_the_hosts_memory(
 ) -> None:
     tried = []
 
-    def fail(
-        setup: SlidingWindow, plan: sliding_window.PassPlan
-    ) -> SlidingWindowPass:
+    def fail(setup: SlidingWindow, plan: PassPlan) -> SlidingWindowPass:
         tried.append(plan.storage)
         raise torch.OutOfMemoryError("no memory")
 

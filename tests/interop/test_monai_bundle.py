@@ -41,6 +41,17 @@ BUNDLES: dict[str, dict[str, Any]] = {
         },
         "inference": {"keep_largest": ["kidney"], "overlap": 0.25},
     },
+    "components_on_input": {
+        "preprocessing": {
+            "spacing_mm": [3, 3, 4],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+        },
+        "inference": {
+            "resample": "labels",
+            "keep_largest": ["kidney"],
+            "keep_largest_on": "input",
+        },
+    },
     "own_grid": {"preprocessing": {"intensity": "minmax"}},
     "slices": {
         "preprocessing": {"spacing_mm": [3, None, None], "intensity": "zscore"},

@@ -102,7 +102,13 @@ def test_openvino_and_check_take_an_import_like_any_bundle(
 
 @pytest.mark.parametrize(
     "form",
-    ["spleen", pytest.param("whole_body", marks=pytest.mark.nightly)],
+    [
+        "spleen",
+        *(
+            pytest.param(form, marks=pytest.mark.nightly)
+            for form in ("whole_body", "swin")
+        ),
+    ],
 )
 def test_label_maps_are_those_of_the_command_of_monai(
     form: str, tmp_path: Path

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from medseg.bundle.bundle import parse_spec, write_bundle, write_trained
+from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementFinding, TrainedSpec
+from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.networks.building import build_network, select_inference_weights
 from medseg.networks.definition import define_network

@@ -237,7 +237,7 @@ def test_stock_monai_gives_the_ensembles_label_maps(
 
 def mirror_it(bundle: Path) -> None:
     """Let a trained bundle average over flips, in medseg's words and in MONAI's."""
-    from medseg.bundle.bundle import write_bundle
+    from medseg.bundle.spec_files import write_bundle
     from medseg.interop.monai_bundle import write_monai_bundle
 
     loaded = load_bundle(

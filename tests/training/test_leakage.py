@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ from support.bundles import made_spec
 from support.cases import balls, made_case
 
 from medseg.bundle.bundle import Bundle
+from medseg.bundle.hashes import hash_file
+from medseg.datasets.dataset import Dataset
 from medseg.training.leakage import (
+    count_known_to_parent,
+    explain_known_to_parent,
     find_learned_cases,
     join_learned_cases,
     list_learned_cases,
+    list_learned_data_sets,
+    states_training_set,
 )
 from medseg.training.lineage import Lineage
-from medseg.training.report import UNKNOWN_CASES
+from medseg.training.report import LEARNED_DATA_SETS, UNKNOWN_CASES
 
 HELD_OUT = {"cases": [{"case": "b"}, {"case": "c"}]}
 
@@ -88,6 +95,65 @@ def test_a_parent_without_a_record_is_told_of(
     found = find_learned_cases(child, learned[:1])
     assert found.learned == set(learned[:1])
     assert "weights of another one that keeps no record" in found.remark
+
+
+def write_listing(data: Path, cases: int) -> str:
+    """Write a ``dataset.json``; return its hash."""
+    data.mkdir()
+    file = data / "dataset.json"
+    file.write_text(json.dumps({"name": "organs", "numTraining": cases}))
+    return hash_file(file)
+
+
+def write_origin(folder: Path, digest: str) -> None:
+    """Say in a bundle that other software trained it on a data set."""
+    files = {"dataset.json": digest, "plans.json": "0" * 64}
+    origin = {"software": "nnU-Net v2", "files": files}
+    file = folder / "models" / "trained.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"origin": origin}))
+
+
+def test_the_data_set_of_an_import_is_known_to_what_was_trained_from_it(
+    tmp_path: Path,
+) -> None:
+    digest = write_listing(tmp_path / "data", 3)
+    parent = tmp_path / "parent"
+    write_origin(parent, digest)
+    lineage = Lineage("organs", "1", "", "", str(parent), ())
+    learned = list_learned_data_sets(lineage)
+    assert learned == (digest,)
+    assert list_learned_data_sets(None) == ()
+    child = open_bundle(tmp_path, {LEARNED_DATA_SETS: list(learned)})
+    assert states_training_set(child, tmp_path / "data")
+    # And to what was trained from that.
+    lineage = Lineage("organs", "2", "", "", str(tmp_path), ())
+    assert list_learned_data_sets(lineage) == (digest,)
+    (tmp_path / "data" / "dataset.json").write_text('{"name": "others"}')
+    assert not states_training_set(child, tmp_path / "data")
+
+
+def test_held_out_cases_that_the_parent_learned_from_are_counted(
+    tmp_path: Path,
+) -> None:
+    known = made_case(balls(seed=1))
+    new = replace(known, case_id="another")
+    dataset = Dataset([], [known, new], [], "")
+    data = tmp_path / "data"
+    digest = write_listing(data, 2)
+    metrics = {"learned_from": [known.case_id]}
+    open_bundle(tmp_path, metrics)
+    lineage = Lineage("organs", "1", "", "", str(tmp_path), ())
+    assert count_known_to_parent(dataset, None, data) == 0
+    assert count_known_to_parent(dataset, lineage, data) == 1
+    write_origin(tmp_path, digest)
+    assert count_known_to_parent(dataset, lineage, data) == 2
+    # A copy of the file beside other cases.
+    more = Dataset([known], [new], [], "")
+    assert count_known_to_parent(more, lineage, data) == 1
+    other = Dataset([known, known], [new], [], "")
+    assert count_known_to_parent(other, lineage, data) == 0
+    assert "from 2 of the held-out cases" in explain_known_to_parent(2)
 
 
 def test_a_fold_without_a_record_is_not_taken_for_one_that_learned_nothing() -> (

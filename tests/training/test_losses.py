@@ -13,7 +13,8 @@ from support.bundles import NESTED, made_spec
 from support.cases import balls, made_case
 from support.plugins import install_package
 
-from medseg.bundle.bundle import format_spec, parse_spec
+from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import BundleError
 from medseg.events import Event, StepDone
 from medseg.testing.losses import LossContract

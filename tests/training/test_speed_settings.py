@@ -14,9 +14,10 @@ import torch
 from support.bundles import made_spec, trained_bundle
 
 from medseg import CheckpointError, MedsegError, Segmenter
-from medseg.bundle.bundle import Bundle, load_bundle, write_trained
+from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle, hash_network
 from medseg.bundle.spec import SpeedLimitsSpec, SpeedSetting, SpeedTrial
+from medseg.bundle.spec_files import write_trained
 from medseg.inference.backends import at_speed, openvino, processor
 from medseg.inference.backends.quantised import QUANTISED
 from medseg.testing import make_phantom

@@ -12,13 +12,14 @@ import torch
 from support.bundles import made_spec
 from support.sessions import made_session
 
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import (
     CalibrationSpec,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
 )
+from medseg.bundle.spec_files import write_trained
 from medseg.errors import OutputError
 from medseg.events import Event, HeldOutDecision, RunDone
 from medseg.metrics.metrics import ABSENT, CaseScores

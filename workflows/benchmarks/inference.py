@@ -433,7 +433,8 @@ def with_classes(work: Path, classes: int) -> Path:
     """Return the small bundle with so many classes; random weights, only memory is measured."""
     import torch
 
-    from medseg.bundle.bundle import load_bundle, write_bundle
+    from medseg.bundle.bundle import load_bundle
+    from medseg.bundle.spec_files import write_bundle
     from medseg.networks.building import build_network
     from medseg.training.run_folder import RunFolder
 

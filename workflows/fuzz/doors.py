@@ -14,12 +14,8 @@ from oracles import Reading, agree, read_independently
 from sound_files import BUNDLES, PICTURES, SECRET, Sound
 
 import medseg
-from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    load_bundle,
-    parse_spec,
-    write_bundle,
-)
+from medseg.bundle.bundle import BUNDLE_FILE, load_bundle, parse_spec
+from medseg.bundle.spec_files import write_bundle
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import open_case
 from medseg.errors import MedsegError

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +31,8 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> contextlib.ExitStack:
         What frees the folder when it is closed.
 
     Raises:
-        LockedError: If another process, or another part of this one, holds the lock.
+        LockedError: If another process, or another part of this one, holds the lock, or has just
+            removed the folder.
         OSError: If the file cannot be written or its disk knows no locks.
     """
     from filelock import FileLock, SoftFileLock, Timeout
@@ -38,6 +41,7 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> contextlib.ExitStack:
     if not file.exists():
         # Made here, so that the user's umask says who else may lock the folder.
         file.touch()
+    before = file.stat()
     lock = FileLock(file, thread_local=False)
     try:
         lock.acquire(timeout=patience)
@@ -51,7 +55,40 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> contextlib.ExitStack:
         # Where a disk has no locks it becomes one of these, which outlive a killed process.
         if isinstance(lock, SoftFileLock):
             raise _make_no_lock_error()
+        if not _is_same(file, before):
+            raise LockedError
         return stack.pop_all()
+
+
+def _is_same(file: Path, before: os.stat_result) -> bool:
+    """Tell whether a file is the one that it was; its folder may have been removed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(before, file.stat())
+    return False
+
+
+def remove_locked(folder: Path, lock: contextlib.ExitStack) -> None:
+    """Remove a folder and free it; whoever waits for the lock then finds that it is gone.
+
+    Args:
+        folder: As given to ``lock_folder``.
+        lock: What that returned.
+    """
+    # Before it is free: afterwards somebody else may work in it.
+    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    try:
+        folder.rename(aside)
+    except OSError:
+        # Windows moves no folder with an open file.
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+        # It removes none that somebody else has opened.
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()
+            folder.rmdir()
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+    lock.close()
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from medseg.bundle.spec.data import LabelSpec, check_label_specs
+from medseg.bundle.spec.data import LabelSpec
+from medseg.bundle.spec.described import DescribedSpec
 from medseg.bundle.spec.parts import (
     Contradiction,
     ContradictionError,
     Name,
     ShortText,
     Spec,
-    Text,
     equals,
 )
 
@@ -74,32 +74,9 @@ class PartSpec(StepSpec):
     Unless given, each of its labels, by its own name."""
 
 
-class AssemblySpec(Spec):
+class AssemblySpec(DescribedSpec):
     """A medseg assembly: bundles that segment one scan together."""
 
-    schema_: Annotated[str, Field(max_length=500)] | None = Field(
-        default=None, alias="$schema"
-    )
-    """Where editors find this schema."""
-    name: Name
-    """Letters, digits, `_` and `-`."""
-    version: Annotated[
-        str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")
-    ] = "0.1.0"
-    """Version of the assembly."""
-    description: Text = ""
-    """What it segments, in one sentence."""
-    intended_use: Text = "Research only; not a medical device."
-    """For people."""
-    authors: Text = "unknown"
-    """For people."""
-    licence: Text = "unknown"
-    """Licence of the weights."""
-    origin: Annotated[ShortText | None, Field(exclude_if=equals(None))] = None
-    """Where the weights come from, if other software trained them; `medseg import` writes it, and
-    the ledger and DICOM results repeat it."""
-    references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
-    """Publications and sources of the data."""
     labels: Annotated[
         tuple[LabelSpec, ...], Field(min_length=1, max_length=1000)
     ]
@@ -109,13 +86,6 @@ class AssemblySpec(Spec):
     parts: Annotated[tuple[PartSpec, ...], Field(min_length=1, max_length=32)]
     """Bundles whose labels stand in the result. They are painted in this order: where two have
     found something, the later one stands."""
-
-    @field_validator("labels")
-    @classmethod
-    def _check_labels(
-        cls, labels: tuple[LabelSpec, ...]
-    ) -> tuple[LabelSpec, ...]:
-        return check_label_specs(labels)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> AssemblySpec:

@@ -8,25 +8,22 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from medseg.bundle.spec.data import (
     ChannelSpec,
     DataSpec,
     LabelSpec,
     RegionSpec,
-    check_label_specs,
 )
+from medseg.bundle.spec.described import DescribedSpec
 from medseg.bundle.spec.intensity import Intensity
 from medseg.bundle.spec.network import LevelledSpec, NetworkSpec, UNetSpec
 from medseg.bundle.spec.parts import (
     Contradiction,
     ContradictionError,
-    Name,
     ShortText,
-    Spec,
     Text,
-    equals,
 )
 from medseg.bundle.spec.preprocessing import RAS, PreprocessingSpec
 from medseg.bundle.spec.refinement import RefinementSpec
@@ -52,32 +49,9 @@ SCHEMA_ID = "medseg-bundle-1.json"
 """How the JSON Schema of ``bundle.json`` calls itself."""
 
 
-class BundleSpec(Spec):
+class BundleSpec(DescribedSpec):
     """A medseg bundle: what to train, or what was trained."""
 
-    schema_: Annotated[str, Field(max_length=500)] | None = Field(
-        default=None, alias="$schema"
-    )
-    """Where editors find this schema."""
-    name: Name
-    """Letters, digits, `_` and `-`; names run folders, experiments and models."""
-    version: Annotated[
-        str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")
-    ] = "0.1.0"
-    """Version of the bundle."""
-    description: Text = ""
-    """What it segments, in one sentence."""
-    intended_use: Text = "Research only; not a medical device."
-    """For the model card."""
-    authors: Text = "unknown"
-    """For the model card."""
-    licence: Text = "unknown"
-    """Licence of the weights, which may follow from the data's."""
-    origin: Annotated[ShortText | None, Field(exclude_if=equals(None))] = None
-    """Where the weights come from, if other software trained them; `medseg import` writes it, and
-    the ledger and DICOM results repeat it."""
-    references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
-    """Publications and sources of the data."""
     channels: Annotated[
         tuple[ChannelSpec, ...], Field(min_length=1, max_length=64)
     ]
@@ -105,13 +79,6 @@ class BundleSpec(Spec):
     )
     """Why a field has its value: `training.patch` → a sentence. For people; `medseg plan` writes
     them."""
-
-    @field_validator("labels")
-    @classmethod
-    def _check_labels(
-        cls, labels: tuple[LabelSpec, ...]
-    ) -> tuple[LabelSpec, ...]:
-        return check_label_specs(labels)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> BundleSpec:

@@ -245,6 +245,12 @@ class InferenceSpec(Spec):
     """Names of the labels of which only the largest connected component is kept; `null` lets the
     held-out cases of the training run decide, label by label. With `regions` all components are
     kept."""
+    keep_largest_on: Annotated[
+        Literal["scan", "input"], Field(exclude_if=equals("scan"))
+    ] = "scan"
+    """Where components are looked for: in the label map on the `scan`'s grid, or on that of the
+    network's `input`, as in chains of MONAI's that call `KeepLargestConnectedComponentd` before
+    `Invertd`. The latter needs `resample` `labels`."""
     speed: Annotated[Speed, Field(exclude_if=equals("balanced"))] = "balanced"
     """On a CPU: `exact` computes in fp32 what stock MONAI does; `balanced` in the fastest
     precision and overlap that held-out cases showed to keep the Dice, which is `exact` where none
@@ -253,6 +259,12 @@ class InferenceSpec(Spec):
         SpeedLimitsSpec, Field(exclude_if=equals(SpeedLimitsSpec()))
     ] = SpeedLimitsSpec()
     """What `balanced` may cost."""
+
+    @model_validator(mode="after")
+    def _check_components(self) -> InferenceSpec:
+        if self.keep_largest_on == "input" and self.resample != "labels":
+            raise ValueError("keep_largest_on 'input' needs resample 'labels'")
+        return self
 
 
 class QualitySpec(Spec):

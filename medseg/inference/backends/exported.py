@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.files import write_atomically
-from medseg.bundle.bundle import MODELS, Bundle, read_agreement
+from medseg.bundle.bundle import MODELS, Bundle
 from medseg.bundle.hashes import hash_file, hash_network
+from medseg.bundle.reading import read_agreement
 from medseg.bundle.spec import AgreementSpec
 from medseg.errors import BundleError, CheckpointError
 

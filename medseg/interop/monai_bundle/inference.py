@@ -204,7 +204,6 @@ def _define_datalist(spec: BundleSpec) -> str:
 
 def _define_labels_on_scan(spec: BundleSpec) -> list[Step]:
     """State how logits on the network's grid become labels on the scan's."""
-    resample = spec.inference.resample
     decoding = _define_region_decoding(spec) or [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
     ]
@@ -213,9 +212,19 @@ def _define_labels_on_scan(spec: BundleSpec) -> list[Step]:
         "keys": "pred",
         "transform": "@preprocessing",
         "orig_keys": IMAGE,
-        "nearest_interp": resample == "labels",
+        "nearest_interp": spec.inference.resample == "labels",
         "to_tensor": True,
     }
+    if spec.inference.keep_largest_on == "input":
+        return [*decoding, *_define_largest(spec), back]
+    return [*_define_return(spec, decoding, back), *_define_largest(spec)]
+
+
+def _define_return(
+    spec: BundleSpec, decoding: list[Step], back: Step
+) -> list[Step]:
+    """State in which order logits are decoded and return to the scan's grid."""
+    resample = spec.inference.resample
     if resample == "labels":
         return [*decoding, back]
     if resample == "logits":
@@ -265,18 +274,25 @@ def _define_region_decoding(spec: BundleSpec) -> list[Step]:
     ]
 
 
-def _define_output_steps(spec: BundleSpec) -> list[Step]:
+def _define_largest(spec: BundleSpec) -> list[Step]:
+    """State of which labels only the largest component is kept; empty where of none."""
     names = spec.inference.keep_largest or ()
     largest = [la.index for la in spec.label_set if la.name in names]
-    keep = {
-        "_target_": "KeepLargestConnectedComponentd",
-        "keys": "pred",
-        "applied_labels": largest,
-        "is_onehot": False,
-    }
+    if not largest:
+        return []
+    return [
+        {
+            "_target_": "KeepLargestConnectedComponentd",
+            "keys": "pred",
+            "applied_labels": largest,
+            "is_onehot": False,
+        }
+    ]
+
+
+def _define_output_steps(spec: BundleSpec) -> list[Step]:
     return [
         *_define_labels_on_scan(spec),
-        *([keep] if largest else []),
         {
             "_target_": "SaveImaged",
             "keys": "pred",

@@ -159,15 +159,21 @@ class _BundleReader:
         if scores.keep_largest:
             labels = structures["labels"]
             kept = tuple(labels[n - 1]["name"] for n in scores.keep_largest)
-        inference = windows.inference | {"resample": scores.resample}
-        self.remarks += scores.remarks
+        inference = windows.inference | {
+            "resample": scores.resample,
+            "keep_largest": kept,
+            "keep_largest_on": scores.keep_largest_on,
+        }
+        self.remarks += [*chain.remarks, *scores.remarks]
         return {
-            "channels": self._metadata.describe_channels(described.inputs),
+            "channels": self._metadata.describe_channels(
+                described.inputs, chain.selected
+            ),
             **structures,
             "preprocessing": chain.describe(),
             "network": described.section,
             "training": {"patch": windows.patch},
-            "inference": inference | {"keep_largest": kept},
+            "inference": inference,
         }
 
     def _get_evaluator(self) -> Fields:

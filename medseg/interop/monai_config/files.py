@@ -6,11 +6,12 @@ build objects, and its anchors, by which a few lines become gigabytes, are refus
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.overrides import parse_json
+from medseg._support.json_files import parse_json_object
 from medseg.errors import MedsegError
 
 CONFIGS = "configs"
@@ -18,6 +19,8 @@ CONFIGS = "configs"
 SUFFIXES = (".json", ".yaml", ".yml")
 
 _MOST_BYTES = 4 << 20
+_BRACKETS = re.compile(r"[\[\]{}]")
+_MOST_BRACKETS = 200
 
 
 def find_config(folder: Path, *names: str) -> Path | None:
@@ -43,11 +46,10 @@ def read_config(file: Path) -> dict[str, Any]:
         MedsegError: If it is not JSON or YAML of a fair size and depth, or holds no mapping.
     """
     text = _read_text(file)
+    if file.suffix == ".json":
+        return parse_json_object(text, file, MedsegError)
     try:
-        if file.suffix == ".json":
-            content = parse_json(text)
-        else:
-            content = parse_yaml(text)
+        content = parse_yaml(text)
     except RecursionError as error:
         raise MedsegError("is nested too deeply", source=file) from error
     except ValueError as error:
@@ -69,6 +71,8 @@ def parse_yaml(text: str) -> Any:
         RecursionError: If it is nested too deeply.
     """
     import yaml
+
+    _refuse_deep_brackets(text)
 
     class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
         """Refuses what mappings of plain values do not need."""
@@ -92,6 +96,15 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, PlainLoader)
     except yaml.YAMLError as error:
         raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _refuse_deep_brackets(text: str) -> None:
+    """Refuse brackets within brackets, of which PyYAML looks at all again for each that follows."""
+    depth = 0
+    for bracket in _BRACKETS.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _MOST_BRACKETS:
+            raise RecursionError
 
 
 def _read_text(file: Path) -> str:

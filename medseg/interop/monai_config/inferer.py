@@ -13,6 +13,7 @@ MODULE = "monai.inferers"
 
 _WINDOWS = ("SlidingWindowInferer", "SlidingWindowInfererAdapt")
 _SLICES = "SliceInferer"
+_WHOLE = "SimpleInferer"
 _OVERLAP, _SIGMA_SCALE = 0.25, 0.125
 """MONAI's defaults."""
 _HARMLESS = (
@@ -54,6 +55,11 @@ def describe_windows(component: Component, dims: int) -> DescribedWindows:
         slice_axis = component.take("spatial_dim", 0)
         if slice_axis not in (0, 1, 2):
             raise component.refuse("an axis is 0, 1 or 2", "spatial_dim")
+    elif component.name == _WHOLE:
+        raise component.refuse(
+            "sees a whole scan at once, of whatever size; medseg's networks see windows of one "
+            f"size, as {_WINDOWS[0]} states them"
+        )
     elif component.name not in _WINDOWS:
         raise component.refuse(f"known: {', '.join((*_WINDOWS, _SLICES))}")
     if (dims == 2) != (slice_axis is not None):

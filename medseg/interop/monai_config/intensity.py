@@ -58,11 +58,17 @@ def find_threshold(window: Fields) -> float | None:
 def _describe_window(component: Component) -> Fields:
     low = take_number(component, "a_min")
     high = take_number(component, "a_max")
-    lowest = take_number(component, "b_min", 0.0)
-    highest = take_number(component, "b_max", 1.0)
+    clip = component.take("clip", False)
+    # MONAI's default: a_min and a_max become 0 and 1, and there is nothing to clip at.
+    bounds = [component.take("b_min"), component.take("b_max")]
+    lowest, highest = 0.0, 1.0
+    if bounds != [None, None]:
+        lowest = take_number(component, "b_min")
+        highest = take_number(component, "b_max")
+    elif clip:
+        raise component.refuse("is needed where clip is true", "b_min")
     if low >= high or lowest >= highest:
         raise component.refuse("a_min and b_min must be below a_max and b_max")
-    clip = component.take("clip", False)
     std = (high - low) / (highest - lowest)
     return {
         "kind": "window",

@@ -44,10 +44,17 @@ class Metadata:
         texts = map(clean_text, listed if isinstance(listed, list) else [])
         return tuple(text for text in texts if text)[:100]
 
-    def describe_channels(self, count: int) -> tuple[Fields, ...]:
-        """Return the input channels as a bundle states them."""
+    def describe_channels(
+        self, count: int, selected: Sequence[int] = ()
+    ) -> tuple[Fields, ...]:
+        """Return the input channels as a bundle states them.
+
+        Args:
+            count: How many the network sees.
+            selected: Which they are of those that scans have, if it sees some alone.
+        """
         image = self._find("inputs", "image")
-        names = _list_names(image, count)
+        names = _list_names(image, count, selected)
         stated = clean_text(image.get("modality")).upper()
         kind = _KINDS.get(clean_text(image.get("format")).lower())
         modality = guess_modality(stated) or kind
@@ -100,13 +107,27 @@ def find_licence(folder: Path) -> str:
     return ""
 
 
-def _list_names(entry: Mapping[str, Any], count: int) -> list[str]:
-    """Return a name for each channel; empty where none is told, or other numbers of them are."""
+def _list_names(
+    entry: Mapping[str, Any], count: int, selected: Sequence[int] = ()
+) -> list[str]:
+    """Return a name for each channel; empty where none is told, or other numbers of them are.
+
+    Args:
+        entry: Of the metadata.
+        count: How many channels there are.
+        selected: Which they are, where more may be told of.
+    """
     for field in ("channel_def", "label_def"):
         told = entry.get(field)
-        if isinstance(told, dict) and len(told) == count:
-            names = [clean_text(told.get(str(n))) for n in range(count)]
-            return [_to_name(name) for name in names]
+        if not isinstance(told, dict):
+            continue
+        numbers: Sequence[int] = range(count)
+        if selected and len(told) > max(selected):
+            numbers = selected
+        elif len(told) != count:
+            continue
+        names = [clean_text(told.get(str(number))) for number in numbers]
+        return [_to_name(name) for name in names]
     return [""] * count
 
 

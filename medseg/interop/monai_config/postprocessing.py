@@ -28,6 +28,7 @@ class DescribedLabels:
         painted: Value in label maps of each channel, the one that covers all others last:
             ``(channel, value)``; empty where the chain merges none.
         keep_largest: Labels of which one component is kept; ``None`` for none.
+        keep_largest_on: As in ``inference`` of a bundle.
         remarks: What a person should know.
     """
 
@@ -35,6 +36,7 @@ class DescribedLabels:
     resample: str = "logits"
     painted: tuple[tuple[int, int], ...] = ()
     keep_largest: tuple[int, ...] | None = None
+    keep_largest_on: str = "scan"
     remarks: list[str] = field(default_factory=list)
 
 
@@ -170,12 +172,20 @@ class ScoreReader:
         component.finish(("keys", "allow_missing_keys"))
         if self._found.overlap or not self._is_discrete:
             raise component.refuse("is known for labels that do not overlap")
+        self._place_components(component)
         every = range(1, self._labels + 1)
         kept = set(self._found.keep_largest or ())
         kept.update(every if labels is None else labels)
         self._found.keep_largest = tuple(sorted(kept))
         if not set(self._found.keep_largest) <= set(every):
             raise component.refuse("names other labels", "applied_labels")
+
+    def _place_components(self, component: Component) -> None:
+        """Note on which grid components are looked for."""
+        place = "input" if self._moves and not self._is_back else "scan"
+        if self._found.keep_largest and place != self._found.keep_largest_on:
+            raise component.refuse("is known before Invertd or behind it")
+        self._found.keep_largest_on = place
 
     def _read_merging(self, component: Component) -> None:
         """Recognise how overlapping channels become one label map."""

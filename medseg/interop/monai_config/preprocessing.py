@@ -16,6 +16,7 @@ from medseg.interop.monai_config.intensity import (
 from medseg.interop.monai_config.transforms import (
     check_float,
     check_key,
+    find_selected,
     parse_function,
     take_one,
 )
@@ -34,6 +35,10 @@ class ChainReader:
     Args:
         channels: Of the image.
         windows: The sliding window that follows.
+
+    Attributes:
+        selected: Which channels of a scan the network sees, by number, if not all of them.
+        remarks: What a person should know.
     """
 
     def __init__(self, channels: int, windows: DescribedWindows) -> None:
@@ -46,6 +51,8 @@ class ChainReader:
         self._before: list[Fields] = []
         self._after: list[Fields] = []
         self._crop: Fields = {}
+        self.selected: tuple[int, ...] = ()
+        self.remarks: list[str] = []
 
     @property
     def key(self) -> str:
@@ -73,12 +80,14 @@ class ChainReader:
             "ToTensor": self._read_nothing,
             "ToDevice": self._read_nothing,
             "Identity": self._read_nothing,
+            "SelectItems": self._read_nothing,
             "EnsureType": self._read_type,
             "CastToType": self._read_type,
             "Orientation": self._read_orientation,
             "Spacing": self._read_spacing,
             "CropForeground": self._read_crop,
             "SpatialPad": self._read_pad,
+            "DivisiblePad": self._read_divisible,
         }.get(component.name, self._read_intensity)
         reader(component)
 
@@ -260,7 +269,43 @@ class ChainReader:
             raise component.refuse("known: constant", "mode")
         component.finish(("keys", "allow_missing_keys", "lazy"))
 
+    def _read_selection(
+        self, component: Component, selected: tuple[int, ...]
+    ) -> None:
+        """Take some channels alone, before anything is computed of all of them."""
+        if self.selected or self._before or self._after or self._crop:
+            raise component.refuse(
+                "selects channels, which is known before all that looks at intensities",
+                "func",
+            )
+        if len(selected) != self._channels:
+            raise component.refuse(
+                f"selects {len(selected)} channels of which the network takes {self._channels}",
+                "func",
+            )
+        component.finish(("keys", "allow_missing_keys", "lazy", "overwrite"))
+        self.selected = selected
+        numbers = ", ".join(map(str, selected))
+        self.remarks.append(
+            f"of scans with several channels it sees number {numbers}, counted from 0; give these "
+            "alone"
+        )
+
+    def _read_divisible(self, component: Component) -> None:
+        multiple = component.take("k")
+        multiples = multiple if isinstance(multiple, list) else [multiple]
+        if any(each != 1 for each in multiples):
+            raise component.refuse(
+                "makes each scan a multiple of this size, which moves the windows of larger ones; "
+                "known: 1",
+                "k",
+            )
+
     def _read_intensity(self, component: Component) -> None:
+        selected = find_selected(component)
+        if selected is not None:
+            self._read_selection(component, selected)
+            return
         fields = describe_intensity(component, self._channels)
         if fields is None:
             raise component.refuse("this transform is not known")

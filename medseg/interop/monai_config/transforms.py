@@ -24,6 +24,7 @@ MODULE = "monai.transforms"
 _SUFFIXES = ("Dict", "D", "d")
 _CHAIN = "Compose"
 _MOST_NUMBER = 1e15
+_MOST_CHANNELS = 1000
 FLOATS = ("float32", "float")
 """Names of the number type that medseg computes in."""
 
@@ -121,6 +122,59 @@ def parse_function(expression: str) -> tuple[str, ast.expr] | None:
         case ast.Lambda(args=ast.arguments(args=[ast.arg(arg=name)])):
             return name, tree.body
     return None
+
+
+def find_selected(component: Component) -> tuple[int, ...] | None:
+    """Return which channels ``$lambda x: x[0:2]`` selects; ``None`` for other transforms."""
+    if component.name != "Lambda":
+        return None
+    parsed = parse_function(component.take_expression("func"))
+    match parsed:
+        case (
+            name,
+            ast.Subscript(value=ast.Name(id=image), slice=index),
+        ) if image == name:
+            return _find_positions(index)
+    return None
+
+
+def _find_positions(index: ast.expr) -> tuple[int, ...] | None:
+    """Return the positions along the first axis that an index stands for."""
+    match index:
+        case ast.Tuple(elts=[first, *others]) if all(map(_is_whole, others)):
+            return _find_positions(first)
+        case ast.List(elts=items):
+            positions = tuple(map(_read_position, items))
+        case ast.Slice(lower=lower, upper=ast.expr() as upper, step=None):
+            start = 0 if lower is None else _read_position(lower)
+            stop = _read_position(upper)
+            if start is None or stop is None:
+                return None
+            positions = tuple(range(start, stop))
+        case _:
+            positions = (_read_position(index),)
+    known = tuple(each for each in positions if each is not None)
+    return known if known and len(known) == len(positions) else None
+
+
+def _read_position(node: ast.expr) -> int | None:
+    """Return a number of a channel; ``None`` for all else."""
+    match node:
+        case ast.Constant(value=bool()):
+            return None
+        case ast.Constant(value=int() as position):
+            return position if 0 <= position <= _MOST_CHANNELS else None
+    return None
+
+
+def _is_whole(index: ast.expr) -> bool:
+    """Tell whether an index takes all along its axis: ``:`` or ``...``."""
+    match index:
+        case ast.Slice(lower=None, upper=None, step=None):
+            return True
+        case ast.Constant(value=value):
+            return value is Ellipsis
+    return False
 
 
 def _name_plainly(component: Component) -> str:

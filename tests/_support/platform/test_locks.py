@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
-from medseg._support.platform.locks import LockedError, lock_folder
+from medseg._support.platform.locks import (
+    LockedError,
+    lock_folder,
+    remove_locked,
+)
 
 
 def test_a_folder_is_locked_until_it_is_freed(tmp_path: Path) -> None:
@@ -22,6 +29,45 @@ def test_a_folder_is_locked_until_it_is_freed(tmp_path: Path) -> None:
             pass
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_folder_is_removed_before_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    remove = shutil.rmtree
+
+    def try_to_lock_and_remove(path: Path, **how: Any) -> None:
+        with pytest.raises(LockedError):
+            lock_folder(path)
+        # Whoever comes now begins anew.
+        assert not folder.exists()
+        remove(path, **how)
+
+    lock = lock_folder(folder)
+    monkeypatch.setattr(shutil, "rmtree", try_to_lock_and_remove)
+    remove_locked(folder, lock)
+    assert not list(tmp_path.iterdir())
+    folder.mkdir()
+    lock_folder(folder).close()
+
+
+def test_a_lock_in_a_folder_that_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    acquire = filelock.FileLock.acquire
+
+    def remove_after(self: Any, *given: Any, **named: Any) -> Any:
+        acquired = acquire(self, *given, **named)
+        shutil.rmtree(folder)
+        return acquired
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", remove_after)
+    with pytest.raises(LockedError):
+        lock_folder(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_not_said_to_be_locked(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.bundles import NESTED, made_spec
 
-from medseg.bundle.bundle import format_spec
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import BundleError
 from medseg.networks.building import build_network
 

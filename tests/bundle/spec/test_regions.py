@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from support.bundles import NESTED, content, made_spec
 
-from medseg.bundle.bundle import format_spec, parse_spec
+from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec_files import format_spec
 from medseg.errors import BundleError
 from medseg.labels import Region
 

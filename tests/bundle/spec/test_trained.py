@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from medseg.bundle.bundle import parse_trained
+from medseg.bundle.reading import parse_trained
 from medseg.bundle.spec import CalibrationSpec, TrainedSpec
 from medseg.errors import BundleError
 

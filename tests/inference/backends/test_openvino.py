@@ -24,7 +24,8 @@ from medseg import (
     Segmenter,
     export,
 )
-from medseg.bundle.bundle import load_bundle, read_agreement
+from medseg.bundle.bundle import load_bundle
+from medseg.bundle.reading import read_agreement
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import AGREEMENT, OPENVINO
 from medseg.inference.backends.openvino import OpenVinoMember, convert

@@ -1,10 +1,6 @@
 """Compare label maps of imported models of MONAI's with MONAI's own, and print a Markdown table.
 
-<<<<<<<< HEAD:workflows/benchmarks/import/compare_monai.py
-    python workflows/benchmarks/import/compare_monai.py WORK [--only NAME ...]
-========
     python workflows/benchmarks/import/zoo.py WORK [--only NAME ...]
->>>>>>>> gate:workflows/benchmarks/import/zoo.py
 
 The bundles and models are made here, with random or barely trained weights. Bundles are run by
 ``python -m monai.bundle run``, Auto3DSeg's models as its template infers. Agreement is the share of
