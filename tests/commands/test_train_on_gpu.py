@@ -1,4 +1,4 @@
-"""``medseg train`` on a pretend GPU, from its cases to the trained bundle."""
+"""``medseg train`` on a pretend GPU, from prepared cases to the trained bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from support.bundles import content, write_json
 from support.pretend_gpu import pretend_gpus
 
 from medseg import train
-from medseg.bundle.bundle import load_bundle
+from medseg.bundle.bundle import load_bundle, parse_spec
+from medseg.datasets.dataset import open_dataset
 from medseg.inference.segmenter import Segmenter
 from medseg.testing import write_dataset
 
@@ -20,9 +21,12 @@ def test_held_out_cases_have_the_gpu_that_training_has_left(
 ) -> None:
     data = write_dataset(tmp_path / "data", 4, shape=(24, 20, 16), spacing=9.0)
     made = content(
-        training={"patch": [8, 8, 8], "ema": 0.9, "budget_minutes": None},
-        refinement={"steps": 2},
+        data={"folds": 2},
+        training={"patch": [16, 16, 16], "ema": 0.9, "steps": 2},
+        refinement={"steps": 2, "adversarial_weight": 0},
     )
+    # MONAI's tensors, which prepare cases, cannot pretend.
+    open_dataset(data, parse_spec(made), 0, tmp_path / "preprocessed")
     held: list[int] = []
     load = Segmenter.__init__
     with pretend_gpus() as gpus:

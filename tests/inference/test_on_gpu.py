@@ -273,6 +273,7 @@ def test_the_host_waits_for_the_gpu_for_labels_but_not_for_windows(
 
 
 WAITING = {
+    "preprocessing/normalisation.py",
     "inference/label_writer.py",
     "inference/confidence.py",
     "preprocessing/resampling.py",
