@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.bundle.spec.bundle import BundleSpec
     from medseg.bundle.spec.exported import AgreementSpec
+    from medseg.commands.batch import Batch
     from medseg.commands.calibrate import Calibration, calibrate
     from medseg.commands.check import CheckReport, check
     from medseg.commands.download import download
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from medseg.commands.plan import plan
     from medseg.commands.report import BatchReport, report
     from medseg.commands.review import review
-    from medseg.commands.segment import Batch, segment
+    from medseg.commands.segment import segment
     from medseg.commands.train import train
     from medseg.datasets.measures import CaseMeasures, LabelMeasures
     from medseg.errors import (
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
     from medseg.inference.segmentation import Segmentation
     from medseg.inference.segmenter import Segmenter
     from medseg.inference.shards import Shard
-    from medseg.io.adapters import VolumeLike, as_volume
+    from medseg.io.adapters import as_volume
+    from medseg.io.volume_like import VolumeLike
     from medseg.labels import Label, LabelSet, Region
     from medseg.metrics.comparison import Difference, Interval
     from medseg.metrics.lesions import LesionCounts
@@ -77,7 +79,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agreement": "medseg.quality.estimates",
     "AgreementSpec": "medseg.bundle.spec.exported",
-    "Batch": "medseg.commands.segment",
+    "Batch": "medseg.commands.batch",
     "BatchReport": "medseg.commands.report",
     "Bundle": "medseg.bundle.bundle",
     "BundleError": "medseg.errors",
@@ -131,7 +133,7 @@ _HOMES = {
     "TrainingCost": "medseg.planning.training_cost",
     "TrainingError": "medseg.errors",
     "Volume": "medseg.volume",
-    "VolumeLike": "medseg.io.adapters",
+    "VolumeLike": "medseg.io.volume_like",
     "as_volume": "medseg.io.adapters",
     "calibrate": "medseg.commands.calibrate",
     "check": "medseg.commands.check",

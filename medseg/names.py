@@ -12,10 +12,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from medseg.io import Series, list_picture_suffixes, list_readable_suffixes
-from medseg.io.dicom.volume import DICOM
+if TYPE_CHECKING:
+    from medseg.io import Series
 
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""
@@ -88,6 +88,8 @@ def split_suffix(name: str) -> tuple[str, str]:
         >>> split_suffix("notes.txt")
         ('notes.txt', '')
     """
+    from medseg.io.registry import list_readable_suffixes
+
     lowered = name.lower()
     for suffix in list_readable_suffixes():
         if lowered.endswith(suffix) and len(name) > len(suffix):
@@ -168,11 +170,15 @@ def make_pair_key(stem: str) -> str:
 
 def is_picture(path: PurePath) -> bool:
     """Tell by its ending whether a file is a picture rather than a volume."""
+    from medseg.io.registry import list_picture_suffixes
+
     return split_suffix(path.name)[1] in list_picture_suffixes()
 
 
 def has_image_suffix(name: str) -> bool:
     """Tell whether a file's ending says that it is an image and no DICOM file."""
+    from medseg.io.dicom.volume import DICOM
+
     suffix = split_suffix(name)[1]
     return bool(suffix) and suffix not in DICOM.suffixes
 

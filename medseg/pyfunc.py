@@ -51,8 +51,15 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
     """Segments scans by path, with the bundle logged as the artifact ``bundle``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the trained bundle onto a GPU where there is one, else the CPU."""
-        self._segmenter = Segmenter(Path(context.artifacts["bundle"]))
+        """Load the trained bundle onto a GPU where there is one, else the CPU.
+
+        Args:
+            context: MLflow's. Its ``model_config`` may say at which ``speed`` a CPU computes:
+                ``exact``, ``balanced`` or ``fast``; as the bundle says unless given.
+        """
+        config = context.model_config or {}
+        bundle = Path(context.artifacts["bundle"])
+        self._segmenter = Segmenter(bundle, speed=config.get("speed") or None)
 
     def predict(
         self,

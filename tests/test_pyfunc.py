@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import medseg
+from medseg import MedsegError
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec_files import write_bundle
 from medseg.events import RunDone, RunStarted
@@ -296,3 +297,17 @@ def test_mlflows_command_line_runs_the_registered_model(
     assert row["label_map"] == str(tmp_path / "out" / "a.nii.gz")
     assert row["error"] == ""
     assert Path(row["label_map"]).is_file()
+
+
+def test_a_model_is_loaded_at_the_speed_asked_for(model: str) -> None:
+    import mlflow
+
+    def speed_of(**config: str) -> str:
+        loaded = mlflow.pyfunc.load_model(model, model_config=config)
+        speed: str = loaded.unwrap_python_model()._segmenter._speed
+        return speed
+
+    assert speed_of() == "balanced"
+    assert speed_of(speed="exact") == "exact"
+    with pytest.raises(MedsegError, match="speed takes exact, balanced"):
+        speed_of(speed="faster")

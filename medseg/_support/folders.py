@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import Literal
 
 from medseg._support.files import SPECIAL, is_special
 from medseg._support.platform.files import identify_folder
@@ -48,14 +49,10 @@ def list_files(root: Path, skip: SkipRule = enter_all) -> Listing:
         skip: Says why a folder below ``root`` is not entered, or ``None`` where it is.
     """
     walk = _Walk(root, skip)
-    waiting = [root]
-    while waiting:
-        folders = walk.list_folder(waiting.pop())
-        waiting.extend(reversed(folders))
-    files = sorted(walk.files, key=lambda path: path.relative_to(root).parts)
+    files = tuple(walk.find_files())
     left_out = sorted(walk.left_out, key=str)
     skipped = sorted(walk.skipped, key=str)
-    return Listing(tuple(files), tuple(left_out), tuple(skipped))
+    return Listing(files, tuple(left_out), tuple(skipped))
 
 
 def resolve_path(path: Path) -> Path:
@@ -114,43 +111,59 @@ def _find_in_any_form(folder: Path, name: str) -> Path:
 
 @dataclass(slots=True)
 class _Walk:
-    """The state of one walk: what was found, and which folders were entered."""
+    """The state of one walk: what was left out, and which folders were entered."""
 
     root: Path
     skip: SkipRule
-    files: list[Path] = field(default_factory=list)
     left_out: list[Fault] = field(default_factory=list)
     skipped: list[Fault] = field(default_factory=list)
     entered: set[tuple[int, int] | str] = field(default_factory=set)
 
-    def list_folder(self, folder: Path) -> list[Path]:
-        """Take the files of ``folder`` and return its folders, sorted."""
+    def find_files(self) -> Iterator[Path]:
+        """Give the files, by their path: what lies in a folder comes in the folder's place."""
+        open_folders = [self._list_folder(self.root)]
+        while open_folders:
+            if not open_folders[-1]:
+                open_folders.pop()
+                continue
+            entry = open_folders[-1].pop()
+            path = Path(entry.path)
+            kind = self._look_at(entry, path)
+            if kind == "file":
+                yield path
+            elif kind == "folder":
+                open_folders.append(self._list_folder(path))
+
+    def _list_folder(self, folder: Path) -> list[os.DirEntry[str]]:
+        """Return what is in a folder, the first name last; nothing if it was entered before."""
         try:
             identity = identify_folder(folder)
             if identity in self.entered:
                 return []
             self.entered.add(identity)
-            paths = sorted(folder.iterdir(), key=lambda path: path.name)
+            with os.scandir(folder) as found:
+                return sorted(found, key=_get_name, reverse=True)
         except OSError as error:
             self._leave_out(
                 folder, f"the folder cannot be read: {_reason(error)}"
             )
             return []
-        folders = []
-        for path in paths:
-            is_hidden = path.name.startswith(".")
-            if not is_hidden and self._is_folder_to_enter(path):
-                folders.append(path)
-        return folders
 
-    def _is_folder_to_enter(self, path: Path) -> bool:
-        """Tell whether a path is a folder to enter; take it where it is a file."""
+    def _look_at(
+        self, entry: os.DirEntry[str], path: Path
+    ) -> Literal["file", "folder", ""]:
+        """Tell whether to take a file or to enter a folder; empty for what is neither."""
+        if entry.name.startswith("."):
+            return ""
         try:
+            # Most are known from the folder itself, which saves a call for each file.
+            if entry.is_file(follow_symlinks=False):
+                return "file"
             if path.is_dir():
-                return self._may_enter(path)
+                return "folder" if self._may_enter(path) else ""
             if path.is_file():
-                self.files.append(path)
-            elif is_special(path):
+                return "file"
+            if is_special(path):
                 self._leave_out(path, SPECIAL)
             elif path.is_symlink():
                 self._leave_out(
@@ -158,7 +171,7 @@ class _Walk:
                 )
         except OSError as error:
             self._leave_out(path, f"cannot be read: {_reason(error)}")
-        return False
+        return ""
 
     def _may_enter(self, folder: Path) -> bool:
         if folder.is_symlink():
@@ -176,6 +189,10 @@ class _Walk:
 
     def _fault(self, path: Path, reason: str) -> Fault:
         return Fault(path.relative_to(self.root).as_posix(), reason)
+
+
+def _get_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def _reason(error: OSError) -> str:

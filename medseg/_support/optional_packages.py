@@ -1,17 +1,20 @@
-"""MONAI without the packages that it can do without, until one of them is used.
+"""MONAI without the packages that few of its parts use, until one of them is used.
 
 ``import monai`` imports MLflow, pandas, matplotlib, scikit-learn and more, in case someone uses
-what needs them: most of the time that a short command takes. A process of which is known what it
-does, such as ``medseg segment``, imports those that it uses, when it first does.
+what needs them: most of the time that segmenting a small scan takes. Here it is imported without;
+once that is done nothing is left that would change what others import.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -21,8 +24,30 @@ from importlib.metadata import version as version_of
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+_MONAI = "monai"
 _MODULE = "monai.utils.module"
 """Where MONAI has ``optional_import``, which all its other modules import from there."""
+
+_DEFERRED = (
+    "matplotlib",
+    "mlflow",
+    "nibabel",
+    "pandas",
+    "pydicom",
+    "requests",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "tensorboard",
+    "tensorboardX",
+    "torch.utils.tensorboard",
+    "torchvision",
+    "transformers",
+)
+"""What takes long to import; of others MONAI looks whether they can be imported at all."""
+
+_NEEDS = {"torch.utils.tensorboard": "tensorboard"}
+"""Module → the package without which it cannot be imported, where that is not its own."""
 
 _ENGINES = "ignite"
 """MONAI derives classes from this package's, for training alone; they cannot be had later."""
@@ -37,18 +62,41 @@ _UNDERSTOOD = {"module", "version", "version_checker", "name", "descriptor"}
 
 OptionalImport = Callable[..., tuple[Any, bool]]
 
+_lock = threading.Lock()
+_without_engines = threading.Event()
 
-def defer_optional_packages() -> None:
-    """Let MONAI, where it is not imported yet, import optional packages when it uses them.
 
-    For processes that train nothing: MONAI's engines for training cannot be used in them.
+def forgo_engines() -> None:
+    """Let ``import_monai`` leave out what trains: for a process that is known to train nothing."""
+    _without_engines.set()
+
+
+def import_monai() -> None:
+    """Import MONAI, unless it is imported, and the packages in ``_DEFERRED`` when it uses them.
+
+    Modules of MONAI that are imported later, and what others import, are as they always are.
     """
-    if _MODULE not in sys.modules:
-        sys.meta_path.insert(0, _Finder())
+    with _lock:
+        if _MONAI in sys.modules:
+            return
+        finder = _Finder()
+        sys.meta_path.insert(0, finder)
+        try:
+            importlib.import_module(_MONAI)
+        finally:
+            sys.meta_path.remove(finder)
+            finder.is_done = True
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of MONAI that import, or have others import, optional packages."""
+    """Finds the modules of MONAI that import, or have others import, optional packages.
+
+    Attributes:
+        is_done: Whether MONAI is imported, so that nothing is deferred any more.
+    """
+
+    def __init__(self) -> None:
+        self.is_done = False
 
     def find_spec(
         self, fullname: str, path: Any, target: ModuleType | None = None
@@ -58,15 +106,16 @@ class _Finder(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            spec.loader = _Loader(spec.loader, self)
         return spec
 
 
 class _Loader(Loader):
     """Loads a module of MONAI without the packages that it wants."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, finder: _Finder) -> None:
         self._loader = loader
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Create the module as Python does."""
@@ -75,11 +124,19 @@ class _Loader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code, and defer what it imports."""
         if module.__name__ == _NOTEBOOKS:
-            with hidden(_PLOTS):
-                self._loader.exec_module(module)
-            return
+            own = {"__import__": _import_or_defer_plots}
+            module.__dict__["__builtins__"] = vars(builtins) | own
         self._loader.exec_module(module)
-        module.optional_import = _defer(module.optional_import)  # type: ignore[attr-defined]
+        if module.__name__ == _MODULE:
+            original = module.__dict__["optional_import"]
+            module.__dict__["optional_import"] = _defer(original, self._finder)
+
+
+def _import_or_defer_plots(name: str, *args: Any, **options: Any) -> Any:
+    """Take the place of ``import`` in one module."""
+    if name != _PLOTS or _find_version("matplotlib") is None:
+        return __import__(name, *args, **options)
+    return SimpleNamespace(pyplot=_Deferred(_PLOTS))
 
 
 @contextlib.contextmanager
@@ -96,24 +153,36 @@ def hidden(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-def _defer(optional_import: OptionalImport) -> OptionalImport:
+def _defer(optional_import: OptionalImport, finder: _Finder) -> OptionalImport:
+    """Return what imports optional packages later, as long as MONAI is being imported."""
     signature = inspect.signature(optional_import)
 
+    @functools.wraps(optional_import)
     def import_or_defer(*args: Any, **options: Any) -> tuple[Any, bool]:
+        if finder.is_done:
+            return optional_import(*args, **options)
         given = signature.bind(*args, **options).arguments
         module = given["module"]
         package = module.partition(".")[0]
-        if package == _ENGINES:
+        if package == _ENGINES and _without_engines.is_set():
             given["module"] = _ABSENT
-        elif given.keys() <= _UNDERSTOOD and _is_found(package, given):
+        elif _can_wait(module, given) and _is_found(module, given):
             return _Deferred(module, given.get("name", "")), True
         return optional_import(**given)
 
     return import_or_defer
 
 
-def _is_found(package: str, given: Mapping[str, Any]) -> bool:
-    """Tell whether a package is installed, in a version that will do."""
+def _can_wait(module: str, given: Mapping[str, Any]) -> bool:
+    """Tell whether a module takes long to import, and nothing is asked that needs it now."""
+    if not given.keys() <= _UNDERSTOOD:
+        return False
+    return any(f"{module}.".startswith(f"{name}.") for name in _DEFERRED)
+
+
+def _is_found(module: str, given: Mapping[str, Any]) -> bool:
+    """Tell whether a module's package is installed, in a version that will do."""
+    package = _NEEDS.get(module, module.partition(".")[0])
     installed = _find_version(package)
     version = given.get("version")
     if not version:
@@ -143,13 +212,16 @@ class _Deferred:
         name: Of what is in it; empty for the module itself.
     """
 
-    def __init__(self, module: str, name: str) -> None:
+    def __init__(self, module: str, name: str = "") -> None:
         self._import = (module, name)
 
     def _get(self) -> Any:
         module, name = self._import
         imported = importlib.import_module(module)
         return getattr(imported, name) if name else imported
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Deferred, self._import
 
     def __getattr__(self, attribute: str) -> Any:
         return getattr(self._get(), attribute)
@@ -159,3 +231,6 @@ class _Deferred:
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._get())
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self._get())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,11 @@ MAX_LIST_BYTES = 64_000_000
 
 _NUMBERED = re.compile(r"image_(\d+)")
 
-_Line = tuple[int, list[str]]
+Line = tuple[int, list[str]]
 """Line number (1-based, of the row's last line) and cells."""
+
+Row = tuple[int, Mapping[str, str]]
+"""The same, with cells by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[tuple[int, Mapping[str, str]], ...]
+    rows: tuple[Row, ...]
 
     def image_columns(
         self, single: Sequence[str] = ("image",)
@@ -47,21 +51,32 @@ class Table:
             DatasetError: If there is none, or the numbers have a gap, or both kinds stand
                 beside each other.
         """
-        alone = [column for column in self.columns if column in single]
-        numbered = sorted(
-            column for column in self.columns if _NUMBERED.fullmatch(column)
+        return find_image_columns(self.path, self.columns, single)
+
+
+def find_image_columns(
+    path: Path, columns: Sequence[str], single: Sequence[str] = ("image",)
+) -> tuple[str, ...]:
+    """Return which columns of a table hold the channels' files: see ``Table.image_columns``.
+
+    Raises:
+        DatasetError: As that does.
+    """
+    alone = [column for column in columns if column in single]
+    numbered = sorted(
+        column for column in columns if _NUMBERED.fullmatch(column)
+    )
+    expected = tuple(f"image_{number}" for number in range(len(numbered)))
+    is_one_kind = len(alone) + bool(numbered) == 1
+    has_no_gap = sorted(expected) == numbered
+    if not is_one_kind or not has_no_gap:
+        raise DatasetError(
+            f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
+            "gaps are needed",
+            source=path,
+            detail=f"its columns are {', '.join(columns)}",
         )
-        expected = tuple(f"image_{number}" for number in range(len(numbered)))
-        is_one_kind = len(alone) + bool(numbered) == 1
-        has_no_gap = sorted(expected) == numbered
-        if not is_one_kind or not has_no_gap:
-            raise DatasetError(
-                f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
-                "gaps are needed",
-                source=self.path,
-                detail=f"its columns are {', '.join(self.columns)}",
-            )
-        return expected or (alone[0],)
+    return expected or (alone[0],)
 
 
 def read_text(path: Path) -> str:
@@ -98,12 +113,27 @@ def read_table(path: Path) -> Table:
     Raises:
         DatasetError: If it is no such table.
     """
-    lines = _read_lines(path)
+    lines = list(parse_lines(path, io.StringIO(read_text(path), newline="")))
     if not lines:
-        raise DatasetError(
-            "is empty; its first line must name the columns", source=path
-        )
+        raise make_empty_error(path)
     (_, names), *rows = lines
+    columns = name_columns(path, names)
+    return Table(path, columns, tuple(name_cells(path, columns, rows)))
+
+
+def make_empty_error(path: Path) -> DatasetError:
+    """Make the error of a table that has no line."""
+    return DatasetError(
+        "is empty; its first line must name the columns", source=path
+    )
+
+
+def name_columns(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of columns in lower case.
+
+    Raises:
+        DatasetError: If two are the same.
+    """
     columns = tuple(name.lower() for name in names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
@@ -112,38 +142,53 @@ def read_table(path: Path) -> Table:
             source=path,
             detail=f"they are called {', '.join(repeated) or 'nothing'}",
         )
-    return Table(path, columns, tuple(_name_cells(path, columns, rows)))
+    return columns
 
 
-def _read_lines(path: Path) -> list[_Line]:
-    """Return the lines that are not empty."""
-    text = read_text(path)
-    first_line, _, _ = text.lstrip().partition("\n")
-    separator = max(",;\t", key=first_line.count)
+def parse_lines(path: Path, text: Iterable[str]) -> Iterator[Line]:
+    """Give the lines of CSV text that are not empty, as they are read.
+
+    Args:
+        path: What errors name.
+        text: The lines, with their ends.
+
+    Raises:
+        DatasetError: If it is not valid CSV.
+    """
+    lines = iter(text)
+    before: list[str] = []
+    for line in lines:
+        before.append(line)
+        if line.strip():
+            break
+    first_line = "".join(before).lstrip()
     reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=separator,
+        itertools.chain(before, lines),
+        delimiter=max(",;\t", key=first_line.count),
         skipinitialspace=True,
         strict=True,
     )
-    lines = []
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
-                lines.append((reader.line_num, cells))
+                yield reader.line_num, cells
     except csv.Error as error:
         raise DatasetError(
             f"line {reader.line_num} is not valid CSV",
             source=path,
             detail=str(error),
         ) from error
-    return lines
 
 
-def _name_cells(
-    path: Path, columns: tuple[str, ...], rows: Sequence[_Line]
-) -> Iterator[tuple[int, Mapping[str, str]]]:
+def name_cells(
+    path: Path, columns: Sequence[str], rows: Iterable[Line]
+) -> Iterator[Row]:
+    """Give rows by the names of their columns.
+
+    Raises:
+        DatasetError: If a line has more cells than there are columns.
+    """
     for line, cells in rows:
         missing = len(columns) - len(cells)
         if missing < 0:

@@ -89,10 +89,13 @@ def build_assembly_schema() -> dict[str, Any]:
 
 
 def _build_schema(kind: type[DescribedSpec], name: str) -> dict[str, Any]:
+    from medseg.bundle.spec.descriptions import describe_fields
+
+    schema = kind.model_json_schema(by_alias=True)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": name,
-    } | kind.model_json_schema(by_alias=True)
+    } | describe_fields(schema, kind)
 
 
 def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:

@@ -68,8 +68,10 @@ def calibrate(
 
     For a bundle that was imported, or for scans unlike those of its training. The cases are
     segmented and scored as at the end of a training. Then each result has an expected Dice with a
-    lower bound, and is flagged where it lies outside what these cases are like. Cases that the
-    bundle has learned from are left out. A call that was interrupted goes on where it was.
+    lower bound, and is flagged where it lies outside what these cases are like. On a CPU it is
+    also decided how fast it may compute the network without losing Dice ('segment --speed').
+    Cases that the bundle has learned from are left out. A call that was interrupted goes on where
+    it was.
 
     Examples:
 

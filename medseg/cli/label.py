@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medseg.cli.options import BundlePath, Device, Split4D
+from medseg.cli.options import BundlePath, Device, Speed, Split4D
 from medseg.cli.output import open_terminal
 
 
@@ -53,6 +53,7 @@ def label(
     ] = False,
     split_4d: Split4D = "",
     device: Device = "auto",
+    speed: Speed = None,
     users: Annotated[
         Path | None,
         typer.Option(
@@ -102,6 +103,7 @@ def label(
             store_proposals=store_proposals,
             split_4d=split_4d,
             device=device,
+            speed=speed,
             users=users,
             max_upload_mb=max_upload,
             listeners=[terminal],

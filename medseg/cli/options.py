@@ -38,6 +38,16 @@ Devices = Annotated[
         "cuda:0,1 for two of them, all for every one.",
     ),
 ]
+Speed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="On a CPU: exact (fp32, as stock MONAI), balanced (as fast as held-out cases "
+        "showed to keep the Dice) or fast (faster, at some cost). Default: as the bundle "
+        "says: balanced.",
+        show_default=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -31,6 +31,13 @@ def report(
             metavar="OUT", help="The folder that medseg segment writes to."
         ),
     ],
+    parquet: Annotated[
+        bool,
+        typer.Option(
+            "--parquet",
+            help="Also write OUT/volumes.parquet, for pandas, R and databases. Needs pyarrow.",
+        ),
+    ] = False,
     log: Log = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -45,13 +52,15 @@ def report(
     Examples:
 
       medseg report results/
+
+      medseg report results/ --parquet
     """
     with open_terminal(
         START_OVER, quiet=quiet, log=log, command="report"
     ) as terminal:
         from medseg.commands.report import report as run
 
-        result = run(out)
+        result = run(out, parquet=parquet)
     if as_json:
         print_json(
             {

@@ -16,6 +16,7 @@ from medseg.cli.options import (
     Devices,
     Log,
     Quiet,
+    Speed,
     Split4D,
     Threads,
 )
@@ -28,7 +29,7 @@ from medseg.cli.output import (
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.commands.segment import Batch
+    from medseg.commands.batch import Batch
     from medseg.inference.ledger_entry import Entry
 
 _MAX_NAMED = 5
@@ -41,7 +42,7 @@ def segment(
         Path,
         typer.Argument(
             metavar="SCANS",
-            help="A scan, a folder (searched recursively) or a CSV.",
+            help="A scan, a folder (searched recursively), or a list of scans: CSV or Parquet.",
         ),
     ],
     out: Annotated[
@@ -116,16 +117,7 @@ def segment(
             help="Average over the networks of all folds, if a bundle has several."
         ),
     ] = True,
-    speed: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="On a CPU: exact (fp32, as stock MONAI), balanced (as fast as held-out cases "
-            "showed to keep the Dice) or fast (faster, at some cost). Default: as the bundle "
-            "says: balanced.",
-            show_default=False,
-        ),
-    ] = None,
+    speed: Speed = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,10 +195,9 @@ def segment(
         log=log,
         command="segment",
     ) as terminal:
-        from medseg._support.optional_packages import defer_optional_packages
+        from medseg._support.optional_packages import forgo_engines
 
-        # Before anything imports MONAI, which would import MLflow and pandas with it.
-        defer_optional_packages()
+        forgo_engines()
         from medseg.commands.segment import segment as run
 
         batch = run(

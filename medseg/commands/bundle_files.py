@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg._support.files import write_atomically
+from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -16,7 +17,7 @@ from medseg.bundle.bundle import (
     Bundle,
 )
 from medseg.bundle.spec_files import format_spec
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, OutputError
 from medseg.inference.backends.exported import OPENVINO
 from medseg.inference.backends.quantised import QUANTISED
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
@@ -114,3 +115,14 @@ def read_scores(bundle: Bundle) -> dict[str, dict[str, float]]:
             detail=str(error),
         ) from error
     return scores
+
+
+def require_empty(folder: Path) -> None:
+    """Make sure that a folder is new or empty.
+
+    Raises:
+        OutputError: If it is not.
+    """
+    refuse_file(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError("is not empty; name a new folder", source=folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ from medseg.bundle.bundle import (
     require_single,
     with_trained,
 )
+from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import BundleSpec
 from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.bundle_files import (
     copy_bundle,
     copy_exported,
+    copy_files,
     read_scores,
     write_configs,
 )
@@ -45,8 +48,10 @@ from medseg.errors import (
     OutputError,
 )
 from medseg.events import Listener, Notice, notify
+from medseg.inference.backends.quantised import QUANTISED
 from medseg.networks.devices import choose_device
 from medseg.training.calibration import (
+    SPEED_MEMORY,
     CalibrationState,
     run_calibration,
 )
@@ -109,7 +114,9 @@ def calibrate(
 
     The cases are segmented and scored, and corrupted copies of them, as at the end of a training;
     the expected Dice and its bound, and the range outside which results are flagged, are learned
-    from them by the same code. A call that was interrupted goes on where it was.
+    from them by the same code. On a CPU it is also decided how fast it may compute the network:
+    settings are tried on at most 40 of the cases, unless the bundle says
+    ``inference.speed: exact``. A call that was interrupted goes on where it was.
 
     Args:
         bundle: A trained bundle, such as an imported one.
@@ -164,9 +171,10 @@ takes fields of data and quality; got 'training.steps=9'
     say_unknown_labels(cases, loaded, listeners)
     calibrated = with_trained(Bundle(spec, loaded.folder), loaded.trained)
     with _hold_journal(target, in_place) as journal:
+        copy = _make_working_copy(calibrated, journal.file.parent / "bundle")
         state = run_calibration(
             CalibrationState(
-                calibrated,
+                copy,
                 cases,
                 own=own,
                 decides_largest=decides_largest,
@@ -296,8 +304,25 @@ def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
             is_done = True
         finally:
             # What is noted stays for the call that goes on.
-            if is_done or not journal.file.is_file():
+            noted = [journal.file, *folder.glob(f"{SPEED_MEMORY}*")]
+            if is_done or not any(file.is_file() for file in noted):
                 remove_locked(folder, lock)
+
+
+def _make_working_copy(bundle: Bundle, folder: Path) -> Bundle:
+    """Copy a bundle for what steps write: it stays as it is until all is computed.
+
+    The copy of a call that was interrupted is used further, with what was written into it.
+    """
+    copy = with_trained(Bundle(bundle.spec, folder), bundle.trained)
+    if folder.is_dir():
+        if copy.is_trained and hash_network(copy) == hash_network(bundle):
+            return copy
+        shutil.rmtree(folder)
+    with atomic_folder(folder) as part:
+        copy_bundle(bundle, part)
+        copy_exported(bundle, part)
+    return copy
 
 
 def _write(
@@ -312,12 +337,25 @@ def _write(
         spec = state.bundle.spec
         if spec != open_bundle(target).spec:
             write_bundle(spec, target / BUNDLE_FILE)
+        _replace_quantised(loaded, state.bundle, target)
         _write_findings(loaded, state, metrics, target)
         return
     with atomic_folder(target) as folder:
         copy_bundle(Bundle(state.bundle.spec, loaded.folder), folder)
         copy_exported(loaded, folder)
+        _replace_quantised(loaded, state.bundle, folder)
         _write_findings(loaded, state, metrics, folder)
+
+
+def _replace_quantised(loaded: Bundle, found: Bundle, folder: Path) -> None:
+    """Give a bundle's folder the networks in int8 of a new decision on the speed."""
+    if found.trained.speed == loaded.trained.speed:
+        return
+    # Until the decision is written, last of all, it is computed as exact.
+    undecided = loaded.trained.model_copy(update={"speed": None})
+    write_trained(undecided, folder)
+    shutil.rmtree(folder / QUANTISED, ignore_errors=True)
+    copy_files(found.folder, folder, (QUANTISED.as_posix(),))
 
 
 def _write_findings(

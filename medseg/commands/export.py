@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from medseg._support.files import atomic_folder, write_atomically
-from medseg._support.folders import refuse_file
 from medseg.bundle.bundle import (
     ASSEMBLY_FILE,
     Assembly,
@@ -21,41 +14,36 @@ from medseg.bundle.bundle import (
     list_networks,
     load_bundle,
 )
-from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
 from medseg.bundle.spec_files import format_assembly, format_spec
 from medseg.commands.bundle_files import (
-    copy_bundle,
     copy_files,
     copy_weights,
     read_scores,
+    require_empty,
     write_configs,
 )
-from medseg.datasets.integrity import read_scan
-from medseg.datasets.scans import find_scans
+from medseg.commands.calibrate import calibrate
+from medseg.commands.openvino_export import export_to_openvino
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.events import Listener, Notice, Progress, notify
+from medseg.events import Listener, Notice, notify
 from medseg.inference.backends import openvino
-from medseg.inference.backends.exported import OPENVINO, write_agreement
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.backends.at_speed import EXACT, find_decided_speed
 from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.onnx import require_onnx, write_onnx
 from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
-from medseg.testing import make_phantom
-from medseg.volume import Volume
 
 KINDS = ("monai", "onnx", "openvino")
 
-_TASK = "comparing label maps"
 _EACH_ALONE = (
     "each bundle of the assembly is exported by itself: other software neither paints their labels "
     "into one map nor crops one by another"
 )
-_PHANTOMS = 3
-_PHANTOM_WINDOWS = 1.5
-"""Size of a phantom along each axis, in windows: so that windows overlap."""
-_DEFAULT_SPACING_MM = 1.5
+_UNDECIDED = (
+    "nothing says how fast a CPU may compute this network without losing Dice, so it is exported "
+    "in fp32 alone; labelled cases decide it: --data LABELLED, or medseg calibrate BUNDLE first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +72,7 @@ def export(
     *,
     to: str,
     scans: str | Path | None = None,
+    data: str | Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Export:
     """Export a trained bundle.
@@ -95,6 +84,9 @@ def export(
         to: ``monai``: a MONAI Bundle; ``onnx``: each network as an ONNX file; ``openvino``:
             networks for the backend of this name.
         scans: For ``openvino``, what to compare label maps on; phantoms unless given.
+        data: For ``openvino``, labelled cases that the bundle has not learned from: it is
+            calibrated on them first, as by ``calibrate``, which decides how fast a CPU may
+            compute the network. Unless given, that stays as it is.
         listeners: Told of progress.
 
     Returns:
@@ -106,6 +98,7 @@ def export(
         MissingExtraError: If packages of the extra ``onnx`` or ``openvino`` are missing.
         OutputError: If ``out`` is not empty or cannot be written.
         ScanError: If a scan cannot be read.
+        DatasetError: If ``data`` is not what ``calibrate`` takes.
         MedsegError: If there is no such kind, or the network cannot be converted.
 
     Examples:
@@ -115,19 +108,25 @@ def export(
         ...
         medseg.errors.MedsegError: --to takes monai, onnx, openvino; got 'paper'
     """
-    loaded = _load(bundle, to, scans)
+    loaded = _load(bundle, to, scans, data)
     target = None if out is None else Path(out)
     if target is not None and target.resolve() == loaded.folder:
         target = None
+    if data is not None:
+        return _calibrate_and_export(
+            loaded, target, scans, Path(data), listeners
+        )
     if isinstance(loaded, Assembly):
         return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
-        return _export_to_openvino(loaded, target, scans, listeners)
+        _say_undecided(loaded, listeners)
+        made = export_to_openvino(loaded, target, scans, listeners)
+        return Export(*made)
     if target is None:
         raise OutputError(
             f"--to {to} needs a folder to write to, other than the bundle's own"
         )
-    _require_empty(target)
+    require_empty(target)
     if to == "monai":
         _say_departures(loaded.spec, listeners)
     write = _WRITERS[to]
@@ -156,7 +155,7 @@ def _export_bundles(
         notify(listeners, Notice(_EACH_ALONE))
     if out is None:
         return _export_each(assembly, None, to, scans, listeners)
-    _require_empty(out)
+    require_empty(out)
     with atomic_folder(out) as folder:
         made = _export_each(assembly, folder, to, scans, listeners)
         if to == "openvino":
@@ -185,10 +184,20 @@ def _export_each(
     return Export(out or assembly.folder, least)
 
 
-def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
+def _load(
+    bundle: str | Path,
+    to: str,
+    scans: str | Path | None,
+    data: str | Path | None,
+) -> Bundle:
     """Load a bundle that can be exported as asked."""
     if to not in KINDS:
         raise MedsegError(f"--to takes {', '.join(KINDS)}; got '{to}'")
+    if data is not None and to != "openvino":
+        raise MedsegError(
+            "--data goes with --to openvino: labelled cases decide how fast a CPU may compute "
+            "the network"
+        )
     if scans is not None and to != "openvino":
         raise MedsegError(
             "--scans goes with --to openvino, which compares label maps on them"
@@ -202,15 +211,39 @@ def _load(bundle: str | Path, to: str, scans: str | Path | None) -> Bundle:
     return loaded
 
 
+def _calibrate_and_export(
+    bundle: Bundle,
+    out: Path | None,
+    scans: str | Path | None,
+    data: Path,
+    listeners: Sequence[Listener],
+) -> Export:
+    """Calibrate a bundle, or a copy of it in ``out``, and export it for OpenVINO into itself."""
+    openvino.require()
+    calibration = calibrate(
+        bundle.folder,
+        out,
+        data=data,
+        in_place=out is None,
+        device="cpu",
+        listeners=listeners,
+    )
+    calibrated = load_bundle(calibration.folder)
+    folder, agreement = export_to_openvino(calibrated, None, scans, listeners)
+    return Export(out or folder, agreement)
+
+
+def _say_undecided(bundle: Bundle, listeners: Sequence[Listener]) -> None:
+    """Say that the speed is not decided, and how it is, unless the bundle wants none."""
+    if bundle.spec.inference.speed == EXACT:
+        return
+    if find_decided_speed(bundle) is None:
+        notify(listeners, Notice(_UNDECIDED))
+
+
 def _say_departures(spec: BundleSpec, listeners: Sequence[Listener]) -> None:
     for departure in list_departures(spec):
         notify(listeners, Notice(f"stock MONAI differs: {departure}"))
-
-
-def _require_empty(folder: Path) -> None:
-    refuse_file(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise OutputError("is not empty; name a new folder", source=folder)
 
 
 def _write_monai(bundle: Bundle, folder: Path) -> None:
@@ -235,147 +268,3 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
 
 
 _WRITERS = {"monai": _write_monai, "onnx": _write_onnx}
-
-
-def _export_to_openvino(
-    bundle: Bundle,
-    out: Path | None,
-    scans: str | Path | None,
-    listeners: Sequence[Listener],
-) -> Export:
-    """Export for OpenVINO into a bundle itself, or into a copy of it."""
-    openvino.require()
-    if scans is None:
-        comparison = _compare_on_phantoms(bundle.spec)
-    else:
-        comparison = _compare_on_scans(bundle.spec, Path(scans))
-    if out is None:
-        return _convert(bundle, comparison, listeners)
-    _require_empty(out)
-    with atomic_folder(out) as folder:
-        copy_bundle(bundle, folder)
-        exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)
-    return Export(out, exported.agreement)
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """What label maps are compared on.
-
-    Attributes:
-        readers: Each makes or reads one volume.
-        made_up: Whether the volumes are phantoms.
-    """
-
-    readers: Sequence[Callable[[], Volume]]
-    made_up: bool
-
-
-def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
-    channels = len(spec.channels)
-    scans = find_scans(path, channels, channel_specs=spec.channels).scans
-    readers = [partial(read_scan, scan, channels) for scan in scans]
-    return _Comparison(readers, made_up=False)
-
-
-def _compare_on_phantoms(spec: BundleSpec) -> _Comparison:
-    readers = [
-        partial(_make_phantom_volume, spec, seed) for seed in range(_PHANTOMS)
-    ]
-    return _Comparison(readers, made_up=True)
-
-
-def _make_phantom_volume(spec: BundleSpec, seed: int) -> Volume:
-    """Return a phantom of one and a half windows along each axis, with every channel."""
-    channels = len(spec.channels)
-    shape, spacing = _choose_phantom_grid(spec)
-    first_seed = seed * channels
-    phantoms = []
-    for channel in range(channels):
-        phantom, _ = make_phantom(first_seed + channel, shape, spacing)
-        phantoms.append(phantom)
-    array = np.concatenate([phantom.array for phantom in phantoms])
-    if spec.preprocessing.input == "picture":
-        middle = shape[2] // 2
-        array = array[..., middle : middle + 1]
-    first = phantoms[0]
-    return Volume(np.asfortranarray(array), first.affine, source=first.source)
-
-
-def _choose_phantom_grid(
-    spec: BundleSpec,
-) -> tuple[tuple[int, int, int], float]:
-    """Return the voxels of a phantom along each axis, and their size in mm."""
-    configured = spec.preprocessing.spacing_mm or (None, None, None)
-    spacing_mm = [mm or _DEFAULT_SPACING_MM for mm in configured]
-    patch = (*spec.training.patch, 16)[:3]  # of a 2D network, 16 slices
-    spacing = max(spacing_mm)
-    i, j, k = (
-        math.ceil(_PHANTOM_WINDOWS * n * mm / spacing)
-        for n, mm in zip(patch, spacing_mm, strict=True)
-    )
-    return (i, j, k), spacing
-
-
-def _convert(
-    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
-) -> Export:
-    """Write a bundle's networks for OpenVINO into it, and measure how far they agree."""
-    target = bundle.folder / OPENVINO
-    with atomic_folder(target) as folder:
-        _write_openvino(bundle, folder)
-        agreement = AgreementSpec(
-            network=hash_network(bundle),
-            files={
-                file.name: hash_file(file) for file in sorted(folder.iterdir())
-            },
-            made_with={
-                name: version(name) for name in ("medseg", "torch", "openvino")
-            },
-        )
-        # As yet it states no agreement, so that nothing is used before it is measured.
-        write_agreement(agreement, folder)
-    try:
-        measured = _measure_agreement(bundle, comparison, listeners)
-        agreement = agreement.model_copy(update=measured)
-        write_agreement(agreement, target)
-    except BaseException:
-        shutil.rmtree(target)
-        raise
-    return Export(target, agreement)
-
-
-def _write_openvino(bundle: Bundle, folder: Path) -> None:
-    channels = get_output_layout(bundle).channels
-    for member in bundle.members:
-        model = openvino.convert(
-            load_network(bundle, member), bundle.spec, channels
-        )
-        openvino.write_model(model, folder / f"{member.stem}.xml")
-
-
-def _measure_agreement(
-    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
-) -> dict[str, int | bool]:
-    """Segment volumes with both backends; count the voxels that differ."""
-    reference = Segmenter(bundle, "cpu", backend="torch", precision="fp32")
-    exported = Segmenter(bundle, "cpu", backend="openvino", precision="fp32")
-    total = len(comparison.readers)
-    voxels = labelled = differ = 0
-    for done, read in enumerate(comparison.readers):
-        notify(listeners, Progress(_TASK, done, total))
-        volume = read()
-        wanted = reference.segment(volume).labels
-        got = exported.segment(volume).labels
-        foreground = (wanted > 0) | (got > 0)
-        voxels += wanted.size
-        labelled += int(foreground.sum())
-        differ += int((wanted != got).sum())
-    notify(listeners, Progress(_TASK, total, total))
-    return {
-        "scans": total,
-        "made_up": comparison.made_up,
-        "voxels": voxels,
-        "labelled": labelled,
-        "differ": differ,
-    }

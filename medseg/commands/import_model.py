@@ -42,7 +42,7 @@ from medseg.interop.nnunet.weights import (
     rename_for_unet,
     take_weights,
 )
-from medseg.networks.building import build_network
+from medseg.networks.building import build_for_shapes, build_network
 from medseg.planning import read_description
 from medseg.planning.nnunet_model import describe_model
 
@@ -223,8 +223,7 @@ def _convert(
 
 
 def _list_shapes(spec: BundleSpec) -> Mapping[str, torch.Size]:
-    with torch.device("meta"):
-        network = build_network(spec, supervised=False)
+    network = build_for_shapes(spec)
     return {name: value.shape for name, value in network.state_dict().items()}
 
 

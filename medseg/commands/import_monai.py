@@ -8,8 +8,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import torch
-
 from medseg.bundle.bundle import BUNDLE_FILE, parse_spec
 from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
 from medseg.bundle.spec import BundleSpec
@@ -27,7 +25,7 @@ from medseg.interop.described_model import DescribedModel
 from medseg.interop.monai_config.bundle import INFERENCE, read_monai_bundle
 from medseg.interop.monai_config.files import find_config
 from medseg.interop.state_dicts import Shapes, copy_weights, reorder_outputs
-from medseg.networks.building import build_network, try_network
+from medseg.networks.building import build_for_shapes, try_network
 from medseg.planning.description import make_bundle_name
 
 _MODEL = "model.pt"
@@ -118,9 +116,7 @@ def _convert(model: DescribedModel, spec: BundleSpec) -> Weights:
 
 
 def _list_shapes(spec: BundleSpec) -> Shapes:
-    with torch.device("meta"):
-        network = build_network(spec, supervised=False)
-    return network.state_dict()
+    return build_for_shapes(spec).state_dict()
 
 
 def _add_channel(spec: BundleSpec) -> BundleSpec:

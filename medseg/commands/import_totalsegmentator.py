@@ -123,12 +123,15 @@ def _adapt(task: Task, part: TaskPart, content: dict[str, Any]) -> None:
     """Make a bundle do what TotalSegmentator does otherwise than nnU-Net.
 
     It turns scans before nnU-Net reads them and, where the task has a voxel size, resamples them,
-    so that nnU-Net normalises the result. It flips no windows.
+    so that nnU-Net normalises the result, and brings labels, not scores, back: each from the
+    nearest voxel, once the largest pieces are chosen. It flips no windows.
     """
     prep, inference = content["preprocessing"], content["inference"]
     prep["axes"] = prep["axes"].translate(_PATIENT_AXES)
     if task.spacing_mm is not None:
         prep["normalise"] = "after_resampling"
+        inference["resample"] = "labels"
+        inference["keep_largest_on"] = "input"
     inference["overlap"] = task.overlap
     inference["mirror"] = False
     if len(content["channels"]) == 1:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.long_tables import import_pyarrow
 from medseg.errors import DatasetError
 from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
 from medseg.inference.shards import Shard, is_at_work
+from medseg.inference.volumes_table import (
+    VOLUMES_PARQUET,
+    write_volumes_parquet,
+)
 from medseg.labels import LabelSet
 from medseg.names import LEDGER
 
@@ -49,19 +54,21 @@ class BatchReport(Outcomes):
         return self.entries
 
 
-def report(out: str | Path) -> BatchReport:
+def report(out: str | Path, *, parquet: bool = False) -> BatchReport:
     """Write ``report.html`` and ``volumes.csv`` of a folder of results from all its ledgers.
 
     It may be called at any time, also while shards work; then it shows what is done so far.
 
     Args:
         out: The folder of results.
+        parquet: Whether to write ``volumes.parquet``, too: the same table with types.
 
     Returns:
         What became of the scans.
 
     Raises:
         DatasetError: If the folder holds no results of ``medseg segment``.
+        MissingExtraError: If ``parquet`` is asked for and pyarrow is not installed.
         OutputError: If it cannot be read or written.
 
     Examples:
@@ -78,6 +85,8 @@ def report(out: str | Path) -> BatchReport:
         2
     """
     out = Path(out)
+    if parquet:
+        import_pyarrow()  # or else refused before anything is written
     if not (out / LEDGER).is_file():
         raise DatasetError(
             f"this is no folder of results: it has no {LEDGER}; give the OUT of medseg segment",
@@ -90,11 +99,15 @@ def report(out: str | Path) -> BatchReport:
     waiting = progress.list_waiting()
     to_start = [shard for shard in stopped if shard is not None] + waiting
     # Read after the states: what a shard did before its end is in its ledger by then.
-    entries, damaged = read_ledgers(out)
-    _write(out, progress, entries.values())
+    ledgers, damaged = read_ledgers(out)
+    entries = tuple(ledgers.values())
+    title, label_set = _describe_results(progress, entries)
+    write_summaries(out, entries, title, label_set)
+    if parquet:
+        write_volumes_parquet(out / VOLUMES_PARQUET, entries, label_set)
     return BatchReport(
         out,
-        tuple(entries.values()),
+        entries,
         progress.scans,
         len(working),
         tuple(sorted(to_start)),
@@ -103,13 +116,13 @@ def report(out: str | Path) -> BatchReport:
     )
 
 
-def _write(
-    out: Path, progress: BatchProgress, entries: Collection[Entry]
-) -> None:
+def _describe_results(
+    progress: BatchProgress, entries: Iterable[Entry]
+) -> tuple[str, LabelSet]:
+    """Return the bundle's name and version, and the labels of the results."""
     state = progress.newest
     if state is not None:
-        write_summaries(out, entries, state.title, state.label_set)
-        return
+        return state.title, state.label_set
     # Results of former versions: what their labels look like is not known.
     title = next((entry.bundle for entry in entries if entry.bundle), "")
-    write_summaries(out, entries, title, LabelSet(()))
+    return title, LabelSet(())

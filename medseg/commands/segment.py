@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.commands.batch import Batch
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
@@ -20,96 +20,22 @@ from medseg.inference.devices_of_batch import (
     load_segmenters,
     make_stages,
 )
+from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
-from medseg.inference.ledger_entry import (
-    Entry,
-    Outcomes,
-    get_review_order,
-)
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.output_folder import holds_no_others, refuse_overwriting
 from medseg.inference.pipeline import run_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
-from medseg.inference.result_files import (
-    ERROR_MAPS,
-    choose_formats,
-    refuse_overwriting,
-)
+from medseg.inference.result_files import ERROR_MAPS, choose_formats
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
-from medseg.names import LEDGER, hash_text, make_printable
-from medseg.quality.estimates import explain_unjudged
+from medseg.names import hash_text, make_printable
 
 SEARCHING = "looking for scans"
 """The name of the search in progress events."""
 
 _FILES_PER_EVENT = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Batch(Outcomes):
-    """What became of all scans.
-
-    Attributes:
-        out: Where the results are.
-        results: One per scan, in the order worked on.
-        places: Scan → where it was found: for the caller, in no result.
-        gone: How many results in the folder are of scans that were not found this time.
-        full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
-            caller, in no result.
-        shard: Which part of the scans this was; ``None`` where it was all.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> from medseg import Batch
-        >>> batch = Batch(Path("results"), results=())
-        >>> batch.failed
-        ()
-    """
-
-    out: Path
-    results: tuple[Entry, ...]
-    places: Mapping[str, str] = field(default_factory=dict, repr=False)
-    full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
-    gone: int = 0
-    shard: Shard | None = None
-
-    @property
-    def ledger(self) -> Path:
-        """The file with a line for each scan worked on."""
-        folder = (
-            self.out if self.shard is None else self.out / self.shard.folder
-        )
-        return folder / LEDGER
-
-    @property
-    def to_review(self) -> tuple[Entry, ...]:
-        """The results that someone should look at first, worst first."""
-        flagged = [entry for entry in self.results if entry.needs_review]
-        return tuple(sorted(flagged, key=get_review_order))
-
-    @property
-    def warned(self) -> tuple[Entry, ...]:
-        """The results with a warning, worst first."""
-        warned = [each for each in self.good if each.warnings]
-        return tuple(sorted(warned, key=get_review_order))
-
-    @property
-    def unjudged(self) -> str:
-        """Why nobody can know how good the results are; empty where their quality was estimated."""
-        qualities = [
-            entry.quality.to_quality()
-            for entry in self.good
-            if entry.quality is not None
-        ]
-        return explain_unjudged(qualities)
-
-    @property
-    def skipped(self) -> tuple[Entry, ...]:
-        """The scans that were not asked for."""
-        return tuple(entry for entry in self.results if entry.reason)
-
-    def _list_entries(self) -> tuple[Entry, ...]:
-        return self.results
 
 
 def segment(
@@ -147,7 +73,7 @@ def segment(
     Args:
         bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
-            a CSV.
+            a table that lists them, CSV or Parquet.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Several GPUs, as ``cuda:0,1``, or
             ``all`` of them, share the scans.
@@ -224,6 +150,8 @@ def segment(
         channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
+        # Where results could replace files of others, all names must be known.
+        is_wanted=holds if holds_no_others(out) else None,
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     table = None if sources is None else SourcesTable(Path(sources), out)
@@ -242,7 +170,10 @@ def segment(
         )
 
     searched = hash_text(str(resolve_path(scans)))
-    with limit_threads(threads), _open_ledger(out, part) as ledger:
+    with (
+        limit_threads(threads),
+        _open_ledger(out, part, found.list_renamed()) as ledger,
+    ):
         found = found.keep_former_names(ledger.entries)
         # By the names that results have: they do not change when scans are added.
         found = found.choose(holds)
@@ -265,17 +196,22 @@ def segment(
             searched=searched,
             listeners=listeners,
         )
-        refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
-        skipped = batch.skip(found.skipped)
-        results: list[Entry] = run_pipelines(
+        results = _enter_left_out(batch, found, ledger)
+
+        def record(entry: Entry, seconds: Mapping[str, float]) -> bytes:
+            return ledger.entries.format(batch.record(entry, seconds))
+
+        lines: list[bytes] = run_pipelines(
             found.scans,
             make_stages(segmenters, error_maps=error_maps),
             read=batch.read,
             write=batch.write,
             on_error=batch.on_error,
-            record=batch.record,
+            record=record,
             ahead=count_ahead(segmenters),
         )
+        for line in lines:
+            results.append(line)
         here = _list_names(found)
         batch.close_failures(here, holds)
         gone = _count_gone(ledger, searched, here, holds)
@@ -291,7 +227,7 @@ def segment(
     batch.raise_bug()
     return Batch(
         out,
-        (*refused, *skipped, *results),
+        results,
         _describe_places(found, scans),
         _describe_errors(found, batch.full_errors),
         gone,
@@ -300,9 +236,9 @@ def segment(
 
 
 def _open_ledger(
-    out: Path, part: Shard | None
+    out: Path, part: Shard | None, renamed: Collection[str]
 ) -> AbstractContextManager[Ledger]:
-    return open_ledger(out, [PREVIEWS, ERROR_MAPS], part)
+    return open_ledger(out, [PREVIEWS, ERROR_MAPS], part, renamed)
 
 
 def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
@@ -314,6 +250,19 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
 def _hold_all(name: str) -> bool:
     """Tell that a scan of this name is to be done: without shards every one is."""
     return True
+
+
+def _enter_left_out(
+    batch: ScanBatch, found: ScanList, ledger: Ledger
+) -> EntryList:
+    """Enter what is no scan or was not asked for."""
+    results = EntryList()
+    for left_out in found.left_out:
+        refused = batch.refuse(left_out.result_fault)
+        results.append(ledger.entries.format(refused))
+    for skipped in batch.skip(found.skipped):
+        results.append(ledger.entries.format(skipped))
+    return results
 
 
 def _count_gone(

@@ -60,10 +60,10 @@ from medseg.training.session import (
 )
 from medseg.training.speed_settings import (
     SHARE,
-    SpeedCases,
     SpeedDecision,
     decide_speed,
 )
+from medseg.training.speed_trials import SpeedCases
 from medseg.training.trained_bundle import (
     write_stage_results,
     write_trained_bundle,
@@ -311,6 +311,7 @@ def _train_session(
         known_to_parent=learned.known_to_parent,
     )
     write_trained_bundle(session.run, report, session.listeners)
+    run.folder.speed_trials.unlink(missing_ok=True)
 
 
 def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:

@@ -27,17 +27,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
-from medseg.datasets.cases import Scan
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.headers import read_header
 from medseg.io.formats import MAX_VOXELS
 from medseg.names import has_image_suffix
 from medseg.preprocessing.grid import find_spacing_of_axes
 from medseg.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from medseg.datasets.cases import Scan
 
 MOST_TIMES_OFF = 10.0
 """How far a voxel's size may be off the network's."""
@@ -231,6 +233,8 @@ def _read_modality(file: Path) -> str:
     """Return the modality that a DICOM header names; ``""`` for other files."""
     if has_image_suffix(file.name):
         return ""
+    from medseg.io.dicom.headers import read_header
+
     header = read_header(file)
     return "" if header is None else header.modality
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-import nibabel as nib
 import numpy as np
 
 from medseg.datasets.input_checks import sample_voxels
@@ -178,6 +177,8 @@ def measure_case(image: Volume, labels: Array) -> CaseMeasures:
 
 def measure_grid(image: Volume) -> tuple[Sizes, Sizes]:
     """Return voxel size and extent."""
+    import nibabel as nib
+
     orientation = nib.orientations.io_orientation(image.affine)
     # Of each voxel axis, along which axis of the patient it runs.
     patient_axes = orientation[:, 0]

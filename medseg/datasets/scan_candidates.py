@@ -78,6 +78,7 @@ class Search:
         channels: How many channels the bundle has.
         split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
         specs: The bundle's channels; empty where only their number is known.
+        passed_over: How many scans were not looked at, because others do them.
     """
 
     channels: int
@@ -86,6 +87,7 @@ class Search:
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    passed_over: int = 0
 
     @property
     def channel_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Scans that a CSV lists, a line for each."""
+"""Scans that a table lists, CSV or Parquet: a row for each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
-from medseg._support.tables import Table, read_table
-from medseg.datasets.channel_endings import strip_channel
+from medseg._support.long_tables import LongTable, open_table
+from medseg._support.tables import find_image_columns
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -19,41 +19,63 @@ from medseg.datasets.scan_candidates import (
     reason_of,
 )
 from medseg.datasets.scan_folders import search_folder
+from medseg.datasets.table_rows import (
+    NameRule,
+    check_foreseen,
+    find_rule,
+    list_rows,
+    name_case,
+    name_file,
+)
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.io import find_series
 from medseg.layouts.channel_names import find_channels
-from medseg.names import split_channel
 
 _SINGLE = ("scan", "image")
 """Columns that hold a scan in one file or folder."""
 
 
-def search_table(path: Path, search: Search) -> None:
-    table = read_table(path)
+def search_table(
+    path: Path, search: Search, is_wanted: NameRule | None = None
+) -> None:
+    """Make scans of the rows of a table.
+
+    Args:
+        path: The table, CSV or Parquet.
+        search: Takes them.
+        is_wanted: Tells which names are wanted. Rows of others may be passed over, without a look
+            at their files, where every row's name is known.
+    """
+    table = open_table(path)
     columns = _find_columns(table, search)
+    rule = None
+    if is_wanted is not None:
+        rule = find_rule(table, columns, search.channel_names, is_wanted)
     listed_before: set[tuple[str, ...]] = set()
-    for line, cells in table.rows:
-        files = tuple(cells[column] for column in columns)
-        name = cells.get("name", "")
-        where = name or f"line {line}"
+    for row in list_rows(table, columns):
+        if rule is not None and not rule.may_be_wanted(row):
+            search.passed_over += 1
+            continue
         try:
-            if files in listed_before:
+            if row.files in listed_before:
                 raise ScanError(
                     "is listed before; remove one of the two lines",
-                    source=files[0],
+                    source=row.files[0],
                 )
-            listed_before.add(files)
-            candidate = _make_listed(files, name, path.parent, search)
+            listed_before.add(row.files)
+            candidate = _make_listed(row.files, row.name, path.parent, search)
+            if rule is not None:
+                check_foreseen(row, candidate)
             search.candidates.append(candidate)
         except MedsegError as error:
-            fault = Fault.from_error(where, error)
+            fault = Fault.from_error(row.where, error)
             search.leave_out_line(fault)
         except OSError as error:
-            fault = Fault(where, f"cannot be read: {reason_of(error)}")
+            fault = Fault(row.where, f"cannot be read: {reason_of(error)}")
             search.leave_out_line(fault)
 
 
-def _find_columns(table: Table, search: Search) -> tuple[str, ...]:
+def _find_columns(table: LongTable, search: Search) -> tuple[str, ...]:
     """Return the column of each channel, or the one that holds all.
 
     Raises:
@@ -61,7 +83,7 @@ def _find_columns(table: Table, search: Search) -> tuple[str, ...]:
     """
     names = search.channel_names
     try:
-        return table.image_columns(single=_SINGLE)
+        return find_image_columns(table.path, table.columns, _SINGLE)
     except DatasetError as error:
         if len(names) < 2:
             raise
@@ -90,7 +112,9 @@ def _make_listed(
         return replace(found, name=name or found.name, origin=origin)
     scans = [_make_part(folder, text) for text in files]
     first = scans[0]
-    own_name = name or _name_case(first, len(files), search.channel_names)
+    own_name = name or first.name
+    if not name and not first.is_hashed:
+        own_name = name_case(first.name, len(files), search.channel_names)
     modalities: list[str] = []
     for scan in scans:
         modalities += scan.modalities
@@ -121,16 +145,6 @@ def _check_files(files: Sequence[str], search: Search) -> None:
     pairs = zip(channels, files, strict=True)
     found = [channel for channel, file in pairs if file]
     raise ScanError(describe_missing(channels, found))
-
-
-def _name_case(first: Candidate, count: int, channels: Sequence[str]) -> str:
-    """Name a scan that has no name in the table: after its first file, without the channel."""
-    base, number = split_channel(first.name)
-    if count < 2 or first.is_hashed:
-        return first.name
-    if number == 0:
-        return base
-    return strip_channel(first.name, channels)
 
 
 def _find_case(
@@ -167,10 +181,7 @@ def _make_part(folder: Path, text: str) -> Candidate:
     refuse_special(file)
     if not file.is_file():
         raise ScanError("there is no such file or folder", source=text)
-    path = Path(text)
-    leads_elsewhere = path.is_absolute() or ".." in path.parts
-    where = file.name if leads_elsewhere else path.as_posix()
-    return make_single(file, where)
+    return make_single(file, name_file(file, text))
 
 
 def _make_only_series(folder: Path) -> Candidate:

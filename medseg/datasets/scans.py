@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg._support.files import refuse_special
+from medseg._support.long_tables import TABLE_SUFFIXES
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.scan_candidates import (
@@ -20,6 +21,7 @@ from medseg.datasets.scan_candidates import (
 from medseg.datasets.scan_folders import SearchProgress, search_folder
 from medseg.datasets.scan_modalities import ModalityChoice
 from medseg.datasets.scan_tables import search_table
+from medseg.datasets.table_rows import NameRule
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
 from medseg.names import (
@@ -67,6 +69,14 @@ class ScanList:
             scans.append(scan)
         return replace(self, scans=tuple(scans))
 
+    def list_renamed(self) -> set[str]:
+        """Return the names of scans that had others in release 0.1.0, with those."""
+        renamed: set[str] = set()
+        for scan, former in zip(self.scans, self.former_names, strict=True):
+            if former != scan.name:
+                renamed |= {scan.name, former}
+        return renamed
+
     def choose(self, is_wanted: Callable[[str], bool]) -> ScanList:
         """Return what has the wanted names: of scans, and of what is no scan or not asked for."""
         kept: list[int] = []
@@ -102,6 +112,7 @@ def find_scans(
     channel_specs: Sequence[ChannelSpec] = (),
     modalities: Sequence[str] = (),
     allow_empty: bool = False,
+    is_wanted: NameRule | None = None,
 ) -> ScanList:
     """Find the scans that a path stands for.
 
@@ -110,13 +121,14 @@ def find_scans(
     ``_0001``, …) or in channels' names (``_flair``, ``_t1``, …) are one scan, and so are the
     DICOM series of a study, by the rules of training. A CSV has a column ``scan`` or ``image``,
     or a column for each channel, ``image_0``, ``image_1``, … or called after it, and a ``name``
-    if wanted; its paths are relative to it, and a folder in it stands for the scan it holds.
+    if wanted; its paths are relative to it, and a folder in it stands for the scan it holds. A
+    Parquet file may take its place.
 
     Names come from paths; a DICOM series is named by a hash of its UID, because its files and
     headers may name the patient. ``names_from_headers`` names it by its headers all the same.
 
     Args:
-        path: A file, a folder or a ``.csv`` file.
+        path: A file, a folder, or a ``.csv`` or ``.parquet`` file.
         channels: How many channels the bundle has.
         progress: Called with how many files were looked into so far, and how many there are.
             Files whose ending says what they are need not be looked into.
@@ -126,21 +138,19 @@ def find_scans(
         modalities: Which DICOM series to segment, such as ``CT``; all unless given. Files whose
             headers state no modality are never skipped.
         allow_empty: Whether there may be nothing to segment.
+        is_wanted: Tells which names are wanted. Scans of others may be left out of the list of a
+            table without a look at their files.
 
     Raises:
         DatasetError: If nothing is there to segment, or ``modalities`` names none.
     """
     choice = ModalityChoice.parse(modalities)
     search = Search(channels, split_4d, tuple(channel_specs))
-    _search_path(path, search, progress)
-    is_empty = not search.candidates and not search.left_out
-    if is_empty and not allow_empty:
-        raise DatasetError(
-            f"no scan was found; files ending in {list_image_suffixes()} and DICOM series are "
-            "looked for",
-            source=path,
-            detail="; ".join(search.notes) or None,
-        )
+    _search_path(path, search, progress, is_wanted)
+    if search.passed_over:
+        allow_empty = True  # others have scans
+    if not allow_empty:
+        _refuse_nothing(path, search)
     candidates = search.candidates
     if names_from_headers:
         candidates = [_name_by_header(candidate) for candidate in candidates]
@@ -155,6 +165,16 @@ def find_scans(
             source=path,
         )
     return found
+
+
+def _refuse_nothing(path: Path, search: Search) -> None:
+    if not search.candidates and not search.left_out:
+        raise DatasetError(
+            f"no scan was found; files ending in {list_image_suffixes()} and DICOM series are "
+            "looked for",
+            source=path,
+            detail="; ".join(search.notes) or None,
+        )
 
 
 def _skip_other_modalities(
@@ -203,7 +223,12 @@ def describe_place(scan: Scan, root: Path) -> str:
     return first_file.name
 
 
-def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
+def _search_path(
+    path: Path,
+    search: Search,
+    progress: SearchProgress,
+    is_wanted: NameRule | None,
+) -> None:
     """Search whatever ``path`` is.
 
     Raises:
@@ -212,8 +237,8 @@ def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
     try:
         if path.is_dir():
             search_folder(path, search, progress)
-        elif path.suffix.lower() == ".csv":
-            search_table(path, search)
+        elif path.suffix.lower() in TABLE_SUFFIXES:
+            search_table(path, search, is_wanted)
         elif path.is_file():
             search.candidates.extend(list_scans_in_file(path))
         else:

@@ -23,9 +23,7 @@ STATE = ".batch.json"
 class BatchState(BaseModel):
     """What a batch, or one shard of it, works on. It holds no path and no patient's name."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     title: str
     """The bundle's name and version."""

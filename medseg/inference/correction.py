@@ -19,6 +19,7 @@ import torch
 
 from medseg.bundle.spec import BundleSpec, ClicksSpec
 from medseg.errors import MedsegError, ScanError
+from medseg.inference.click_field import obey_clicks
 from medseg.inference.clicks import Points, Space, find_voxels, parse_clicks
 from medseg.inference.given_labels import check_labels, find_label_index
 from medseg.inference.windows import Corner, Windows, cut_window
@@ -90,6 +91,7 @@ class Correction:
         self._image, self._grid = crop_input(image, grid, prep, scan)
         x, y, z = (*spec.training.patch, 1)[:3]
         self._windows = Windows((x, y, z), self._grid.shape, overlap=0)
+        self._voxel = np.linalg.norm(self._grid.affine[:3, :3], axis=0)
         to_grid = np.linalg.inv(self._grid.affine)
         self._scan_to_grid: Affine = to_grid @ scan.affine
 
@@ -181,13 +183,20 @@ class Correction:
         on_grid, _ = self._windows.part_on_grid(corner)
         first = np.array([part.start for part in on_grid], float)
         scores = self._score(corner, in_box, index, clicks)
+        scores[index] += obey_clicks(
+            scores,
+            index,
+            clicks.inside - first,
+            clicks.outside - first,
+            self._voxel,
+        )
         limits = self._find_limits(corner)
         to_grid = self._grid.network_to_scan
         start, stop = self._find_box(limits)
         target = _as_shape(stop - start)
         matrix = _shift(-first) @ to_grid.matrix @ _shift(start)
         on_scan = GridMap(matrix, _as_shape(scores.shape[1:]), target)
-        on_scan_scores = resample_linear(scores.numpy(), on_scan)
+        on_scan_scores = resample_linear(scores, on_scan)
         for voxels, score in (
             (clicks.voxels_inside, torch.inf),
             (clicks.voxels_outside, -torch.inf),
@@ -219,7 +228,7 @@ class Correction:
 
     def _score(
         self, corner: Corner, in_box: Array, index: int, clicks: _Clicks
-    ) -> torch.Tensor:
+    ) -> Array:
         """Return the scores of a window, ``(classes, …)``: of its part on the grid."""
         windows = self._windows
         image = cut_window(self._image, windows, corner, self._padding)
@@ -247,7 +256,7 @@ class Correction:
                 "the network returns no numbers for this scan; its weights or the scan's "
                 "intensities are broken"
             )
-        return scores[(slice(None), *in_window)]
+        return scores[(slice(None), *in_window)].numpy().copy()
 
     def _find_visible(
         self, points: Points, corner: Corner

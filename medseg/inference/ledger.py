@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,12 +25,14 @@ from medseg._support.files import PART
 from medseg._support.platform.files import open_binary, read_at, sync_handle
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import BusyError, OutputError
+from medseg.inference.entries import Entries
 from medseg.inference.ledger_entry import Entry
 from medseg.inference.shards import (
     PATIENCE_SECONDS,
     SHORT_PATIENCE_SECONDS,
     Shard,
     list_ledger_folders,
+    list_shards,
     refuse_others,
 )
 from medseg.names import LEDGER
@@ -31,6 +40,9 @@ from medseg.names import LEDGER
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
+
+_NAME = re.compile(rb'\{"scan":"([^"\\]+)"')
+"""How a line begins; names hold no sign that JSON writes in another form."""
 
 
 class Ledger:
@@ -49,17 +61,17 @@ class Ledger:
         folder: Path,
         path: Path,
         handle: int,
-        entries: Mapping[str, Entry],
+        entries: Entries,
         damaged: int,
     ) -> None:
         self.folder = folder
         self.damaged = damaged
         self.path = path
         self._handle = handle
-        self._entries = dict(entries)
+        self._entries = entries
 
     @property
-    def entries(self) -> Mapping[str, Entry]:
+    def entries(self) -> Entries:
         """Scan → its latest entry, in the order in which scans first came."""
         return self._entries
 
@@ -69,7 +81,8 @@ class Ledger:
         Raises:
             OutputError: If it cannot be written; the ledger is as it was before.
         """
-        line = entry.model_dump_json().encode() + b"\n"
+        text = entry.model_dump_json().encode()
+        line = text + b"\n"
         size = os.fstat(self._handle).st_size
         try:
             if os.write(self._handle, line) != len(line):
@@ -78,22 +91,27 @@ class Ledger:
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise _make_write_error(self.path, error) from error
-        self._entries[entry.scan] = entry
+        self._entries.add(entry, text)
 
 
 @contextlib.contextmanager
 def open_ledger(
-    folder: Path, parts: Sequence[str] = (), shard: Shard | None = None
+    folder: Path,
+    parts: Sequence[str] = (),
+    shard: Shard | None = None,
+    renamed: Collection[str] = (),
 ) -> Iterator[Ledger]:
     """Open the ledger of a folder for this process alone, and clear what a killed one left.
 
-    What any ledger of the folder knows is known; entries are added to the own one.
+    What any ledger of the folder knows is known, of a shard's own scans; entries are added to the
+    own one.
 
     Args:
         folder: The folder of results; made if needed.
         parts: Folders in it that hold results, too.
         shard: Whose ledger to open. What killed shards left half-written is cleared by who works
             on all scans: others may still be writing.
+        renamed: Names that count, too, since scans of the shard may have had them.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -120,13 +138,16 @@ def open_ledger(
                     (folder / LEDGER).touch()
             except OSError as error:
                 raise _make_write_error(path, error) from error
-            entries, damaged = read_ledgers(folder)
+            if shard is None:
+                entries, damaged = read_ledgers(folder)
+            else:
+                entries, damaged = _read_own(folder, shard, renamed)
             yield Ledger(folder, path, handle, entries, damaged)
     finally:
         os.close(handle)
 
 
-def read_ledgers(folder: Path) -> tuple[dict[str, Entry], int]:
+def read_ledgers(folder: Path) -> tuple[Entries, int]:
     """Read the ledgers of a folder, its own and those of its shards, even while batches write.
 
     Returns:
@@ -136,17 +157,40 @@ def read_ledgers(folder: Path) -> tuple[dict[str, Entry], int]:
     Raises:
         OutputError: If a file cannot be read.
     """
-    merged: dict[str, Entry] = {}
+    return _merge(list_ledger_folders(folder))
+
+
+def _read_own(
+    folder: Path, shard: Shard, renamed: Collection[str]
+) -> tuple[Entries, int]:
+    """Read what is known of the scans of a shard: a thousandth of it all, of a thousand shards."""
+
+    def is_own(name: str) -> bool:
+        return name in renamed or shard.holds(name)
+
+    others = [other for other in list_shards(folder) if other != shard]
+    if not renamed:
+        # Of as many shards, each keeps to its own scans.
+        others = [other for other in others if other.count != shard.count]
+    places = [folder / other.folder for other in others]
+    return _merge([folder, *places, folder / shard.folder], is_own)
+
+
+def _merge(
+    places: Iterable[Path], is_wanted: Callable[[str], bool] | None = None
+) -> tuple[Entries, int]:
+    merged = Entries()
     damaged = 0
-    for place in list_ledger_folders(folder):
+    for place in places:
         path = place / LEDGER
         # A shard makes its folder before its ledger.
-        entries, bad = read_ledger(path) if path.is_file() else ({}, 0)
+        if not path.is_file():
+            continue
+        entries, bad = read_ledger(path, is_wanted)
         damaged += bad
-        for name, entry in entries.items():
-            known = merged.get(name)
-            if known is None or _is_later(entry, known):
-                merged[name] = entry
+        for name in entries:
+            if name not in merged or _is_later(entries[name], merged[name]):
+                merged.take(entries, name)
     return merged, damaged
 
 
@@ -160,8 +204,14 @@ def _is_later(entry: Entry, other: Entry) -> bool:
     return entry.finished > other.finished
 
 
-def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
+def read_ledger(
+    path: Path, is_wanted: Callable[[str], bool] | None = None
+) -> tuple[Entries, int]:
     """Read a ledger, even while a batch writes it.
+
+    Args:
+        path: The file.
+        is_wanted: Tells of which scans to read the entries; of all unless given.
 
     Returns:
         Scan → its latest entry, in the order in which scans first came; and how many lines were
@@ -170,22 +220,43 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     Raises:
         OutputError: If the file cannot be read.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except OSError as error:
-        raise OutputError(
-            "the ledger cannot be read", source=path, detail=error.strerror
-        ) from error
-    entries: dict[str, Entry] = {}
+    entries = Entries()
     damaged = 0
-    for line in filter(None, lines):
+    for line in _read_lines(path):
+        if is_wanted is not None and _is_of_other(line, is_wanted):
+            continue
         try:
             entry = Entry.model_validate_json(line)
         except ValidationError:
             damaged += 1
         else:
-            entries[entry.scan] = entry
+            entries.add(entry, line.rstrip())
     return entries, damaged
+
+
+def _read_lines(path: Path) -> Iterator[bytes]:
+    """Give the lines that are whole and not empty.
+
+    Raises:
+        OutputError: If the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line != b"\n":
+                    yield line
+    except OSError as error:
+        raise OutputError(
+            "the ledger cannot be read", source=path, detail=error.strerror
+        ) from error
+
+
+def _is_of_other(line: bytes, is_wanted: Callable[[str], bool]) -> bool:
+    """Tell from the begin of a line whether it is of a scan that is not wanted."""
+    match = _NAME.match(line)
+    if match is None:
+        return False
+    return not is_wanted(match[1].decode(errors="replace"))
 
 
 def read_review_reasons(folder: Path) -> dict[str, tuple[str, ...]]:

@@ -38,9 +38,7 @@ _UNKNOWN_DICE = 2.0
 class QualityEntry(BaseModel):
     """How good a result probably is, estimated without knowing the truth."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     expected_dice: float | None
     """Mean over the structures that were found; `null` if none was."""
@@ -97,9 +95,7 @@ class QualityEntry(BaseModel):
 class Entry(BaseModel):
     """What became of one scan. It holds no path, no patient's name, and no UID."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     scan: PlainName
     """Its name in this batch."""

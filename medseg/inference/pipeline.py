@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Segmented = TypeVar("Segmented")
 Result = TypeVar("Result")
+Recorded = TypeVar("Recorded")
 
 Stage = Literal["read", "segment", "write"]
 
@@ -35,9 +36,9 @@ def run_pipeline(
     segment: Callable[[Loaded], Segmented],
     write: Callable[[Segmented], Result],
     on_error: Callable[[Item, Stage, Exception], Result],
-    record: Callable[[Result, Mapping[str, float]], Result],
+    record: Callable[[Result, Mapping[str, float]], Recorded],
     ahead: int = 1,
-) -> list[Result]:
+) -> list[Recorded]:
     """Take every item through the three stages; each stage begins in the order of the items.
 
     Args:
@@ -60,7 +61,7 @@ def run_pipeline(
             finished, nothing more is begun, and no thread is left.
     """
 
-    def finish(work: _Work[Item]) -> Result:
+    def finish(work: _Work[Item]) -> Recorded:
         work.run("write", write)
         if work.error is not None:
             failed = on_error(work.item, work.stage, work.error)
@@ -68,12 +69,12 @@ def run_pipeline(
         return record(work.value, work.seconds)
 
     waiting = iter(items)
-    done: list[Result] = []
+    done: list[Recorded] = []
     with (
         ThreadPoolExecutor(ahead, thread_name_prefix="medseg-read") as reader,
         ThreadPoolExecutor(ahead, thread_name_prefix="medseg-write") as writer,
     ):
-        behind: deque[Future[Result]] = deque()
+        behind: deque[Future[Recorded]] = deque()
         coming: deque[Future[_Work[Item]]] = deque()
         _read_ahead(coming, ahead, waiting, read, reader)
         while coming:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import csv
 import hashlib
-import io
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg._support.html import render_page
-from medseg.inference.ledger_entry import Entry, QualityEntry, get_review_order
+from medseg.inference.ledger_entry import Entry, get_review_order
 from medseg.inference.report_index import (
     PAGE_SCANS,
     PAGES,
@@ -34,12 +32,10 @@ from medseg.inference.report_rows import (
 )
 from medseg.inference.result_files import SUMMARIES
 from medseg.inference.scan_counts import ScanCounts, count_scans
+from medseg.inference.volumes_table import format_volumes_csv
 from medseg.labels import LabelSet
 
 VOLUMES, REPORT = SUMMARIES
-
-_QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
-_SHOWN_COLUMNS = ("quality", "reasons")
 
 _MOST_COLUMNS = 4
 """Labels with a column of their own; of more, the volumes lie in one that unfolds."""
@@ -184,52 +180,3 @@ def _describe_page(
         "script": script,
         "script_hash": base64.b64encode(digest).decode(),
     }
-
-
-def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
-    """Return the volumes and the quality of each segmented scan as CSV, sorted by name.
-
-    Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
-    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``; ``quality``,
-    what people are shown: where it is words, no number stands in the columns before; and
-    ``reasons`` for a review. Where a bundle has regions, these take the place of labels. Cells
-    are empty where a value is unknown.
-    """
-    good = [entry for entry in entries if entry.is_good]
-    good.sort(key=lambda entry: entry.scan.casefold())
-    names = list_label_names(good, label_set)
-    volume_columns = [f"{name}_ml" for name in names]
-    dice_columns = [f"{name}_expected_dice" for name in names]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    columns = ["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns]
-    table.writerow([*columns, *_SHOWN_COLUMNS])
-    for entry in good:
-        volumes = [_format_number(entry.volumes_ml.get(name)) for name in names]
-        quality = _format_quality(entry.quality, names)
-        table.writerow([entry.scan, *volumes, *quality, *_format_shown(entry)])
-    return text.getvalue()
-
-
-def _format_quality(
-    quality: QualityEntry | None, names: Sequence[str]
-) -> list[str]:
-    if quality is None:
-        return [""] * (len(_QUALITY_COLUMNS) + len(names))
-    shown = quality.to_quality().shown
-    cells = [_format_number(shown.expected), _format_number(shown.lower)]
-    cells.append(str(int(quality.review)))
-    for name in names:
-        cells.append(_format_number(shown.labels.get(name)))
-    return cells
-
-
-def _format_shown(entry: Entry) -> list[str]:
-    if entry.quality is None:
-        return [""] * len(_SHOWN_COLUMNS)
-    shown = entry.quality.to_quality().shown
-    return [shown.text, "; ".join(shown.reasons)]
-
-
-def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.folders import refuse_file, resolve_path
 from medseg._support.registry import Registry
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import Scan
-from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
+from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.io import write_labels
 from medseg.io.dicom.volume import Slices
 from medseg.io.registry import find_label_format, list_label_suffixes
-from medseg.names import LEDGER
 from medseg.volume import Array, Volume
 
 ERROR_MAPS = "error_maps"
@@ -328,74 +325,3 @@ def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:
     """Return where the error map of a scan lies, or would: percent, on the scan's grid."""
     ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
     return out / ERROR_MAPS / f"{scan}{ending}"
-
-
-def refuse_overwriting(
-    root: Path,
-    out: Path,
-    scans: Sequence[Scan],
-    formats: Mapping[str, ResultFormat],
-) -> None:
-    """Make sure that results replace nothing but results, and are never taken for scans.
-
-    Args:
-        root: Where the scans were looked for: a folder, a file or a table.
-        out: The folder for results.
-        scans: The scans found.
-        formats: What will be written for each.
-
-    Raises:
-        OutputError: If ``out`` holds scans or other files that would be replaced.
-        DatasetError: If ``root`` is a folder of results itself.
-    """
-    refuse_file(out)
-    real_root, real_out = resolve_path(root), resolve_path(out)
-    if (root / LEDGER).is_file() and real_root != real_out:
-        raise DatasetError(
-            f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
-            source=root,
-        )
-    if any(
-        _would_be_searched(real_root, real_out, folder)
-        for folder in (real_root, *_list_folders(scans))
-    ):
-        raise OutputError(
-            "this folder holds scans that are to be segmented; results among them would be taken "
-            "for scans next time. Give an empty folder, or one that does not exist yet",
-            source=out,
-        )
-    if (out / LEDGER).exists():
-        return
-    _refuse_existing(out, SUMMARIES)
-    for kind in formats.values():
-        _refuse_existing(out, [f"{scan.name}{kind.ending}" for scan in scans])
-
-
-def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
-    """Tell whether results in ``out`` would lie among the scans of a folder below ``root``."""
-    if out in (root, folder):
-        return True
-    return out.is_relative_to(root) and folder.is_relative_to(out)
-
-
-def _list_folders(scans: Iterable[Scan]) -> set[Path]:
-    """Return the folders in which the scans' files truly lie."""
-    direct, linked = set(), set()
-    for scan in scans:
-        for file in itertools.chain.from_iterable(scan.parts):
-            # Only what is a link can lie elsewhere than its folder.
-            if file.is_symlink():
-                linked.add(resolve_path(file).parent)
-            else:
-                direct.add(file.parent)
-    return linked | {resolve_path(folder) for folder in direct}
-
-
-def _refuse_existing(out: Path, names: Iterable[str]) -> None:
-    for name in names:
-        if (out / name).exists():
-            raise OutputError(
-                f"this file exists already and is not a result of medseg (there is no {LEDGER} "
-                "beside it); give another folder, so that nothing is replaced",
-                source=out / name,
-            )

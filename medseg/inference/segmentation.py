@@ -10,9 +10,7 @@ from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
-from medseg.inference.result_files import write_result
-from medseg.io import itk, nifti
-from medseg.io.adapters import Image
+from medseg.io.volume_like import Image
 from medseg.labels import LabelSet
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
@@ -90,11 +88,15 @@ class Segmentation:
             OutputError: If there is no such format, the scan or its grid do not fit it, or the
                 file cannot be written.
         """
+        from medseg.inference.result_files import write_result
+
         grid = self._require_grid()
         write_result(Path(path), self.labels, grid, self.spec, format)
 
     def to_nibabel(self) -> Image:
         """Return the label map as a nibabel image on the scan's grid."""
+        from medseg.io import nifti
+
         return nifti.make_label_image(self.labels, self._require_grid())
 
     def to_sitk(self) -> Image:
@@ -103,6 +105,8 @@ class Segmentation:
         Raises:
             OutputError: If the grid is sheared, which ITK cannot represent.
         """
+        from medseg.io import itk
+
         return itk.make_label_image(self.labels, self._require_grid())
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -14,13 +14,11 @@ import numpy.typing as npt
 import torch
 
 from medseg._support.memory import is_out_of_memory
+from medseg._support.optional_packages import import_monai
 from medseg.bundle.bundle import Assembly, Bundle, load_bundle
 from medseg.bundle.spec import SpeedSetting
-from medseg.datasets.case_folders import find_case_folder, read_case
-from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
 from medseg.datasets.measures import measure_scan
-from medseg.datasets.named_channels import order_channels
 from medseg.datasets.validated_range import RangeCheck
 from medseg.errors import MedsegError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
@@ -31,6 +29,7 @@ from medseg.inference.backends.at_speed import (
     EXACT,
     check_speed,
     find_decided_setting,
+    load_for_clicks,
     set_overlap,
 )
 from medseg.inference.backends.loading import AUTO, load_members
@@ -49,8 +48,7 @@ from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
 from medseg.inference.windows import Corner
-from medseg.io.adapters import VolumeLike, as_volume
-from medseg.io.series_choice import SeriesChoice
+from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
@@ -169,6 +167,8 @@ class Segmenter:
         self, mirror: bool | None, fold_ensemble: bool, gpu_memory: int | None
     ) -> None:
         """Load a bundle's networks, and what is known of them."""
+        # Before anything else does, which would import MLflow and pandas with it.
+        import_monai()
         if mirror is None:
             mirror = self.spec.inference.mirror
         members = self.bundle.members
@@ -436,10 +436,9 @@ class Segmenter:
                 "--from BUNDLE --set 'training.clicks={}'"
             )
         scan = admit(self._open(volume), self.spec)
+        network = self._load_click_network()
         with explain_device_errors(scan, self.device):
-            return Correction(
-                scan, self.spec, self._runner.compute, self.device
-            )
+            return Correction(scan, self.spec, network.compute, self.device)
 
     def correct(
         self,
@@ -528,6 +527,22 @@ class Segmenter:
             raise MedsegError("this Segmenter was closed; make another one")
         return self._loaded
 
+    def _load_click_network(self) -> Ensemble:
+        """Return what answers clicks: one network without flips, since somebody waits for it."""
+        runner, spec = self._runner, self.spec
+        if runner.for_clicks is not None:
+            return runner.for_clicks
+        members = runner.ensemble._members[:1]
+        choices = {self.choices["backend"], self.choices["precision"]}
+        may_choose = choices == {AUTO} and self._speed != EXACT
+        if may_choose and self.backend == "torch" and self.device.type == "cpu":
+            quick = load_for_clicks(self.bundle, self.bundle.members[0])
+            members = members if quick is None else [quick]
+        runner.for_clicks = Ensemble(
+            members, spec.network.dims, channels=spec.input_channels
+        )
+        return runner.for_clicks
+
     def _open(
         self,
         image: VolumeLike,
@@ -536,21 +551,16 @@ class Segmenter:
         affine: npt.ArrayLike | None = None,
         series: SeriesChoice = None,
     ) -> Volume:
-        channels = self.spec.channels
-        folder = find_case_folder(image)
-        if folder is not None and len(channels) > 1 and series is None:
-            return read_case(folder, channels)
-        spare = 0
-        if isinstance(image, Mapping):
-            names = [channel.name for channel in channels]
-            spare = len(image) - len(names)
-            image = order_channels(image, names)
-        volume = as_volume(image, spacing=spacing, affine=affine, series=series)
-        volume = fit_channels(volume, channels)
-        if spare > 0:
-            note = "more images were given than the bundle has channels; the others are not used"
-            volume = replace(volume, warnings=(*volume.warnings, note))
-        return volume
+        # What reads files is imported when the first scan comes.
+        from medseg.inference.input_volume import open_volume
+
+        return open_volume(
+            image,
+            self.spec.channels,
+            spacing=spacing,
+            affine=affine,
+            series=series,
+        )
 
 
 class NetworkRunner:
@@ -563,6 +573,7 @@ class NetworkRunner:
 
     Attributes:
         device: Where it computes.
+        for_clicks: What answers clicks, once somebody has clicked.
     """
 
     def __init__(
@@ -572,6 +583,7 @@ class NetworkRunner:
         device: torch.device,
     ) -> None:
         self.ensemble = ensemble
+        self.for_clicks: Ensemble | None = None
         self.sliding_window = sliding_window
         self.device = device
 
@@ -616,12 +628,6 @@ class NetworkRunner:
                 raise
         return None
 
-    @torch.inference_mode()
-    def compute(self, windows: torch.Tensor) -> torch.Tensor:
-        """Return the scores of some windows, for who has windows of their own."""
-        with self.ensemble.arithmetic():
-            return self.ensemble(windows)
-
 
 class Ensemble:
     """The scores of windows: the mean over all members and flips.
@@ -655,6 +661,12 @@ class Ensemble:
     def precision(self) -> torch.dtype:
         """The precision of the arithmetic."""
         return self._members[0].precision
+
+    @torch.inference_mode()
+    def compute(self, windows: torch.Tensor) -> torch.Tensor:
+        """Return the scores of some windows, for who has windows of their own."""
+        with self.arithmetic():
+            return self(windows)
 
     def use_float32(self) -> None:
         """Compute in float32 from now on."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.platform.locks import LockedError, lock_folder
+from medseg._support.platform.locks import is_locked
 from medseg.errors import BusyError, MedsegError
 from medseg.names import hash_text
 
@@ -26,7 +26,7 @@ AUTO = "auto"
 _MOST = 100_000
 _HASH_DIGITS = 15
 PATIENCE_SECONDS = 2.0
-"""How long to wait for a lock: others who only look whether it is free hold it for a moment."""
+"""How long to wait for a lock: others who are refused, or only look, hold it for a moment."""
 SHORT_PATIENCE_SECONDS = 0.2
 """The same for who works on all scans: only a report looks then."""
 
@@ -164,10 +164,18 @@ def list_shards(out: Path) -> list[Shard]:
     return sorted(shards)
 
 
-def is_at_work(out: Path, shard: Shard | None) -> bool:
-    """Tell whether a shard, or who does all scans, is working in a folder of results right now."""
+def is_at_work(
+    out: Path, shard: Shard | None, *, patience: float = 0.0
+) -> bool:
+    """Tell whether a shard, or who does all scans, is working in a folder of results right now.
+
+    Args:
+        out: The folder.
+        shard: Who is meant; ``None`` for who does all scans.
+        patience: Seconds that it must last: who is refused holds a lock for a moment.
+    """
     folder = out if shard is None else out / shard.folder
-    return not _is_free(folder)
+    return is_locked(folder, patience=patience)
 
 
 def refuse_others(out: Path, shard: Shard | None) -> None:
@@ -185,28 +193,19 @@ def refuse_others(out: Path, shard: Shard | None) -> None:
     others = list_shards(out)
     if shard is not None:
         others = [other for other in others if other.count != shard.count]
-        if is_at_work(out, None):
+        if is_at_work(out, None, patience=PATIENCE_SECONDS):
             raise BusyError(
                 "another process is segmenting all scans into this folder; wait for it, or stop "
                 "it",
                 source=out,
             )
     for other in others:
-        if is_at_work(out, other):
+        if is_at_work(out, other, patience=PATIENCE_SECONDS):
             raise BusyError(
                 f"shard {other} is at work in this folder; wait for it, stop it, or give another "
                 "folder",
                 source=out,
             )
-
-
-def _is_free(folder: Path) -> bool:
-    """Tell whether a folder is locked by nobody."""
-    try:
-        lock_folder(folder, patience=PATIENCE_SECONDS).close()
-    except LockedError:
-        return False
-    return True
 
 
 def list_ledger_folders(out: Path) -> Iterator[Path]:

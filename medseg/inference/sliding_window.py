@@ -256,6 +256,10 @@ class SlidingWindowPass:
                 LabelWriter(same, self._on_grid, sums_on, setup.decoding)
             )
 
+    def list_corners(self) -> list[Corner]:
+        """Return the corners of all windows that are left to compute."""
+        return list(self._left)
+
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
         return self._left[: self._setup.batch_size]

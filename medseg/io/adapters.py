@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 import nibabel as nib
 import numpy as np
@@ -30,31 +30,11 @@ from medseg.io.nifti_headers import (
     read_scaling,
     read_shape,
 )
-from medseg.io.series_choice import SeriesChoice, read_chosen
+from medseg.io.series_choice import read_chosen
+from medseg.io.volume_like import Image, SeriesChoice, VolumeLike
 from medseg.io.voxels import check_size, empty_image
 from medseg.padding import join_padding, replace_nonfinite
-from medseg.volume import Affine, Array, Volume
-
-Image: TypeAlias = Any
-"""An image, a tensor or a data set of another library; these libraries state no types."""
-
-VolumeLike: TypeAlias = (
-    Volume
-    | str
-    | os.PathLike[str]
-    | bytes
-    | IO[bytes]
-    | Array
-    | Image
-    | Sequence[Any]
-    | Mapping[str, Any]
-)
-"""What ``as_volume`` makes a volume of.
-
-A path; bytes or an open binary file; an array or tensor with its spacing or affine; an image of
-MONAI, nibabel or SimpleITK; a pydicom data set or those of one series; or several of these, one
-per channel.
-"""
+from medseg.volume import Affine, Volume
 
 # What nibabel raises where a file does not hold what its header promises.
 _BROKEN: tuple[type[Exception], ...] = (

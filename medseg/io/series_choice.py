@@ -15,10 +15,8 @@ from medseg.io import find_series, group_series, read_image
 from medseg.io.dicom.geometry import measure_distances
 from medseg.io.dicom.series import Series
 from medseg.io.dicom.volume import SeveralSeriesError, SeveralVolumesError
+from medseg.io.volume_like import SeriesChoice
 from medseg.volume import Volume
-
-SeriesChoice = int | str | None
-"""A series' number in the list that an error gives, from 1, or its Series Instance UID."""
 
 _MOST_LISTED = 20
 _MODALITY = re.compile(r"[A-Z]{2,3}")

@@ -51,7 +51,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
     Args:
         app_dir: MONAI Label's; not used.
         studies: A folder, or the URL of a DICOMweb server.
-        conf: ``state``, ``device``, ``modalities`` and ``store_proposals``.
+        conf: ``state``, ``device``, ``speed``, ``modalities`` and ``store_proposals``.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self.versions = Versions(self.state)
         self.spec = self.versions.find_served().load_bundle().spec
         self._device = conf.get("device", "auto")
+        self._speed = conf.get("speed", "")
         self._stores_proposals = bool(conf.get(STORE_PROPOSALS))
         modalities = conf.get("modalities", "").split(",")
         self._modalities = tuple(filter(None, modalities))
@@ -91,7 +92,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
 
     def init_infers(self) -> dict[str, InferTask]:
         """Offer the bundle as a model, and where it takes clicks as another one for these."""
-        self._model = ServedModel(self.versions, self._device)
+        self._model = ServedModel(self.versions, self._device, self._speed)
         given = (self.state, self._datastore, self._model, self.spec)
         tasks: dict[str, InferTask] = {self.spec.name: SegmentTask(*given)}
         if self.spec.training.clicks is not None:
@@ -105,7 +106,9 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         if isinstance(bundle, Assembly):
             return {}
         return {
-            self.spec.name: RetrainTask(self.state, self.spec, self._device)
+            self.spec.name: RetrainTask(
+                self.state, self.spec, self._device, self._speed
+            )
         }
 
     def init_strategies(self) -> dict[str, Strategy]:
@@ -114,7 +117,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Offer to score the cases."""
-        return {SCORING: QualityScoring(self.state, self._device)}
+        scoring = QualityScoring(self.state, self._device, self._speed)
+        return {SCORING: scoring}
 
     def info(self) -> dict[str, Any]:
         """Return what there is: versions, too, and the labels' colours, red, green, blue."""

@@ -13,35 +13,30 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
 
-from medseg._support.files import PART
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
-from medseg.errors import DatasetError, MedsegError, ScanError
+from medseg.errors import DatasetError, MedsegError
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.case_pictures import CasePictures
 from medseg.label_server.cases import Cases, FolderCases
-from medseg.label_server.dicomweb import (
-    Correction,
-    DicomWebCases,
-    KnownSegmentations,
+from medseg.label_server.dicomweb import DicomWebCases
+from medseg.label_server.label_exchange import LabelExchange
+from medseg.label_server.label_upload import (
+    read_label_upload,
+    select_segments,
 )
-from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
 from medseg.label_server.proposals import Proposals
+from medseg.label_server.request_checks import check_offers
 from medseg.label_server.state import StateFolder
 from medseg.label_server.store import Store
 from medseg.label_server.worklist import CaseState, Worklist
 from medseg.names import split_suffix
-from medseg.volume import Array, Volume
+from medseg.volume import Volume
 
-SOP_INSTANCE_UID = "sop_instance_uid"
-"""Where a label's info names the DICOM SEG that holds the same."""
-
-_ELSEWHERE = "DICOM SEG"
-"""Whose labels are called that come from the DICOM server, which does not say who made them."""
 MOST_INFO_CHARACTERS = 1 << 16
 """How much clients can have remembered of a case."""
 
@@ -88,7 +83,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         self._state = state
         self._spec = spec
         self._audit = AuditLog(state.audit_log)
-        self._segmentations = KnownSegmentations(state)
+        self._exchange = LabelExchange(
+            state, cases, spec, self.labels, self.pictures
+        )
         self._image_info: dict[str, dict[str, Any]] = {}
         self._hashes: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._saving = threading.Lock()
@@ -175,7 +172,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             MedsegError: If what is said of it is malformed; others choose their cases by it.
         """
         self.cases.get_scan(image_id)
-        _check_offers(info.get("strategy", {}))
+        check_offers(info.get("strategy", {}))
         told = {key: info[key] for key in info if key not in _OWN_INFO}
         known = {**self._image_info.get(image_id, {}), **told}
         if len(json.dumps(known, default=str)) > MOST_INFO_CHARACTERS:
@@ -210,7 +207,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     ) -> str:
         """Save a label that a client sent, on the scan's own grid and with label indices."""
         volume = self.read_volume(image_id)
-        segments = _select_segments(label_info.get("label_info"))
+        segments = select_segments(label_info.get("label_info"))
         info = _select_info(label_info)
         file = Path(label_filename)
         label = read_label_upload(file, volume, self._spec.label_set, segments)
@@ -221,7 +218,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             self.labels.save(image_id, label_tag, labels, volume, info)
             if label_tag == FINAL:
                 self.pictures.draw(image_id, volume, labels)
-                self._publish(image_id, labels, volume)
+                self._exchange.publish(image_id, labels, volume)
         return image_id
 
     @property
@@ -245,7 +242,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
                 labels = read_labels(label.file).array[0]
                 volume = self.read_volume(image_id)
                 self.pictures.draw(image_id, volume, labels)
-                self._publish(image_id, labels, volume)
+                self._exchange.publish(image_id, labels, volume)
 
     def exchange(self) -> None:
         """With a DICOM server: store labels it lacks, and take over corrections made elsewhere."""
@@ -253,57 +250,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             return
         with self._saving:
             for case in self.get_labeled_images():
-                self._publish_if_missing(case)
-            known = self._segmentations.read()
-            proposals = self.proposals.list_series()
-            found = self.cases.find_corrections(known, proposals)
-            for correction in found:
-                self._take_over(self.cases, correction)
-
-    def _publish_if_missing(self, case: str) -> None:
-        label = self._get_label(case, FINAL)
-        if SOP_INSTANCE_UID in label.info:
-            return
-        labels = read_labels(label.file).array[0]
-        self._publish(case, labels, self.read_volume(case))
-
-    def _publish(self, case: str, labels: Array, volume: Volume) -> None:
-        if isinstance(self.cases, DicomWebCases):
-            uid = self.cases.store_label(labels, volume)
-            self._segmentations.add(uid)
-            self.labels.update_info(case, FINAL, {SOP_INSTANCE_UID: uid})
-
-    def _take_over(self, cases: DicomWebCases, correction: Correction) -> None:
-        """Save a correction from the DICOM server as a submitted label, if it can be read."""
-        case = correction.case
-        volume = self.read_volume(case)
-        with tempfile.TemporaryDirectory(
-            dir=self._state.root, prefix=PART
-        ) as folder:
-            file = Path(folder) / "correction.dcm"
-            cases.fetch_correction(correction, file)
-            try:
-                label = read_label_upload(file, volume, self._spec.label_set)
-            except ScanError as error:
-                self._audit.write(
-                    "segmentation left out",
-                    case=case,
-                    uid=correction.uid,
-                    why=error.message,
-                )
-            else:
-                info: dict[str, Any] = {
-                    SOP_INSTANCE_UID: correction.uid,
-                    "client_id": _ELSEWHERE,
-                }
-                if label.warnings:
-                    info["warnings"] = list(label.warnings)
-                # Not by whoever has just asked for the next case.
-                self.labels.save(
-                    case, FINAL, label.indices, volume, info, _ELSEWHERE
-                )
-                self.pictures.draw(case, volume, label.indices)
-        self._segmentations.add(correction.uid)
+                self._exchange.publish_if_missing(case)
+            self._exchange.take_over(self.proposals.list_series())
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Refuse: a better label replaces a worse one, and the worse one is kept beside."""
@@ -442,28 +390,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         return labelled
 
 
-def _check_offers(offers: object) -> None:
-    """Refuse anything but strategy → when it offered the case, and to whom."""
-    is_sound = isinstance(offers, Mapping) and all(
-        isinstance(offer, Mapping)
-        and isinstance(offer.get("ts", 0), int | float)
-        for offer in offers.values()
-    )
-    if not is_sound:
-        raise MedsegError(
-            "'strategy' must be an object: strategy → {ts, client_id}"
-        )
-
-
 def _name_label(case: str) -> str:
     return f"labels/{case}.nii.gz"
-
-
-def _select_segments(segments: object) -> list[Mapping[str, Any]]:
-    """Return what a client says of its segments, without what is malformed."""
-    if not isinstance(segments, list):
-        return []
-    return [segment for segment in segments if isinstance(segment, Mapping)]
 
 
 def _select_info(info: Mapping[str, Any]) -> dict[str, Any]:

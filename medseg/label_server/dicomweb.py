@@ -6,15 +6,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pydicom
-import requests
-from dicomweb_client import DICOMwebClient
-from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.dataset import Dataset
 
 from medseg._support.files import PART
@@ -22,15 +19,10 @@ from medseg._support.platform.files import rename
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.dicom_labels.seg_writer import write_dicom_seg
-from medseg.errors import DatasetError, OutputError
+from medseg.errors import DatasetError
 from medseg.label_server.cases import make_nifti_copy
-from medseg.label_server.environment import (
-    DICOMWEB_PASSWORD,
-    DICOMWEB_USER,
-    read_dicomweb_login,
-)
+from medseg.label_server.dicomweb_connection import DicomWebConnection
 from medseg.label_server.state import StateFolder, is_plain_name
-from medseg.label_server.store import Store
 from medseg.volume import Array, Volume
 
 KEPT_SECONDS = 5.0
@@ -43,7 +35,6 @@ _NO_IMAGES = frozenset(
     {"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC"}
 )
 _SHOWN = ("Modality", "StudyDate", "StudyTime", "PatientID", "StudyInstanceUID")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +86,9 @@ class DicomWebCases:
         spec: BundleSpec,
         modalities: Sequence[str] = (),
     ) -> None:
-        self._client = _connect(url)
-        self._url = url
+        connection = DicomWebConnection(url)
+        self._client = connection.client
+        self._request = connection.request
         self._state = state
         self._spec = spec
         self._modalities = frozenset(modalities)
@@ -130,20 +122,23 @@ class DicomWebCases:
         info = {keyword: str(series.get(keyword, "")) for keyword in _SHOWN}
         return {"name": f"{name}.nii.gz", "SeriesInstanceUID": name, **info}
 
-    def store_label(self, labels: Array, like: Volume) -> str:
+    def store_label(
+        self, labels: Array, like: Volume, description: str = SEGMENTATION
+    ) -> str:
         """Store a corrected label map as a DICOM SEG in its study.
 
         Args:
             labels: Label indices ``(i, j, k)``.
             like: The series.
+            description: What viewers list it as.
 
         Returns:
-            Its SOP instance UID; the same labels have the same.
+            Its SOP instance UID; the same labels of the same description have the same.
 
         Raises:
             OutputError: If the server does not take it.
         """
-        return self._store(labels, like, SEGMENTATION, corrected=True).uid
+        return self._store(labels, like, description, corrected=True).uid
 
     def store_proposal(
         self, labels: Array, like: Volume, description: str
@@ -310,36 +305,6 @@ class DicomWebCases:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _request(self, action: str, call: Callable[[], _T]) -> _T:
-        """Call the server, and name what it did not do if that fails."""
-        try:
-            return call()
-        except requests.HTTPError as error:
-            status = (
-                "an error"
-                if error.response is None
-                else error.response.status_code
-            )
-            raise OutputError(
-                f"the DICOMweb server did not {action}: it answered {status}",
-                source=self._url,
-            ) from error
-        except requests.RequestException as error:
-            raise OutputError(
-                f"the DICOMweb server did not {action}: {type(error).__name__}; check that it is "
-                f"running and that its address is that of DICOMweb. If it asks for a login, set "
-                f"{DICOMWEB_USER} and {DICOMWEB_PASSWORD}",
-                source=self._url,
-            ) from error
-
-
-def _connect(url: str) -> DICOMwebClient:
-    login = read_dicomweb_login()
-    session = None
-    if login is not None:
-        session = create_session_from_user_pass(*login)
-    return DICOMwebClient(url.rstrip("/"), session=session)
-
 
 def is_listed(modality: str, modalities: frozenset[str]) -> bool:
     """Tell whether series of a modality are cases.
@@ -403,27 +368,3 @@ def choose_newest(
         if former is None or former.created < correction.created:
             newest[case] = correction
     return list(newest.values())
-
-
-class KnownSegmentations:
-    """Which segmentations of the server are known already: ours, and those read back.
-
-    Args:
-        state: The state folder.
-    """
-
-    def __init__(self, state: StateFolder) -> None:
-        self._store = Store(state)
-
-    def read(self) -> frozenset[str]:
-        """Return their SOP instance UIDs."""
-        with self._store.read() as connection:
-            rows = connection.execute("SELECT uid FROM segmentations")
-            return frozenset(uid for (uid,) in rows)
-
-    def add(self, uid: str) -> None:
-        """Add a SOP instance UID."""
-        with self._store.write() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO segmentations VALUES (?)", (uid,)
-            )

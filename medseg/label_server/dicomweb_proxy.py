@@ -8,25 +8,29 @@ reaches what the DICOMweb server offers besides DICOMweb. People's own logins st
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from typing import Self
 from urllib.parse import parse_qsl, urlencode
 
+import anyio.to_thread
 import httpx
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from medseg.errors import OutputError
+from medseg.label_server.audit import LOCAL, REQUESTER
+from medseg.label_server.dicomweb_connection import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+)
 from medseg.label_server.environment import read_dicomweb_login
 from medseg.label_server.request_checks import RefusedError
-
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 120.0
-"""How long the DICOMweb server may be silent: a search over a large archive takes its time."""
 
 MOST_QUERY_PARAMETERS = 100
 LONGEST_QUERY_VALUE = 1024
@@ -54,6 +58,13 @@ _PARAMETER = re.compile(r"[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)*")
 """An attribute's keyword or tag, or one of the standard's own words such as ``limit``."""
 _ACCEPT = re.compile(r"[A-Za-z0-9 !#$&^_.+*/;=,\"-]{1,1000}")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=?-]{1,70}")
+
+_STORED_UID = re.compile(
+    rb"00081155.{1,200}?([0-9]{1,64}(?:\.[0-9]{1,64})+)", re.DOTALL
+)
+"""A Referenced SOP Instance UID in the answer of STOW-RS (PS3.18, 10.5.3), in JSON or XML."""
+MOST_ANSWER_BYTES = 1 << 24
+"""Of an answer to what was stored; it names each instance."""
 
 _RETURNED = ("content-type", "content-encoding", "content-length", "etag")
 """Headers of the answer that are handed back; among the others are cookies and addresses."""
@@ -114,10 +125,16 @@ class DicomWebProxy:
 
     Args:
         url: The DICOMweb server's root; ``None`` where the cases are files.
+        note_author: Told of the SOP instance UIDs that a person who logged in has stored.
     """
 
-    def __init__(self, url: str | None) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        note_author: Callable[[Sequence[str], str], None] | None = None,
+    ) -> None:
         self._root = None if url is None else url.rstrip("/")
+        self._note_author = note_author
         self._client: httpx.AsyncClient | None = None
 
     async def __call__(
@@ -173,7 +190,32 @@ class DicomWebProxy:
         answer = await client.send(asked, stream=True)
         # Whatever it would have kept of the answer belongs to one person's request.
         client.cookies.clear()
+        if wanted.method == "POST" and answer.is_success:
+            return await self._hand_back_stored(answer)
         return await _hand_back(answer)
+
+    async def _hand_back_stored(self, answer: httpx.Response) -> Response:
+        """Note who stored what the answer names, before it is passed on."""
+        body = b""
+        try:
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > MOST_ANSWER_BYTES:
+                    return _explain(
+                        502, "the DICOMweb server answers at length"
+                    )
+        finally:
+            await answer.aclose()
+        person = REQUESTER.get().user
+        uids = [uid.decode() for uid in _STORED_UID.findall(body)]
+        if uids and self._note_author and person != LOCAL.user:
+            # What was stored is stored, also where nobody learns whose it is.
+            with contextlib.suppress(OutputError):
+                await anyio.to_thread.run_sync(self._note_author, uids, person)
+        headers = _choose_headers(answer)
+        for name in ("content-encoding", "content-length"):
+            headers.pop(name, None)
+        return Response(body, answer.status_code, headers)
 
     def _open_client(self) -> httpx.AsyncClient:
         # Made with the first request, because it belongs to the loop that serves it.
@@ -200,16 +242,20 @@ async def _hand_back(answer: httpx.Response) -> Response:
     if answer.is_redirect:
         await answer.aclose()
         return _explain(502, "the DICOMweb server answers from elsewhere")
+    return StreamingResponse(
+        answer.aiter_raw(),
+        answer.status_code,
+        _choose_headers(answer),
+        background=BackgroundTask(answer.aclose),
+    )
+
+
+def _choose_headers(answer: httpx.Response) -> dict[str, str]:
     headers = dict(_SAFE_HEADERS)
     for name in _RETURNED:
         if name in answer.headers:
             headers[name] = answer.headers[name]
-    return StreamingResponse(
-        answer.aiter_raw(),
-        answer.status_code,
-        headers,
-        background=BackgroundTask(answer.aclose),
-    )
+    return headers
 
 
 def _explain(status: int, reason: str) -> Response:

@@ -42,6 +42,7 @@ class Settings:
         modalities: Only series of these are listed from a DICOMweb server; all unless given.
         port: Its port.
         stores_proposals: Whether proposals are stored in the DICOMweb server.
+        speed: ``exact``, ``balanced`` or ``fast``; empty for what the served bundle says.
     """
 
     studies: str
@@ -50,6 +51,7 @@ class Settings:
     modalities: tuple[str, ...]
     port: int
     stores_proposals: bool = False
+    speed: str = ""
 
 
 def read_dicomweb_login() -> tuple[str, str] | None:
@@ -100,6 +102,7 @@ def set_environment(settings: Settings) -> None:
     conf = {
         "state": str(settings.state),
         "device": settings.device,
+        "speed": settings.speed,
         "modalities": ",".join(settings.modalities),
         STORE_PROPOSALS: "yes" if settings.stores_proposals else "",
     }

@@ -100,6 +100,13 @@ def _count_allowed(scan: Volume) -> int:
     return _MOST_TIMES_THE_SCAN * math.prod(scan.shape) + _MARGIN_VOXELS
 
 
+def select_segments(segments: object) -> list[Mapping[str, Any]]:
+    """Return what a client says of its segments, without what is malformed."""
+    if not isinstance(segments, list):
+        return []
+    return [segment for segment in segments if isinstance(segment, Mapping)]
+
+
 def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """Return value → name of the segments that a client describes.
 

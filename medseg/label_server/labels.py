@@ -30,7 +30,10 @@ from medseg.label_server.state import StateFolder
 from medseg.names import normalize_name
 from medseg.volume import Array, Volume
 
-__all__ = ["FINAL", "ORIGINAL", "Labels", "SavedLabel"]
+__all__ = ["FINAL", "ORIGINAL", "SOP_INSTANCE_UID", "Labels", "SavedLabel"]
+
+SOP_INSTANCE_UID = "sop_instance_uid"
+"""Where a label's info names the DICOM SEG that holds the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Labels:
         with atomic_file(file) as temporary:
             shutil.copyfile(record.file, temporary)
         info = {**record.info, "restored": record.number}
+        # A viewer would open what it was; it is stored anew.
+        info.pop(SOP_INSTANCE_UID, None)
         # Not by the viewer that has sent it once, or the DICOM server.
         author = name_requester()
         return self._enter(case, record.tag, info, "label restored", author)

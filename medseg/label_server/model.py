@@ -31,11 +31,15 @@ class ServedModel:
     Args:
         versions: The versions.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        speed: ``exact``, ``balanced`` or ``fast``; as each version says unless given.
     """
 
-    def __init__(self, versions: Versions, device: str) -> None:
+    def __init__(
+        self, versions: Versions, device: str, speed: str = ""
+    ) -> None:
         self._versions = versions
         self._device = device
+        self._speed = speed or None
         self._loaded: tuple[Version, Segmenter] | None = None
         # One segmentation at a time has the device's memory.
         self._lock = threading.Lock()
@@ -78,5 +82,6 @@ class ServedModel:
             if version.number == served.number:
                 return self._loaded
         bundle = served.load_bundle()
-        self._loaded = served, Segmenter(bundle, self._device)
+        segmenter = Segmenter(bundle, self._device, speed=self._speed)
+        self._loaded = served, segmenter
         return self._loaded

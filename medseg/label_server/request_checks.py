@@ -35,6 +35,8 @@ _ROUTES = (
     ),
     (Role.ANNOTATOR, "GET", r"/info/?|/medseg/versions"),
     (Role.ADMIN, "POST", r"/medseg/promote/[0-9]{1,4}"),
+    # Only who may judge is offered what is to be judged.
+    (Role.REVIEWER, "POST", r"/activelearning/second_reading"),
     (Role.ANNOTATOR, "POST", rf"/activelearning/{_NAME}|/infer/{_NAME}"),
     (Role.ANNOTATOR, "GET", r"/datastore/"),
     (Role.ANNOTATOR, "GET HEAD", r"/datastore/(?:image|label)"),
@@ -270,6 +272,23 @@ def parse_learning_rate(value: object) -> float | None:
     ):
         raise MedsegError("learning_rate must be a number above 0")
     return value
+
+
+def check_offers(offers: object) -> None:
+    """Refuse anything but strategy → when it offered the case, and to whom.
+
+    Raises:
+        MedsegError: If it is something else.
+    """
+    is_sound = isinstance(offers, Mapping) and all(
+        isinstance(offer, Mapping)
+        and isinstance(offer.get("ts", 0), int | float)
+        for offer in offers.values()
+    )
+    if not is_sound:
+        raise MedsegError(
+            "'strategy' must be an object: strategy → {ts, client_id}"
+        )
 
 
 def check_file_name(name: str | None) -> None:

@@ -18,6 +18,7 @@ from medseg._support.platform.processes import handle_stop_signals
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
+from medseg.inference.backends.at_speed import check_speed
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.cases import find_folder_cases, is_url
 from medseg.label_server.environment import (
@@ -55,6 +56,7 @@ def serve(
     port: int = 8000,
     modalities: Sequence[str] = (),
     device: str = "auto",
+    speed: str | None = None,
     users: str | Path | None = None,
     max_upload_mb: int = MAX_UPLOAD_MB,
     split_4d: str = "",
@@ -71,6 +73,8 @@ def serve(
         port: The port to listen on.
         modalities: Of a DICOMweb server, list only these; all unless given.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        speed: ``exact``, ``balanced`` or ``fast``, as for ``medseg.segment``; as the served bundle
+            says unless given.
         users: File with a ``name role: password`` per line, as ``medseg user`` writes it.
         max_upload_mb: Largest upload.
         split_4d: As for ``medseg.segment``; of scans in a folder.
@@ -93,6 +97,7 @@ def serve(
             "out"
         )
     trained = load_bundle(bundle)
+    check_speed(speed, trained.spec)
     known_users = _load_users(users, host, listeners)
     folder = _open_state(state, trained)
     if not is_url(studies):
@@ -111,6 +116,7 @@ def serve(
                 tuple(modalities),
                 port,
                 store_proposals,
+                speed or "",
             )
         )
         app = _build_application(
@@ -238,6 +244,7 @@ def _build_application(
 
     from medseg.label_server.dicomweb_proxy import DicomWebProxy
     from medseg.label_server.gateway import AccessRules, Gateway
+    from medseg.label_server.known_segmentations import KnownSegmentations
     from medseg.label_server.ohif import list_viewer_routes
     from medseg.label_server.pages.routes import list_page_routes
 
@@ -245,7 +252,10 @@ def _build_application(
     application.print = _print_nothing
     app.include_router(make_versions_router())
     # Before MONAI Label's own, which copies headers and so lets requests hide others.
-    proxy = DicomWebProxy(studies if is_url(studies) else None)
+    proxy = DicomWebProxy(
+        studies if is_url(studies) else None,
+        KnownSegmentations(state).note_author,
+    )
     app.router.routes.insert(0, Mount("/proxy", app=proxy))
     # Before MONAI Label's own, whose front page loads programs from the Internet, as OHIF's does.
     viewer = Path(monailabel.__file__).parent / "endpoints/static/ohif"

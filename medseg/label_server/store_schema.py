@@ -68,5 +68,13 @@ CREATE TABLE proposals (
 """Which proposals of which version lie in the DICOMweb server: of a segmentation there, its own and
 its series' UID."""
 
-MIGRATIONS = (_FIRST, _PROPOSALS)
+_STORERS = """
+CREATE TABLE storers (
+    uid TEXT PRIMARY KEY,
+    person TEXT NOT NULL
+) WITHOUT ROWID
+"""
+"""Who stored which instance in the DICOMweb server through this one, by its SOP instance UID."""
+
+MIGRATIONS = (_FIRST, _PROPOSALS, _STORERS)
 """Step 1, step 2, …; a store knows how many it has behind it. A step that was released stays."""

@@ -111,9 +111,11 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         }
         labels = result.segmentation.labels
         if is_plain_name(image):
-            scores = Scores(self._state, result.version)
-            scores.add(image, quality)
-            about["warnings"].extend(self._show_proposal(image, result, volume))
+            problems = self._show_proposal(image, result, volume)
+            about["warnings"].extend(problems)
+            if not problems:
+                # Without one the next scoring shows it.
+                Scores(self._state, result.version).add(image, quality)
             person = name_requester(request.get("client_id"))
             self._worklist.prolong(image, person)
             if request.get("save_label") is True:
@@ -187,10 +189,11 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
         state: The state folder.
         spec: The bundle's spec.
         device: Where to train.
+        speed: At which cases are segmented; as each version says unless given.
     """
 
     def __init__(
-        self, state: StateFolder, spec: BundleSpec, device: str
+        self, state: StateFolder, spec: BundleSpec, device: str, speed: str = ""
     ) -> None:
         super().__init__(
             "Train on the submitted labels; the better version is served"
@@ -198,6 +201,7 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
         self._state = state
         self._spec = spec
         self._device = device
+        self._speed = speed
 
     def config(self) -> dict[str, Any]:
         """Return what viewers let people change."""
@@ -235,7 +239,8 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
             f"{result.dice:.4f}, before {result.parent_dice:.4f}"
         )
         if result.promoted:
-            model = ServedModel(Versions(self._state), self._device)
+            versions = Versions(self._state)
+            model = ServedModel(versions, self._device, self._speed)
             score_unlabelled(self._state, datastore, model)
         return {"version": result.version.name, "promoted": result.promoted}
 
@@ -260,21 +265,26 @@ class QualityScoring(ScoringMethod):  # type: ignore[misc]
     Args:
         state: The state folder.
         device: Where to segment.
+        speed: At which; as each version says unless given.
     """
 
-    def __init__(self, state: StateFolder, device: str) -> None:
+    def __init__(
+        self, state: StateFolder, device: str, speed: str = ""
+    ) -> None:
         super().__init__(
             "Expected Dice of the served version's result, for each unlabelled case"
         )
         self._state = state
         self._device = device
+        self._speed = speed
 
     def __call__(
         self, request: Mapping[str, Any], datastore: Datastore
     ) -> dict[str, Any]:
         """Score what has no score of the served version yet."""
         lower_priority()  # people who wait for a segmentation come first
-        model = ServedModel(Versions(self._state), self._device)
+        versions = Versions(self._state)
+        model = ServedModel(versions, self._device, self._speed)
         return score_unlabelled(self._state, datastore, model)
 
 
@@ -306,10 +316,11 @@ def _score_case(
     volume = datastore.read_volume(case)
     result = model.segment(volume)
     quality = summarise_quality(result.segmentation)
+    # A case with a score is not looked at again, so the score comes last.
+    datastore.proposals.show(case, result, volume)
     # Another version may be served by now: the score belongs to the one that segmented.
     scores = Scores(state, result.version)
     scores.add(case, quality)
-    datastore.proposals.show(case, result, volume)
     return quality
 
 

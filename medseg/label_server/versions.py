@@ -32,7 +32,6 @@ class VersionInfo(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="ignore",
-        use_attribute_docstrings=True,
         populate_by_name=True,
     )
 

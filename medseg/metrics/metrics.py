@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medseg._support.optional_packages import import_monai
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import (
     Mask,
@@ -252,6 +253,7 @@ def mean_without_nan(values: Sequence[float]) -> float:
 
 
 def _as_indices(labels: Any) -> Array:
+    import_monai()
     from monai.utils import convert_to_numpy
 
     array = np.asarray(convert_to_numpy(labels))
@@ -372,6 +374,7 @@ def _surface_distances(
     prediction: Mask, reference: Mask, spacing: tuple[float, ...]
 ) -> tuple[Distances, Distances]:
     """Return, for each surface voxel, the distance in mm to the other surface, both ways."""
+    import_monai()
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
     predicted, expected = get_mask_edges(prediction, reference, crop=False)

@@ -73,6 +73,27 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
         ) from error
 
 
+def build_for_shapes(spec: BundleSpec, supervised: bool = False) -> nn.Module:
+    """Build a network for its shapes alone: without memory for its weights, if it can be.
+
+    Args:
+        spec: The bundle.
+        supervised: Whether to include what only training uses.
+
+    Raises:
+        BundleError: As ``build_network``.
+    """
+    try:
+        with torch.device("meta"):
+            return build_network(spec, supervised)
+    except BundleError as error:
+        if "meta" not in str(error):
+            raise
+    # Some networks compute with values when they are built, which "meta" tensors cannot.
+    with torch.random.fork_rng(devices=[]):
+        return build_network(spec, supervised)
+
+
 def try_network(spec: BundleSpec) -> None:
     """Pass a patch through the network, to see that it fits.
 
@@ -169,8 +190,7 @@ def select_inference_weights(
     weights = network.state_dict()
     if not isinstance(spec.network, UNetSpec):
         return weights
-    with torch.device("meta"):
-        wanted = build_network(spec, supervised=False).state_dict().keys()
+    wanted = build_for_shapes(spec).state_dict().keys()
     return {name: value for name, value in weights.items() if name in wanted}
 
 

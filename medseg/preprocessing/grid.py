@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -113,6 +112,8 @@ def compute_network_grid(
         ScanError: If no voxel is above ``crop_above``, or the grid would be absurdly large.
         GeometryError: If the scan's affine cannot be resampled.
     """
+    import nibabel as nib
+
     orientation = _find_orientation(volume, prep)
     reorientation = nib.orientations.inv_ornt_aff(orientation, volume.shape)
     reoriented = _reorient(volume.array, orientation)
@@ -221,6 +222,8 @@ def _compute_maps(
 def _find_orientation(
     volume: Volume, prep: PreprocessingSpec
 ) -> npt.NDArray[np.float64]:
+    import nibabel as nib
+
     if prep.input == "picture":
         return _AS_STORED
     if prep.stored_order is not None:
@@ -252,6 +255,8 @@ def make_affine(spacing: Sequence[float], prep: PreprocessingSpec) -> Affine:
 
     Stored axes have no direction before there is a scan; they are taken for those of RAS.
     """
+    import nibabel as nib
+
     affine: Affine = np.diag([*spacing, 1.0])
     if prep.input == "picture":
         return affine
@@ -268,6 +273,8 @@ def make_affine(spacing: Sequence[float], prep: PreprocessingSpec) -> Affine:
 
 def _reorient(array: Array, orientation: npt.NDArray[np.float64]) -> Array:
     """Return a reoriented view of an array ``(…, i, j, k)``."""
+    import nibabel as nib
+
     # nibabel turns the first axes, the spatial ones are the last.
     spatial_first = np.moveaxis(array, (-3, -2, -1), (0, 1, 2))
     reoriented = nib.orientations.apply_orientation(spatial_first, orientation)

@@ -115,6 +115,7 @@ def _save_model(
             artifacts={"bundle": str(bundle)},
             pip_requirements=_requirements(),
             signature=signature,
+            model_config={"speed": ""},
             mlflow_model=description,
         )
 

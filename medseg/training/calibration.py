@@ -9,6 +9,7 @@ decided.
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,8 +22,10 @@ from medseg.datasets.cache import make_entry_key
 from medseg.datasets.labelled_cases import LabelledCases
 from medseg.datasets.validated_range import measure_range
 from medseg.errors import DatasetError
-from medseg.events import HeldOutDecision, Listener, notify
+from medseg.events import HeldOutDecision, Listener, Notice, notify
+from medseg.inference.backends.at_speed import find_decided_speed
 from medseg.metrics.statistics import compute_statistics, summarise
+from medseg.networks.devices import choose_device
 from medseg.training.calibration_card import (
     describe_calibration,
     describe_postprocessing,
@@ -36,10 +39,20 @@ from medseg.training.held_out import (
 )
 from medseg.training.journal import Journal, JournalTask
 from medseg.training.keep_largest import HeldOutResults, explain
+from medseg.training.quantisation_windows import draw_case_windows
 from medseg.training.report import results_from_json, results_to_json
+from medseg.training.speed_card import SPEED, describe_finding, describe_speed
+from medseg.training.speed_settings import decide_speed
+from medseg.training.speed_trials import SpeedCases
 from medseg.training.time_budget import count_corrupted_copies
 
+SPEED_MEMORY = "speed-"
+"""How the names of files begin that a decision on the speed goes on from."""
+
 _SCORING = "scoring"
+_RANGES_EVERY = 4
+"""Of so many cases one serves to quantise the network; the others decide."""
+_MOST_RANGES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +60,13 @@ class CalibrationState:
     """A calibration under way.
 
     Attributes:
-        bundle: The bundle, with what was found so far; its folder holds the weights.
+        bundle: The bundle, with what was found so far; its folder, which may be written to, holds
+            the weights.
         cases: What it is measured on; it has learned from none of them.
         own: Ids of the cases that it was validated on when it was trained.
         decides_largest: Whether to decide of which labels only the largest component is kept.
         device: Where to compute.
-        journal: Of what was computed, for a call that goes on.
+        journal: Of what was computed, for a call that goes on. What steps keep lies beside it.
         listeners: Notified of progress and decisions.
         sections: Heading → text of sections of the model card.
         metrics: What ``metrics.json`` says of the calibration.
@@ -92,12 +106,63 @@ def measure_cases(state: CalibrationState) -> CalibrationState:
     these and of more.
     """
     known = state.bundle.trained.validated
-    if known is not None and set(state.cases.ids) <= set(state.own):
+    if known is not None and _are_own_cases(state):
         return state
     spec = state.bundle.spec
     return state.with_findings(
         validated=measure_range(state.cases.measures, spec)
     )
+
+
+def decide_on_speed(state: CalibrationState) -> CalibrationState:
+    """Decide how fast a CPU may compute the network, as at the end of a training.
+
+    Before the scores: quality is calibrated at the speed that results will have. What its own
+    held-out cases decided in training stays.
+    """
+    if _are_own_cases(state) and find_decided_speed(state.bundle) is not None:
+        return state
+    if choose_device(state.device).type != "cpu":
+        return _leave_speed(state, "that takes --device cpu")
+    ranges, deciding = _share_out(state.cases)
+    folder = state.journal.file.parent
+    windows = partial(draw_case_windows, ranges, folder / "cache")
+    undrawn = list_unknown_labels(deciding, state.bundle.spec)
+    held_out = HeldOutCases(deciding.cases, deciding.ids, deciding.spec)
+    decision = decide_speed(
+        state.bundle,
+        SpeedCases(held_out, windows, undrawn),
+        math.inf,
+        folder / f"{SPEED_MEMORY}{state.cases.fingerprint}.json",
+        state.listeners,
+    )
+    if decision.finding is None:
+        return _leave_speed(state, decision.reason)
+    sentences = describe_finding(decision.finding)
+    notify(state.listeners, HeldOutDecision("speed on a CPU", sentences))
+    sections = {**state.sections, SPEED: describe_speed(decision.finding)}
+    state = state.with_findings(speed=decision.finding)
+    return replace(state, sections=sections)
+
+
+def _leave_speed(state: CalibrationState, reason: str) -> CalibrationState:
+    """Say why nothing new is decided."""
+    message = f"how fast a CPU may compute the network is not decided: {reason}"
+    notify(state.listeners, Notice(message))
+    return state
+
+
+def _share_out(cases: LabelledCases) -> tuple[LabelledCases, LabelledCases]:
+    """Return cases to measure the ranges of activations on, and the others, which decide."""
+    positions = range(len(cases.cases))
+    ranges = positions[::_RANGES_EVERY]
+    deciding = [each for each in positions if each not in ranges]
+    return cases.keep(ranges[:_MOST_RANGES]), cases.keep(deciding)
+
+
+def _are_own_cases(state: CalibrationState) -> bool:
+    """Tell whether the bundle was validated on all of the cases when it was trained."""
+    return set(state.cases.ids) <= set(state.own)
 
 
 def decide_by_scores(state: CalibrationState) -> CalibrationState:
@@ -146,6 +211,7 @@ def decide_by_scores(state: CalibrationState) -> CalibrationState:
 STEPS: tuple[CalibrationStep, ...] = (
     begin_calibration,
     measure_cases,
+    decide_on_speed,
     decide_by_scores,
 )
 """What a calibration does, in this order."""

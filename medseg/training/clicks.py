@@ -2,9 +2,12 @@
 
 The network segments a patch; the middle of the largest error of one label is clicked on; the
 network segments again and sees the click; and so on. What it then learns from is the last of
-these: the image, the clicks, and the mask before the last of them. Half of these patches begin with
-a true mask that errors were put into, because a network makes few of its own on cases it learns
-from. All chance comes from (seed, step, item), as everywhere.
+these: the image, the clicks, and the mask before the last of them.
+
+A network makes few errors on cases it learns from, and clicks tell it little there. So half of
+these patches begin with a true mask that errors were put into; and on half of them what is true is
+redrawn first, so that the clicks alone say where its border runs. All chance comes from (seed,
+step, item), as everywhere.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from medseg.bundle.spec import BundleSpec, ClicksSpec
 from medseg.networks.click_inputs import append_no_clicks, draw_click_inputs
 from medseg.networks.levels import list_levels
 from medseg.training.mask_errors import corrupt_mask
+from medseg.training.redrawn_borders import redraw_border
 from medseg.volume import Array
 
 _STREAM = 1
@@ -29,6 +33,9 @@ _STREAM = 1
 
 _CORRUPT_SHARE = 0.5
 """Share of clicked patches whose first mask is the true one with errors put into it."""
+
+_REDRAWN_SHARE = 0.5
+"""Share of clicked patches on which the border of the label to correct is redrawn."""
 
 _MIDDLE = 0.5
 """Share of the largest distance from an error's border that counts as its middle."""
@@ -166,21 +173,25 @@ class ClickSimulator:
         labels: torch.Tensor,
         step: int,
         items: range,
-    ) -> torch.Tensor:
-        """Return images with what shows clicks behind their channels.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images with what shows clicks behind their channels, and what is true of them.
 
         Args:
             images: ``(batch, channels, *patch)``.
             labels: Label indices, int64 ``(batch, 1, *patch)``.
             step: 1-based; the network has taken the steps before it.
             items: The numbers of these patches in the batch.
+
+        Returns:
+            ``(batch, input channels, *patch)``, and the labels with redrawn borders.
         """
         inputs = append_no_clicks(images, self._channels)
+        redrawn = labels.clone()
         patches: dict[int, _ClickedPatch] = {}
         for position, item in enumerate(items):
             rng = np.random.default_rng([self._seed, step, item, _STREAM])
             if rng.random() < self._clicks.share:
-                label = labels[position, 0]
+                label = redrawn[position, 0]
                 patches[position] = self._begin(label, rng)
         was_training = self._network.training
         self._network.eval()
@@ -188,7 +199,12 @@ class ClickSimulator:
             for _ in range(self._clicks.most):
                 self._click_once(inputs, patches)
         self._network.train(was_training)
-        return inputs
+        for position, patch in patches.items():
+            if (
+                patch.shown is None
+            ):  # nothing was wrong, and nothing tells of what was redrawn
+                redrawn[position] = labels[position]
+        return inputs, redrawn
 
     def _begin(
         self, label: torch.Tensor, rng: np.random.Generator
@@ -196,6 +212,10 @@ class ClickSimulator:
         """Choose the label to correct, how often it is clicked on, and whether its mask is given.
 
         Chance is drawn whether used or not, so that one choice does not shift another's.
+
+        Args:
+            label: Label indices of a patch; the border of the chosen one may be redrawn in it.
+            rng: The patch's source of chance.
         """
         ignored = self._label_set.ignore_index
         known = torch.ones_like(label, dtype=torch.bool)
@@ -209,8 +229,14 @@ class ClickSimulator:
         chosen = candidates[rng.integers(len(candidates))]
         wanted = 1 + int(rng.integers(self._clicks.most))
         is_given = rng.random() < _CORRUPT_SHARE
+        is_redrawn = rng.random() < _REDRAWN_SHARE
         noise = torch.Generator(label.device)
         noise.manual_seed(int(rng.integers(2**62)))
+        bulges = np.random.default_rng(rng.integers(2**62))
+        if is_redrawn:
+            redrawn = redraw_border(_to_array(annotated), chosen, bulges)
+            annotated = torch.from_numpy(redrawn).to(label.device)
+            label[known] = annotated[known]
         patch = _ClickedPatch(
             _to_array(annotated.eq(chosen)),
             _to_array(known),

@@ -18,8 +18,8 @@ from medseg.bundle.bundle import Bundle, require_single
 from medseg.bundle.safe_weights import load_bundle_weights
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.bundle.spec_files import list_differences
-from medseg.errors import BundleError, CheckpointError
-from medseg.networks.building import build_network
+from medseg.errors import CheckpointError
+from medseg.networks.building import build_for_shapes
 from medseg.networks.refiner import select_coarse_weights
 from medseg.training.lineage import (
     Sources,
@@ -104,6 +104,7 @@ class InitialWeights:
         shapes = _shapes(spec)
         self._sliced = _find_sliced_weights(spec, parent.spec, shapes)
         self._shared = self._find_shared_weights(spec, parent, shapes)
+        self._require_all_layers(spec, parent, shapes)
 
     def load_into(self, network: nn.Module) -> None:
         """Overwrite a newly initialised network's weights with what is taken over."""
@@ -117,6 +118,29 @@ class InitialWeights:
                 elif name in self._sliced:
                     self._sliced[name].load_into(tensor, parent)
 
+    def _require_all_layers(
+        self, spec: BundleSpec, parent: Bundle, shapes: Shapes
+    ) -> None:
+        """Make sure that no layer of the parent is dropped on the way.
+
+        Some networks have a layer only where the number of channels changes: MONAI's residual
+        blocks have a projection then, which one more input channel can make superfluous.
+
+        Raises:
+            CheckpointError: If the parent's network answers by a weight that this one lacks.
+        """
+        used = _tensors(build_for_shapes(parent.spec))
+        dropped = (used.keys() & self._weights.keys()) - shapes.keys()
+        if dropped:
+            raise CheckpointError(
+                "the parent's network has a layer that this bundle's lacks, so that it would not "
+                "begin as its parent. A residual block has a projection only where the number of "
+                "channels changes, and clicks are three more that come in: start from a parent "
+                "whose 'network.channels' begin with another number, or train without --from",
+                source=parent.folder,
+                detail=_describe_mismatch(spec, parent.spec, dropped),
+            )
+
     def _find_shared_weights(
         self, spec: BundleSpec, parent: Bundle, shapes: Shapes
     ) -> frozenset[str]:
@@ -125,7 +149,7 @@ class InitialWeights:
         Raises:
             CheckpointError: If inference needs a weight that the parent lacks in this shape.
         """
-        inference_network = _build_on_meta(spec, supervised=False)
+        inference_network = build_for_shapes(spec, supervised=False)
         inference_tensors = _tensors(inference_network)
         needed = inference_tensors.keys() & shapes.keys()
         fitting = {name for name in shapes if self._fits(name, shapes)}
@@ -199,22 +223,9 @@ def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _shapes(spec: BundleSpec) -> Shapes:
-    network = _build_on_meta(spec, supervised=True)
+    network = build_for_shapes(spec, supervised=True)
     tensors = _tensors(network)
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _build_on_meta(spec: BundleSpec, *, supervised: bool) -> nn.Module:
-    """Build a network for its shapes alone, without memory for its weights if it can be."""
-    try:
-        with torch.device("meta"):
-            return build_network(spec, supervised)
-    except BundleError as error:
-        if "meta" not in str(error):
-            raise
-    # Some networks compute with their weights when they are built, which "meta" tensors cannot.
-    with torch.random.fork_rng(devices=[]):
-        return build_network(spec, supervised)
 
 
 def _grown_axes(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:

@@ -18,6 +18,11 @@ DRAWN_PARTS = ("dice", "ce", "adversarial", "critic")
 """Parts of the loss that the curves show, where there are any."""
 
 
+CLICKS_TOLERANCE = 0.005
+"""Dice without clicks that the weights of an interactive bundle may be below the highest. They go
+on to learn to follow clicks, which that Dice does not show, so the latest of them are kept."""
+
+
 class _Step(NamedTuple):
     step: int
     loss: float
@@ -43,10 +48,13 @@ class TrainingHistory:
 
     Args:
         name: The bundle's name, for the title of the curves.
+        tolerance: By how much lower a mean Dice than the highest counts as good as that, so that
+            the latest such weights are the best.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tolerance: float = 0.0) -> None:
         self._name = name
+        self._tolerance = tolerance
         self._steps: list[_Step] = []
         self._parts: dict[str, list[_Value]] = {}
         self._validations: list[_Validation] = []
@@ -85,6 +93,8 @@ class TrainingHistory:
     def best_step(self) -> int | None:
         """Step of the best validation, the first of equals; ``None`` before the first.
 
+        With a tolerance it is the last of those that are as good.
+
         Where no held-out case holds a label and none is predicted, Dice is NaN. Nothing could be
         better, and nothing tells such weights apart, so the latest ones are taken.
         """
@@ -92,6 +102,11 @@ class TrainingHistory:
             if math.isnan(validation.mean_dice):
                 return validation.step
         best_dice = self.best_dice
+        if self._tolerance:
+            lowest = best_dice - self._tolerance
+            for validation in reversed(self._validations):
+                if validation.mean_dice >= lowest:
+                    return validation.step
         for validation in self._validations:
             if validation.mean_dice == best_dice:
                 return validation.step

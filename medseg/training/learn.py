@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from medseg.events import FineTuningStarted, Notice, notify
 from medseg.training.fine_tuning import InitialWeights
-from medseg.training.history import TrainingHistory
+from medseg.training.history import CLICKS_TOLERANCE, TrainingHistory
 from medseg.training.interruption import Interruption, catch_interruption
 from medseg.training.leakage import (
     count_known_to_parent,
@@ -91,7 +91,9 @@ def start_learner(
     Returns:
         The learner, the history, and the number of steps done if the run is resumed.
     """
-    history = TrainingHistory(session.spec.name)
+    is_interactive = session.spec.training.clicks is not None
+    tolerance = CLICKS_TOLERANCE if is_interactive else 0.0
+    history = TrainingHistory(session.spec.name, tolerance)
     learner = session.build_learner(
         [history, *session.listeners], initial_weights
     )

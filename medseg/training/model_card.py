@@ -16,7 +16,7 @@ from medseg.training.leakage import explain_known_to_parent
 from medseg.training.lineage import Lineage
 from medseg.training.markdown import bullets, escape, table
 from medseg.training.report import FoldSummary, Statistics, TrainingReport
-from medseg.training.speed_settings import describe_finding
+from medseg.training.speed_card import SPEED, describe_speed
 
 _METRIC_TITLES = {
     "dice": "Dice",
@@ -375,32 +375,5 @@ def _describe_provenance(spec: BundleSpec, report: TrainingReport) -> list[str]:
 
 def _speed_section(report: TrainingReport) -> list[str]:
     """Describe which settings were tried on held-out cases, and what came of it."""
-    finding = report.speed
-    if finding is None:
-        if not report.speed_unknown:
-            return []
-        return [
-            "## Speed on a CPU",
-            f"Every speed is that of `exact`: none was tried, as {report.speed_unknown}.",
-        ]
-    rows = [["setting", "Dice", "change", "worst label", "agreement", "time"]]
-    rows.append(["exact", f"{finding.dice:.4f}", "", "", "1", "1"])
-    for trial in finding.trials:
-        rows.append(
-            [
-                trial.setting.name,
-                f"{trial.dice:.4f}",
-                f"{trial.dice_change:+.4f}",
-                f"{trial.worst_change:+.4f}",
-                f"{trial.agreement:.4f}",
-                f"{trial.relative_time:.2f}",
-            ]
-        )
-    return [
-        "## Speed on a CPU",
-        f"Tried on {finding.cases} held-out cases, against `exact` (fp32, as stock MONAI): mean "
-        "Dice over cases and labels, its paired change, that of the label that loses most, mean "
-        "Dice of the label maps to those of `exact`, and relative time.",
-        table(rows),
-        bullets(describe_finding(finding)),
-    ]
+    text = describe_speed(report.speed, report.speed_unknown)
+    return [f"## {SPEED}", text] if text else []

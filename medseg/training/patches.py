@@ -32,8 +32,12 @@ Patch = tuple[int, int, int]
 Matrix = npt.NDArray[np.float64]
 """3×3, patch voxels → volume voxels."""
 
-AddInputs = Callable[[torch.Tensor, torch.Tensor, int, range], torch.Tensor]
-"""Adds channels to the images of a batch: of its labels, its step and the numbers of its items."""
+AddInputs = Callable[
+    [torch.Tensor, torch.Tensor, int, range],
+    tuple[torch.Tensor, torch.Tensor],
+]
+"""Adds channels to the images of a batch, and may change its labels: of images, labels, step, and
+the numbers of its items."""
 
 Corner = npt.NDArray[np.int_]
 """A voxel of a volume, which need not lie in it: x, y and z."""
@@ -138,7 +142,7 @@ class PatchBatches:
         image = self._augment(image, step)
         label = label.long()
         if self._add_inputs is not None:
-            image = self._add_inputs(image, label, step, self._items)
+            image, label = self._add_inputs(image, label, step, self._items)
         return {IMAGE: image, LABEL: label}
 
     def _augment(self, images: torch.Tensor, step: int) -> torch.Tensor:

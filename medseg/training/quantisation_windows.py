@@ -1,14 +1,24 @@
-"""Windows of training scans, on which the ranges of a network's activations are measured."""
+"""Windows of scans, on which the ranges of a network's activations are measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import CachedCase
+from medseg.datasets.cache import (
+    CachedCase,
+    is_entry,
+    make_entry_key,
+    read_entry,
+    write_entry,
+)
+from medseg.datasets.integrity import open_case
+from medseg.datasets.labelled_cases import LabelledCases
 from medseg.inference.windows import Corner, Windows, cut_window
+from medseg.preprocessing.case_input import Preprocessing
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array
 
@@ -16,10 +26,39 @@ COUNT = 32
 """Windows to measure on: more change nothing that can be seen in the Dice."""
 
 
+def draw_case_windows(cases: LabelledCases, cache: Path) -> list[Array]:
+    """Cut windows out of labelled cases, brought onto the network's grid as for a training.
+
+    Args:
+        cases: The cases.
+        cache: Folder to keep them in.
+
+    Returns:
+        As ``draw_windows``.
+
+    Raises:
+        ScanError: If a case cannot be read or brought onto the grid.
+        OutputError: If it cannot be kept.
+    """
+    spec = cases.spec
+    preprocess = Preprocessing(spec, with_label=True)
+    ignored = spec.label_set.ignore_index
+    cached = []
+    for case, measures in zip(cases.cases, cases.measures, strict=True):
+        entry = cache / make_entry_key(case, spec)
+        if not is_entry(entry):
+            volume, label = open_case(case, spec)
+            write_entry(
+                entry, case, volume, label, measures, preprocess, ignored
+            )
+        cached.append(read_entry(entry))
+    return draw_windows(cached, spec)
+
+
 def draw_windows(
     cases: Sequence[CachedCase], spec: BundleSpec, count: int = COUNT
 ) -> list[Array]:
-    """Cut windows out of training cases, every other one around a labelled voxel.
+    """Cut windows out of cases, every other one around a labelled voxel.
 
     Args:
         cases: The cases, on the network's grid.

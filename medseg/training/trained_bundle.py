@@ -23,7 +23,7 @@ from medseg.training.model_card import model_card
 from medseg.training.report import TrainingReport, report_to_json
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun
-from medseg.training.speed_settings import describe_finding
+from medseg.training.speed_card import describe_finding
 from medseg.training.stages import StageResult
 
 _MEMBERS = ("model.pt",)

@@ -43,6 +43,15 @@ def test_files_are_sorted_by_path_and_hidden_ones_left_out(
     assert names(tmp_path) == ["B", "a/2", "a.txt", "b/1"]
 
 
+def test_the_order_is_that_of_the_parts_of_paths(tmp_path: Path) -> None:
+    files = ["a/b/c", "a/b.x", "a/b", "a-b/c", "a.x", "ab", "z/z/z", "é/a"]
+    touch(*(tmp_path / file for file in files if file != "a/b"))
+    found = list_files(tmp_path).files
+    parts = [file.relative_to(tmp_path).parts for file in found]
+    assert parts == sorted(parts)
+    assert len(parts) == len(files) - 1
+
+
 def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
     root = tmp_path / "root"
     touch(tmp_path / "elsewhere" / "x", root / "a")

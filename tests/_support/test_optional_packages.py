@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 from monai.utils.module import OptionalImportError, min_version, optional_import
 
-from medseg._support.optional_packages import _defer, hidden
+from medseg._support import optional_packages
+from medseg._support.optional_packages import (
+    _defer,
+    _Deferred,
+    _Finder,
+    forgo_engines,
+    hidden,
+)
 
-deferred_import = _defer(optional_import)
+finder = _Finder()
+deferred_import = _defer(optional_import, finder)
+
+
+@pytest.fixture(autouse=True)
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small modules in the place of those that take long to import."""
+    small = ("colorsys", "fractions", "numpy", "qwertz")
+    monkeypatch.setattr(optional_packages, "_DEFERRED", small)
+    monkeypatch.setattr(finder, "is_done", False)
 
 
 @pytest.fixture
@@ -33,6 +52,7 @@ def test_a_class_that_is_deferred_knows_its_instances() -> None:
     from fractions import Fraction
 
     assert isinstance(Fraction(1, 2), fraction)
+    assert issubclass(bool, deferred_import("numpy", name="bool_")[0]) is False
     assert not isinstance(0.5, fraction)
 
 
@@ -50,7 +70,40 @@ def test_what_is_absent_or_too_old_is_told_as_monai_tells_it(
             found.array()
 
 
-def test_classes_can_be_derived_from_what_training_alone_needs() -> None:
+def test_once_monai_is_imported_everybody_gets_what_they_import(
+    unused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finder, "is_done", True)
+    module, is_there = deferred_import(unused)
+    assert is_there
+    assert module is sys.modules[unused]
+
+
+def test_of_others_it_is_known_whether_they_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_package.py").write_text("raise ImportError('no GPU')")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, is_there = deferred_import("broken_package")
+    assert not is_there
+
+
+def test_what_stands_for_a_module_can_be_pickled(unused: str) -> None:
+    pickled = pickle.dumps(_Deferred(unused, "rgb_to_hls"))
+    copy = pickle.loads(pickled)  # noqa: S301 (of this test)
+    assert copy(1, 1, 1) == (0, 1, 0)
+
+
+def test_classes_can_be_derived_from_what_training_alone_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flag = threading.Event()
+    monkeypatch.setattr(optional_packages, "_without_engines", flag)
+    engine = ("ignite.engine", "0.4", min_version, "Engine")
+    real, is_there = deferred_import(*engine, as_type="decorator")
+    assert is_there
+    assert isinstance(real, type)
+    forgo_engines()
     engine, is_there = deferred_import(
         "ignite.engine", "0.4", min_version, "Engine", as_type="decorator"
     )

@@ -20,7 +20,8 @@ def test_it_says_what_numbers_mean_and_refuses_what_has_no_place(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = write_dataset(tmp_path / "data", 8, shape=(16, 16, 16), spacing=9.0)
-    bundle = trained_bundle(tmp_path / "bundle", made_spec())
+    spec = made_spec(inference={"speed": "exact"})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
     write_trained(TrainedSpec(made_up=True), bundle)
     common = ["calibrate", str(bundle), "--data", str(data), "--device", "cpu"]
     assert call(monkeypatch, *common) == 2

@@ -34,7 +34,9 @@ SECTIONS: dict[str, Any] = {
         "intensity": {"kind": "window", "low": -200, "high": 300}
     },
     "quality": {"corrupted_copies": 5},
+    "inference": {"speed": "exact"},
 }
+"""Decisions on the speed take long; test_calibrate_speed.py has them."""
 
 
 def write_patients(

@@ -77,6 +77,8 @@ def test_bundles_do_what_totalsegmentator_does_otherwise_than_nnunet(
         assert spec.preprocessing.normalise == "after_resampling"
         assert spec.inference.overlap == 0.2
         assert not spec.inference.mirror
+        assert spec.inference.resample == "labels"
+        assert spec.inference.keep_largest_on == "input"
         assert step.bundle.trained.origin is not None
     # What is needed for two organs is one of five networks.
     segmenter = Segmenter(assembly, "cpu", labels=["liver", "spleen"])

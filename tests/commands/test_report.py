@@ -173,3 +173,24 @@ def test_a_wrong_shard_makes_nothing(
     with pytest.raises(MedsegError, match="numbered from 1 to 4"):
         segment(bundle, scans, tmp_path / "out", "5/4")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_list_in_parquet_is_shared_by_shards_and_volumes_come_as_parquet(
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    files = [str(file) for file in sorted(scans.glob("*.nii.gz"))]
+    table = tmp_path / "scans.parquet"
+    parquet.write_table(pyarrow.table({"scan": files}), table)
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        segment(bundle, table, out, shard)
+    assert call(monkeypatch, "report", out, "--parquet") == 0
+    rows = parquet.read_table(out / "volumes.parquet").to_pylist()
+    assert [f"{row['scan']}.nii.gz" for row in rows] == [
+        Path(file).name for file in files
+    ]

@@ -21,7 +21,8 @@ from PIL import Image
 from support import dicom as made
 from support.killed_batches import Wreck, write_scans, zygote
 
-from medseg.commands.segment import Batch, segment
+from medseg.commands.batch import Batch
+from medseg.commands.segment import segment
 from medseg.errors import (
     CheckpointError,
     DatasetError,

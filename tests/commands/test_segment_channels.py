@@ -13,8 +13,9 @@ from support.cli import call
 from support.scans import affine_of, write_scan
 from support.studies import a_series
 
+from medseg.commands.batch import Batch
 from medseg.commands.evaluate import evaluate
-from medseg.commands.segment import Batch, segment
+from medseg.commands.segment import segment
 from medseg.errors import ScanError
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, stack_channels

@@ -16,6 +16,7 @@ from support.scans import TURNED, affine_of
 
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError, ScanError
+from medseg.inference.backends.openvino import CompiledMember
 from medseg.inference.correction import Correction
 from medseg.inference.segmenter import Segmenter
 from medseg.testing import make_phantom
@@ -339,3 +340,29 @@ def test_labels_that_the_bundle_does_not_have_are_refused(
         segmenter.correct(scan, np.full(scan.shape, 7) * (scan.array[0] > 0), 1)
     with pytest.raises(ScanError, match="both must lie on one grid"):
         segmenter.correct(scan, np.zeros((3, 3, 3), np.uint8), 1)
+
+
+def test_clicks_are_answered_by_one_network_compiled_once_without_flips(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("openvino")
+    spec = spec_of(inference={"mirror": True, "mirror_axes": [0, 1]})
+    folder = trained_bundle(tmp_path, spec)
+    scan, _ = make_phantom(0, shape=(24, 20, 16), spacing=9.0)
+    labels = {}
+    for speed in ("exact", "balanced"):
+        segmenter = Segmenter(folder, device="cpu", speed=speed)
+        correction = segmenter.begin_correction(scan)
+        network = segmenter._runner.for_clicks
+        assert network is not None
+        assert len(network._flips) == 1
+        segmenter.begin_correction(scan)
+        assert segmenter._runner.for_clicks is network
+        is_compiled = isinstance(network._members[0], CompiledMember)
+        assert is_compiled == (speed == "balanced")
+        mask = empty(scan)
+        labels[speed] = correction.correct(mask, 1, inside=[(12, 9, 7)])
+    assert (labels["exact"] != labels["balanced"]).mean() < 0.02
+    segmenter.close()
+    with pytest.raises(MedsegError, match="was closed"):
+        segmenter.begin_correction(scan)

@@ -204,26 +204,6 @@ def test_a_gpu_that_fails_ends_the_batch_and_the_next_call_goes_on(
     assert [each.state for each in batch.results] == ["done"] * 4
 
 
-def test_the_memory_of_a_scan_that_failed_is_free_for_the_next(
-    bundle: Path, tmp_path: Path
-) -> None:
-    seen: list[int] = []
-    with pretend_gpus() as gpus:
-        gpus.fail("LabelWriter._find_winners", ValueError("a bug"))
-        plan = sliding_window.SlidingWindow.plan
-
-        def note(self: Any, *args: Any, **keywords: Any) -> Any:
-            seen.append(gpus.live)
-            return plan(self, *args, **keywords)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sliding_window.SlidingWindow, "plan", note)
-            with pytest.raises(ValueError, match="a bug"):
-                run_batch(bundle, tmp_path, "cuda", count=3)
-    assert len(seen) == 3
-    assert len(set(seen)) == 1
-
-
 @pytest.mark.parametrize("device", ["cuda:0,1", "all"])
 def test_gpus_share_a_batch_in_one_ledger(
     bundle: Path, tmp_path: Path, device: str

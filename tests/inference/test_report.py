@@ -14,12 +14,9 @@ from support.browsers import open_chromium
 
 from medseg._support.files import write_atomically
 from medseg.inference.ledger_entry import Entry, QualityEntry
-from medseg.inference.report import (
-    format_volumes_csv,
-    render_report,
-    write_report,
-)
+from medseg.inference.report import render_report, write_report
 from medseg.inference.report_rows import get_preview_path
+from medseg.inference.volumes_table import format_volumes_csv
 from medseg.labels import Label, LabelSet
 from medseg.plots.thumbnails import draw_thumbnail
 from medseg.testing import make_phantom

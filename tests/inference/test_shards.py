@@ -117,15 +117,45 @@ def test_nobody_else_works_on_the_same_scans(
         pass
 
 
-def test_a_shard_knows_what_any_ledger_knows(tmp_path: Path) -> None:
+def find_own(shard: Shard, count: int) -> list[str]:
+    names = (f"scan{number}" for number in range(1000))
+    own = [name for name in names if shard.holds(name)]
+    return own[:count]
+
+
+def test_a_shard_knows_of_its_scans_what_any_ledger_knows(
+    tmp_path: Path,
+) -> None:
+    first, second = find_own(Shard(3, 2), 2)
+    (other,) = find_own(Shard(3, 1), 1)
     with open_ledger(tmp_path) as ledger:
-        ledger.enter(Entry(scan="a", state="failed", finished="2026-01-01"))
+        ledger.enter(Entry(scan=first, state="failed", finished="2026-01-01"))
+        ledger.enter(Entry(scan=other, state="done", finished="2026-01-01"))
     with open_ledger(tmp_path, (), Shard(2, 1)) as ledger:
-        ledger.enter(Entry(scan="a", state="done", finished="2026-01-02"))
-        ledger.enter(Entry(scan="b", state="done", finished="2026-01-02"))
+        ledger.enter(Entry(scan=first, state="done", finished="2026-01-02"))
+        ledger.enter(Entry(scan=second, state="done", finished="2026-01-02"))
     with open_ledger(tmp_path, (), Shard(3, 2)) as ledger:
         states = {name: each.state for name, each in ledger.entries.items()}
-    assert states == {"a": "done", "b": "done"}
+        ledger.enter(Entry(scan=first, state="failed", finished="2026-01-03"))
+    assert states == {first: "done", second: "done"}
+    with open_ledger(tmp_path, (), Shard(3, 2)) as ledger:
+        assert ledger.entries[first].state == "failed"
+    # Of as many shards, only who asks for the names of others reads their ledgers.
+    with open_ledger(tmp_path, (), Shard(3, 1)) as ledger:
+        assert list(ledger.entries) == [other]
+    with open_ledger(tmp_path, (), Shard(3, 1), {first}) as ledger:
+        assert ledger.entries[first].state == "failed"
+
+
+def test_lines_of_a_shard_that_cannot_be_read_are_counted(
+    tmp_path: Path,
+) -> None:
+    (own,) = find_own(Shard(2, 1), 1)
+    (other,) = find_own(Shard(2, 2), 1)
+    lines = [f'{{"scan":"{name}","state":"?"}}\n' for name in (own, other)]
+    (tmp_path / "ledger.jsonl").write_text("".join([*lines, "?\n"]))
+    with open_ledger(tmp_path, (), Shard(2, 1)) as ledger:
+        assert ledger.damaged == 2
 
 
 def test_a_good_result_counts_more_than_a_failure_of_the_same_second(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ from medseg.label_server import dicomweb
 from medseg.label_server.dicomweb import (
     Correction,
     DicomWebCases,
-    KnownSegmentations,
     choose_newest,
     is_listed,
     read_correction,
 )
+from medseg.label_server.dicomweb_connection import DicomWebConnection
+from medseg.label_server.known_segmentations import KnownSegmentations
 from medseg.label_server.state import StateFolder
 
 PATIENT = "MUELLER^ANNA"
@@ -288,3 +290,23 @@ def test_a_server_that_does_not_run_is_told_without_its_address(
         cases.list_names()
     assert "127.0.0.1" not in refused.value.message
     assert "ConnectionError" in refused.value.message
+
+
+def test_a_server_that_stays_silent_is_not_waited_for_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/dicom-web"
+        connection = DicomWebConnection(url, read_seconds=0.2)
+        with pytest.raises(OutputError, match="ReadTimeout"):
+            connection.request(
+                "list its series", connection.client.search_for_series
+            )
+
+
+def test_the_first_who_stored_an_instance_is_its_author(tmp_path: Path) -> None:
+    known = KnownSegmentations(StateFolder(tmp_path))
+    assert known.find_author("1.2") == ""
+    known.note_author(["1.2", "1.3"], "anna")
+    known.note_author(["1.2"], "ben")
+    assert known.find_author("1.2") == "anna"
+    # Nobody has taken it over yet.
+    assert known.read() == frozenset()

@@ -16,6 +16,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from support.asgi import ask
 
+from medseg.errors import OutputError
+from medseg.label_server.audit import REQUESTER, Requester
 from medseg.label_server.dicomweb_proxy import DicomWebProxy
 from medseg.label_server.environment import DICOMWEB_PASSWORD, DICOMWEB_USER
 from medseg.label_server.gateway import AccessRules, Gateway
@@ -88,9 +90,9 @@ def pacs() -> Iterator[Pacs]:
         thread.join()
 
 
-def proxy_to(url: str | None) -> Any:
+def proxy_to(url: str | None, note_author: Any = None) -> Any:
     """Return a proxy that ends its connections with each request, as each has its own loop."""
-    proxy = DicomWebProxy(url)
+    proxy = DicomWebProxy(url, note_author)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await proxy(scope, receive, send)
@@ -307,3 +309,51 @@ def test_a_server_that_is_away_is_told_without_its_address() -> None:
 
 def test_where_cases_are_files_there_is_nothing_to_reach() -> None:
     assert ask(proxy_to(None), "GET", "/dicom/studies").code == 404
+
+
+IN_JSON = b"""{"00081199": {"vr": "SQ", "Value": [
+ {"00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.66.4"]},
+  "00081155": {"vr": "UI", "Value": ["2.25.11"]}},
+ {"00081155" : {"Value" : ["2.25.12"], "vr" : "UI"}}]}}"""
+IN_XML = b"""<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ"><Item number="1">
+<DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">
+<Value number="1">2.25.11</Value></DicomAttribute></Item><Item number="2">
+<DicomAttribute tag="00081155" vr="UI"><Value number="1">2.25.12</Value></DicomAttribute>
+</Item></DicomAttribute></NativeDicomModel>"""
+
+
+@pytest.mark.parametrize("answered", [IN_JSON, IN_XML], ids=["json", "xml"])
+def test_who_stored_an_instance_is_noted(pacs: Pacs, answered: bytes) -> None:
+    noted: list[Any] = []
+    proxy = proxy_to(pacs.url, lambda *facts: noted.append(facts))
+    headers = {"content-type": STORED, "content-length": "1"}
+    pacs.body = answered
+
+    def store(person: str) -> None:
+        token = REQUESTER.set(Requester(person))
+        answer = ask(proxy, "POST", "/dicom/studies", b"x", headers)
+        REQUESTER.reset(token)
+        assert (answer.code, answer.body) == (pacs.status, answered)
+
+    store("anna")
+    assert noted == [(["2.25.11", "2.25.12"], "anna")]
+    # Nobody logged in; nothing was stored.
+    store("local")
+    pacs.status = 409
+    store("ben")
+    assert len(noted) == 1
+
+
+def test_what_was_stored_is_answered_though_its_author_cannot_be_noted(
+    pacs: Pacs,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OutputError("the disk is full")
+
+    pacs.body = IN_JSON
+    headers = {"content-type": STORED, "content-length": "1"}
+    token = REQUESTER.set(Requester("anna"))
+    proxy = proxy_to(pacs.url, fail)
+    answer = ask(proxy, "POST", "/dicom/studies", b"x", headers)
+    REQUESTER.reset(token)
+    assert answer.code == 200

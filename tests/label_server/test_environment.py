@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,8 @@ def test_monai_label_is_told_by_its_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    set_environment(Settings("/scans", tmp_path, "cpu", ("CT", "MR"), 8123))
+    settings = Settings("/scans", tmp_path, "cpu", ("CT", "MR"), 8123)
+    set_environment(replace(settings, speed="exact"))
     assert os.environ["MONAI_LABEL_STUDIES"] == "/scans"
     assert os.environ["MONAI_LABEL_SERVER_PORT"] == "8123"
     assert os.environ["MONAI_LABEL_AUTH_ENABLE"] == "false"
@@ -84,6 +86,7 @@ def test_monai_label_is_told_by_its_environment(
     assert conf == {
         "state": str(tmp_path),
         "device": "cpu",
+        "speed": "exact",
         "modalities": "CT,MR",
         "store_proposals": "",
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
 
-from medseg import ScanError, Segmenter, Volume, load_bundle
+from medseg import MedsegError, ScanError, Segmenter, Volume, load_bundle
 from medseg.label_server.model import ServedModel
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import VersionInfo, Versions
@@ -66,3 +66,15 @@ def test_a_volume_that_is_none_is_refused(versions: Versions) -> None:
     )
     with pytest.raises(ScanError):
         ServedModel(versions, "cpu").segment(flat)
+
+
+def test_the_server_computes_at_the_speed_that_it_was_started_with(
+    versions: Versions,
+) -> None:
+    def speed_of(model: ServedModel) -> str:
+        return model._load()[1]._speed
+
+    assert speed_of(ServedModel(versions, "cpu")) == "balanced"
+    assert speed_of(ServedModel(versions, "cpu", "exact")) == "exact"
+    with pytest.raises(MedsegError, match="speed takes exact, balanced"):
+        ServedModel(versions, "cpu", "faster")._load()

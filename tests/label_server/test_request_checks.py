@@ -16,6 +16,7 @@ from medseg.label_server.request_checks import (
     check_query,
     check_route,
 )
+from medseg.label_server.users import Role
 
 
 def status_of(check: Any, *arguments: Any) -> int:
@@ -294,3 +295,13 @@ def test_images_may_be_uploaded(name: str) -> None:
 )
 def test_other_uploads_are_refused(name: str | None) -> None:
     assert status_of(check_file_name, name) == 400
+
+
+def test_only_who_may_judge_is_offered_what_is_to_be_judged() -> None:
+    roles = {
+        name: check_route("POST", path, path)
+        for name in ("second_reading", "worst_first", "first", "random")
+        for path in [f"/activelearning/{name}"]
+    }
+    assert roles.pop("second_reading") is Role.REVIEWER
+    assert set(roles.values()) == {Role.ANNOTATOR}

@@ -12,11 +12,14 @@ from support.scans import affine_of, write_scan
 pytest.importorskip("monailabel", reason="make label installs MONAI Label")
 
 from medseg import load_bundle
+from medseg.errors import OutputError
 from medseg.label_server.audit import REQUESTER, Requester
 from medseg.label_server.cases import FolderCases, find_folder_cases
 from medseg.label_server.datastore import CaseDatastore
+from medseg.label_server.model import ServedModel
 from medseg.label_server.state import StateFolder
 from medseg.label_server.strategies import make_strategies
+from medseg.label_server.tasks import list_unscored, score_unlabelled
 from medseg.label_server.users import Role
 from medseg.label_server.versions import Versions
 
@@ -62,3 +65,26 @@ def test_without_a_login_what_was_taken_in_the_list_is_the_viewers(
     # A person who logs in gets nothing of it.
     datastore.worklist.assign("b", "local")
     assert offer(datastore, "anna") == "a"
+
+
+def test_a_case_whose_proposal_could_not_be_shown_is_scored_again(
+    datastore: CaseDatastore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = datastore._state
+    versions = Versions(state)
+    model = ServedModel(versions, "cpu")
+    show = datastore.proposals.show
+
+    def fail(case: str, *rest: Any) -> None:
+        if case == "b":
+            raise OutputError("the DICOMweb server is away")
+        show(case, *rest)
+
+    monkeypatch.setattr(datastore.proposals, "show", fail)
+    scored = score_unlabelled(state, datastore, model)
+    assert scored["b"] == {"error": "the DICOMweb server is away"}
+    served = versions.find_served()
+    assert list_unscored(state, datastore, served) == ["b"]
+    monkeypatch.undo()
+    score_unlabelled(state, datastore, model)
+    assert list_unscored(state, datastore, served) == []

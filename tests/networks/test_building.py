@@ -14,6 +14,7 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, MissingExtraError
 from medseg.networks.building import (
+    build_for_shapes,
     build_network,
     select_inference_weights,
     try_network,
@@ -77,6 +78,10 @@ def test_monais_networks_are_there_by_name(spec: BundleSpec) -> None:
     assert all(level.shape[:2] == (2, 3) for level in levels)
     definition = define_network(spec)
     assert definition["_target_"] == f"monai.networks.nets.{spec.network.kind}"
+    # Their shapes are known, too, where a class computes with values while it is built.
+    wanted = {name: each.shape for name, each in network.state_dict().items()}
+    shapes = build_for_shapes(spec, supervised=True).state_dict()
+    assert {name: each.shape for name, each in shapes.items()} == wanted
     # All weights are wanted for inference, as the class itself does not change.
     assert (
         select_inference_weights(network, spec).keys()

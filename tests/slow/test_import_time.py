@@ -51,6 +51,36 @@ sys.exit(" ".join(used) or 0)
 """
 
 
+FROM_PYTHON = """
+import sys
+import medseg
+bundle, scans, out = sys.argv[1:]
+medseg.segment(bundle, scans, out, device="cpu")
+used = {used} & sys.modules.keys()
+assert not used, used
+# What an embedding program does later is as it always is.
+import mlflow, pandas
+from ignite.engine import Engine
+from monai.engines import SupervisedTrainer
+from monai.utils import optional_import
+from monai.utils.jupyter_utils import plt
+assert issubclass(SupervisedTrainer, Engine)
+assert optional_import("pandas") == (pandas, True)
+assert plt.get_backend()
+"""
+
+
+def test_segmenting_from_python_imports_as_little_and_breaks_nothing(
+    tmp_path: Path,
+) -> None:
+    bundle = trained_bundle(tmp_path / "bundle", made_spec())
+    scans = write_scans(tmp_path / "scans", 1)
+    code = FROM_PYTHON.replace("{used}", repr(UNUSED - {"ignite"}))
+    command = [sys.executable, "-c", code, bundle, scans, tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_segmenting_imports_nothing_that_it_does_not_use(
     tmp_path: Path,
 ) -> None:

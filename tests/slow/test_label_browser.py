@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pydicom
@@ -17,17 +21,27 @@ import pytest
 from support.browsers import Browser, open_chromium
 from support.bundles import content, write_json
 from support.dicomweb_reads import fetch_segmentations
-from support.label_servers import encode_form, require_monai_label, run_server
+from support.label_servers import (
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+)
+from support.namespaces import open_namespace
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter, Volume, train
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.io import read_image, read_labels
+from medseg.label_server.label_history import LabelHistory
 from medseg.label_server.label_upload import place_on_grid
+from medseg.label_server.state import StateFolder
+from medseg.label_server.users import Role, write_user
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
+PERSON, PASSWORD = "anna", "correct horse"
 HAS_PICTURE = "return document.querySelector('td.picture img').naturalWidth > 0"
 VIEWPORT = """
 const box = document.querySelector('[data-cy=viewport-pane]').getBoundingClientRect();
@@ -142,48 +156,85 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
         assert np.array_equal(overlay == number, found.labels == index), name
 
 
+@pytest.mark.parametrize(
+    "place", ["here", pytest.param("network", marks=pytest.mark.nightly)]
+)
 def test_a_proposal_is_corrected_in_ohif_and_read_back_voxel_by_voxel(
-    home: Path,
+    home: Path, place: str
 ) -> None:
-    slices, _ = phantom_series(1)
-    with run_orthanc(home / "pacs") as pacs:
-        send(pacs, list(write_series(home / "corrected", slices).iterdir()))
-        address = f"{pacs}/dicom-web"
-        with (
+    work = home / place
+    work.mkdir()
+    options, headers, namespace = ["--store-proposals"], {}, None
+    with contextlib.ExitStack() as stack:
+        if place == "network":
+            namespace = stack.enter_context(open_namespace())
+            write_user(home / "users.txt", PERSON, PASSWORD, Role.ANNOTATOR)
+            users = ["--host", "0.0.0.0", "--users", str(home / "users.txt")]
+            options += users
+            known = base64.b64encode(f"{PERSON}:{PASSWORD}".encode()).decode()
+            headers = {"authorization": f"Basic {known}"}
+        pacs = stack.enter_context(run_orthanc(work / "pacs", namespace))
+        slices, _ = phantom_series(1)
+        send(pacs, list(write_series(work / "ct", slices).iterdir()))
+        server = stack.enter_context(
             run_server(
-                home / "bundle", address, home / "work", "--store-proposals"
-            ) as server,
-            open_chromium(home) as window,
-        ):
-            body, kind = encode_form({"params": "{}"}, {})
-            image = f"image={slices[0].SeriesInstanceUID}"
-            server.ask(
-                "POST", f"/infer/made_up?{image}", body, {"content-type": kind}
+                home / "bundle",
+                f"{pacs}/dicom-web",
+                work / "state",
+                *options,
+                headers=headers,
+                namespace=namespace,
             )
-            (proposal,) = fetch_segmentations(address, home / "seg")
-            _check_work_list(window, server.url, home)
-            _open_proposal(window)
-            _keep(window.picture(home / "open.png"), "ohif-proposal.png")
-            before = _read_labelmap(window)
-            _paint(window)
-            window.wait(
-                "paint",
-                lambda: not np.array_equal(_read_labelmap(window), before),
-                30,
-            )
-            _keep(window.picture(home / "brush.png"), "ohif-brush.png")
-            painted = _read_labelmap(window)
-            _export(window)
-            _keep(window.picture(home / "stored.png"), "ohif-stored.png")
-            window.open(f"{server.url}/?show=review")
-            assert "corrected" in window.text()
-        stored = fetch_segmentations(address, home / "both")
+        )
+        window = stack.enter_context(open_chromium(work))
+        if place == "network":
+            # As if they were typed where the browser asks for them.
+            scheme, _, address = server.url.partition("://")
+            login = f"{PERSON}:{quote(PASSWORD)}"
+            window.open(f"{scheme}://{login}@{address}/")
+        _correct_in_ohif(server, f"{pacs}/dicom-web", window, work, headers)
     series = str(slices[0].SeriesInstanceUID)
-    kept = read_labels(home / f"work/labels/final/{series}.nii.gz").array[0]
+    history = LabelHistory(StateFolder(work / "state"))
+    (record,) = history.list_records(series)
+    assert record.author == (PERSON if place == "network" else "DICOM SEG")
+
+
+def _correct_in_ohif(
+    server: Server,
+    dicomweb: str,
+    window: Browser,
+    work: Path,
+    headers: Mapping[str, str],
+) -> None:
+    """Segment, open the proposal, paint, store, and see that what comes back is what was shown."""
+    slices, _ = phantom_series(1)
+    series = str(slices[0].SeriesInstanceUID)
+    body, kind = encode_form({"params": "{}"}, {})
+    known = {**headers, "content-type": kind}
+    server.ask("POST", f"/infer/made_up?image={series}", body, known)
+    (proposal,) = fetch_segmentations(dicomweb, work / "seg")
+    _check_work_list(window, server.url, work)
+    _open_proposal(window)
+    _keep(window.picture(work / "open.png"), "ohif-proposal.png")
+    before = _read_labelmap(window)
+    _paint(window)
+    window.wait(
+        "paint",
+        lambda: not np.array_equal(_read_labelmap(window), before),
+        30,
+    )
+    _keep(window.picture(work / "brush.png"), "ohif-brush.png")
+    painted = _read_labelmap(window)
+    _export(window)
+    _keep(window.picture(work / "stored.png"), "ohif-stored.png")
+    window.open(f"{server.url}/?show=review")
+    assert "corrected" in window.text()
+    stored = fetch_segmentations(dicomweb, work / "both")
+    kept = read_labels(work / f"state/labels/final/{series}.nii.gz").array[0]
     assert np.array_equal(kept, painted)
     description = str(pydicom.dcmread(proposal).SeriesDescription)
     assert description.startswith("Proposal: made_up v0001, ")
-    volume = read_image(home / "corrected")
+    volume = read_image(work / "ct")
     assert np.array_equal(read_dicom_seg(proposal, volume).array[0], before)
     kinds = sorted(_read_kind(file) for file in stored)
     assert kinds == ["AUTOMATIC", "MANUAL"], "the proposal is not stored twice"

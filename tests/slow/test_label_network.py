@@ -50,8 +50,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     trained_bundle(home / "bundle", spec)
     write_dataset(home / "data", 2)
-    for name in ("anna", "ben"):
-        write_user(home / "users.txt", name, PASSWORD, Role.ANNOTATOR)
+    write_user(home / "users.txt", "anna", PASSWORD, Role.ANNOTATOR)
+    write_user(home / "users.txt", "ben", PASSWORD, Role.REVIEWER)
     return home
 
 

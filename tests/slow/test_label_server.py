@@ -187,6 +187,17 @@ def test_a_scan_that_cannot_be_is_refused_and_a_doubtful_one_told(
         assert "the channel CT shows no air" in warning
 
 
+def test_the_server_starts_and_answers_with_little_work(home: Path) -> None:
+    studies, state = home / "studies", home / "new_state"
+    with run_server(home / "bundle", studies, state) as server:
+        assert server.start_seconds < 10
+        before, calls = server.measure_work(), 10
+        for _ in range(calls):
+            assert server.ask("GET", "/info/").code == 200
+        # What it does in the background counts as well.
+        assert (server.measure_work() - before) / calls < 0.2
+
+
 @pytest.mark.nightly
 def test_the_server_answers_while_it_segments(
     home: Path, server: Server

@@ -37,11 +37,13 @@ class Fixed(nn.Module):
 
 def simulate(
     labels: Any, network: nn.Module, spec: Any, step: int = 1
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     truth = torch.from_numpy(labels).long().expand(len(ITEMS), 1, -1, -1, -1)
     images = torch.rand(len(ITEMS), 1, *labels.shape)
     simulator = ClickSimulator(network, spec, lambda image, net: net(image))
-    return simulator(images, truth, step, ITEMS)
+    inputs, told = simulator(images, truth, step, ITEMS)
+    assert torch.equal(truth, torch.from_numpy(labels).long().expand_as(truth))
+    return inputs, told
 
 
 def test_the_middle_of_the_largest_error_is_clicked_on() -> None:
@@ -68,9 +70,9 @@ def test_the_middle_of_the_largest_error_is_clicked_on() -> None:
 
 def test_clicks_lie_where_the_mask_that_is_shown_errs() -> None:
     truth, found = balls(seed=0), balls(seed=1)
-    inputs = simulate(truth, Fixed(found), spec_of(most=3))
+    inputs, told = simulate(truth, Fixed(found), spec_of(most=3))
     clicked = 0
-    for image in inputs:
+    for image, (true,) in zip(inputs, told.numpy(), strict=True):
         inside, outside, mask = (channel.numpy() for channel in image[1:])
         if not inside.any() and not outside.any():
             assert not mask.any()
@@ -78,7 +80,7 @@ def test_clicks_lie_where_the_mask_that_is_shown_errs() -> None:
         clicked += 1
         matches = []
         for label in (1, 2):
-            is_label = truth == label
+            is_label = true == label
             is_right = is_label[inside == 1].all()
             is_right &= not is_label[outside == 1].any()
             matches.append(is_right)
@@ -104,7 +106,7 @@ def test_the_network_sees_each_click_before_the_next() -> None:
 def test_the_same_step_and_item_get_the_same_clicks() -> None:
     truth, found = balls(seed=0), balls(seed=1)
     first, again, other = (
-        simulate(truth, Fixed(found), spec_of(), step)[:, 1:]
+        simulate(truth, Fixed(found), spec_of(), step)[0][:, 1:]
         for step in (5, 5, 6)
     )
     assert torch.equal(first, again)
@@ -115,7 +117,7 @@ def test_a_share_of_patches_is_left_without_clicks() -> None:
     truth = balls(seed=0)
     has_clicks = []
     for step in range(20):
-        inputs = simulate(
+        inputs, _ = simulate(
             truth, Fixed(balls(seed=1)), spec_of(share=0.5, most=1), step
         )
         has_clicks += inputs[:, 1:3].amax((1, 2, 3, 4)).tolist()
@@ -128,5 +130,21 @@ def test_voxels_that_nobody_annotated_are_no_errors() -> None:
         data={"ignore": 9},
     )
     truth = np.full((24, 28, 20), spec.label_set.ignore_index)
-    inputs = simulate(truth, Fixed(balls(seed=1)), spec)
+    inputs, told = simulate(truth, Fixed(balls(seed=1)), spec)
     assert not inputs[:, 1:].any()
+    assert (told == spec.label_set.ignore_index).all()
+
+
+def test_on_half_of_the_clicked_patches_alone_the_truth_is_redrawn() -> None:
+    truth = balls(seed=0)
+    redrawn, plain = 0, 0
+    for step in range(20):
+        network = Fixed(balls(seed=1))
+        inputs, told = simulate(truth, network, spec_of(share=0.5), step)
+        for image, (true,) in zip(inputs, told.numpy(), strict=True):
+            is_clicked = bool(image[1:3].any())
+            is_redrawn = not np.array_equal(true, truth)
+            assert is_clicked or not is_redrawn
+            redrawn += is_redrawn
+            plain += is_clicked and not is_redrawn
+    assert redrawn / (redrawn + plain) == pytest.approx(0.5, abs=0.15)

@@ -37,6 +37,7 @@ NETWORKS: list[dict[str, Any]] = [
 ]
 LIVER, KIDNEY, SPLEEN = "liver", "kidney", "spleen"
 CT, PET = {"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PT"}
+MORE = [{"name": "T1", "modality": "MR"}, {"name": "T2", "modality": "MR"}]
 
 
 def spec_with(
@@ -135,6 +136,20 @@ def test_an_interactive_child_first_predicts_what_its_parent_does(
         answer(grown(old, clicked), image[:, :1]),
         answer(alone(new, clicked), empty),
     )
+
+
+def test_a_layer_of_the_parent_is_never_dropped_in_silence(
+    tmp_path: Path,
+) -> None:
+    # Four channels of one input take a projection; four of four, with the clicks', take none.
+    old = spec_with(NETWORKS[1], [LIVER, KIDNEY], [CT])
+    parent = parent_with(tmp_path, old)
+    with pytest.raises(CheckpointError, match="a layer that this") as refused:
+        InitialWeights(interactive(old), parent)
+    assert "conv3" in (refused.value.detail or "")
+    four = spec_with(NETWORKS[1], [LIVER, KIDNEY], [CT, PET, *MORE])
+    with pytest.raises(CheckpointError, match="a layer that this"):
+        InitialWeights(four, parent)
 
 
 def interactive(spec: BundleSpec) -> BundleSpec:

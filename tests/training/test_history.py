@@ -114,3 +114,16 @@ def test_other_events_leave_no_trace() -> None:
     before = repr(history.state())
     history(Notice("nothing"))
     assert repr(history.state()) == before
+
+
+def test_of_weights_as_good_within_the_tolerance_the_latest_are_best() -> None:
+    history = TrainingHistory("made_up", tolerance=0.01)
+    dice = [0.8, 0.795, 0.78, 0.82, 0.815, 0.7]
+    best = [
+        history.add_validation(step, {"dice": {"mean": value}})
+        for step, value in enumerate(dice, start=1)
+    ]
+    assert best == [True, True, False, True, True, False]
+    assert history.best_step == 5
+    assert history.has_stalled(1)
+    assert not history.has_stalled(2)

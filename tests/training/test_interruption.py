@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -26,7 +25,7 @@ def test_the_first_signal_asks_and_the_second_ends(
     with catch_interruption(announce) as interruption:
         interruption.stop_if_requested(lambda: saved.append("x"), tmp_path, 6)
         assert not saved
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert (interruption.is_requested, asked) == (True, ["stop"])
         with pytest.raises(RunInterrupted) as interrupted:
             interruption.stop_if_requested(
@@ -35,7 +34,7 @@ def test_the_first_signal_asks_and_the_second_ends(
         assert (interrupted.value.step, saved) == (7, ["checkpoint"])
         assert str(interrupted.value) == f"Step 7 is saved in {tmp_path}."
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
     assert signal.getsignal(number) is former
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import socket
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,18 @@ from medseg.bundle.spec import SpeedLimitsSpec, SpeedSetting, SpeedTrial
 from medseg.bundle.spec_files import write_trained
 from medseg.inference.backends import at_speed, openvino, processor
 from medseg.inference.backends.quantised import QUANTISED
+from medseg.inference.segmenter import NetworkRunner
+from medseg.inference.time_estimate import estimate_seconds
 from medseg.testing import make_phantom
-from medseg.training import speed_settings
+from medseg.training import speed_settings, speed_trials
 from medseg.training.held_out import HeldOutCase
-from medseg.training.speed_settings import (
+from medseg.training.speed_settings import decide_speed
+from medseg.training.speed_trials import (
+    ExactResults,
     SpeedCases,
+    Trials,
     choose_fastest,
     compute_changes,
-    decide_speed,
 )
 from medseg.volume import Volume
 
@@ -113,7 +120,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         patch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
         # Random weights are not worth keeping in int8.
-        patch.setattr(speed_settings, "choose_fastest", choose_int8)
+        patch.setattr(speed_trials, "choose_fastest", choose_int8)
         patch.setattr(socket, "socket", refuse)
         patch.setattr(socket, "create_connection", refuse)
         bundle = trained_bundle(home / "bundle", made_spec())
@@ -121,8 +128,18 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
         decision = decide_speed(
             load_bundle(bundle), cases, 1e4, home / "speed.json"
         )
-    assert decision.finding is not None, decision.reason
-    assert not (home / "speed.json").exists()
+        assert decision.finding is not None, decision.reason
+        # What comes after may be interrupted; nothing is tried a second time then.
+        patch.setattr(Trials, "_measure", refuse)
+        write_trained(
+            load_bundle(bundle).trained.model_copy(update={"speed": None}),
+            bundle,
+        )
+        again = decide_speed(
+            load_bundle(bundle), cases, 0.0, home / "speed.json"
+        )
+    assert again == decision
+    assert load_bundle(bundle).trained.speed == decision.finding
     return bundle
 
 
@@ -241,7 +258,7 @@ def test_what_was_decided_for_other_weights_is_not_used(
     weights.write_bytes((other / "models" / "model.pt").read_bytes())
     assert Segmenter(copy, "cpu").backend == "torch"
     assert "decided for other weights" in caplog.text
-    assert "calibrate" not in caplog.text, "which decides nothing of speed"
+    assert "medseg calibrate decides anew" in caplog.text
 
 
 def test_without_openvino_pytorch_computes_and_one_line_says_so(
@@ -268,9 +285,9 @@ def test_a_decision_goes_on_where_it_was_interrupted(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(speed_settings, "_PRECISIONS", ("fp32",))
+    monkeypatch.setattr(speed_trials, "_PRECISIONS", ("fp32",))
     measured: list[SpeedSetting] = []
-    measure = speed_settings._Trials._measure
+    measure = Trials._measure
 
     def measure_two(self: Any, setting: SpeedSetting) -> SpeedTrial:
         measured.append(setting)
@@ -278,7 +295,7 @@ def test_a_decision_goes_on_where_it_was_interrupted(
             raise KeyboardInterrupt
         return replace_time(measure(self, setting))
 
-    monkeypatch.setattr(speed_settings._Trials, "_measure", measure_two)
+    monkeypatch.setattr(Trials, "_measure", measure_two)
     memory = tmp_path / "speed.json"
     cases = SpeedCases(Phantoms(copy, 5), draw_windows)
     with pytest.raises(KeyboardInterrupt):
@@ -312,12 +329,12 @@ def test_where_too_little_is_known_nothing_is_tried_and_words_say_why(
 def test_an_interactive_bundle_is_not_tried_in_int8(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed_settings, "fit_to_processor", lambda each: each)
+    monkeypatch.setattr(speed_trials, "fit_to_processor", lambda each: each)
     spec = made_spec(training={"clicks": {}})
     bundle = load_bundle(trained_bundle(tmp_path / "bundle", spec))
     nothing: Any = None
     cases = SpeedCases(nothing, lambda: pytest.fail("windows were drawn"))
-    trials = speed_settings._Trials(bundle, cases, nothing, nothing, 0)
+    trials = Trials(bundle, cases, nothing, nothing, 0)
     assert trials._list_precisions() == ["fp32", "bf16"]
 
 
@@ -329,3 +346,83 @@ def test_a_bundle_that_asks_for_exact_is_not_tried(copy: Path) -> None:
     assert decision.finding is None
     content = json.loads(loaded.spec.model_dump_json())
     assert content["inference"]["speed"] == "exact"
+
+
+def open_unlabelled(position: int) -> HeldOutCase:
+    volume = scan(position)
+    return HeldOutCase(str(position), volume, np.zeros(volume.shape, np.uint8))
+
+
+def test_a_time_too_short_for_a_scan_is_seen_from_one_of_its_windows(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+
+    def compute_slowly(self: NetworkRunner, windows: torch.Tensor) -> None:
+        computed.append(len(windows))
+        time.sleep(0.05)
+
+    monkeypatch.setattr(NetworkRunner, "compute", compute_slowly)
+    monkeypatch.setattr(Segmenter, "predict", refuse)
+    monkeypatch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
+    held_out = Phantoms(copy, 5)
+    monkeypatch.setattr(held_out, "open_case", open_unlabelled)
+    memory = tmp_path / "speed.json"
+    decision = decide_speed(
+        load_bundle(copy), SpeedCases(held_out, draw_windows), 1.0, memory
+    )
+    assert decision.finding is None
+    assert "too little" in decision.reason
+    assert computed == [1, 1]
+    assert not memory.exists()
+
+
+def test_windows_that_hold_nothing_take_no_time(copy: Path) -> None:
+    segmenter = Segmenter(copy, "cpu", speed="exact")
+    volume = scan(0)
+    empty = replace(volume, array=np.zeros_like(volume.array))
+    assert estimate_seconds(segmenter, empty) == 0
+    assert estimate_seconds(segmenter, volume) > 0
+
+
+SECRET = "/home/mueller_hans"
+
+
+@pytest.mark.parametrize("what", ["quantise", "compile"])
+def test_no_log_quotes_another_library(
+    what: str,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError(f"cannot open {SECRET}")
+
+    caplog.set_level(logging.INFO)
+    if what == "compile":
+        use(copy, "fp32")
+        monkeypatch.setattr(openvino, "require", fail)
+        assert Segmenter(copy, "cpu").backend == "torch"
+    else:
+        monkeypatch.setattr(speed_trials, "fit_to_processor", lambda each: each)
+        nncf = pytest.importorskip("nncf")
+        monkeypatch.setattr(nncf, "quantize", fail)
+        nothing: Any = None
+        cases = SpeedCases(nothing, draw_windows)
+        trials = Trials(load_bundle(copy), cases, nothing, nothing, 0)
+        assert trials._list_precisions() == ["fp32", "bf16"]
+    assert caplog.records
+    assert SECRET not in caplog.text
+
+
+def test_what_nobody_drew_does_not_count(copy: Path) -> None:
+    bundle = load_bundle(copy)
+    case = Phantoms(copy, 1).open_case(0)
+    assert case.reference.max() == 2
+    undrawn = np.where(case.reference == 2, 0, case.reference)
+    exact = ExactResults(bundle, ["kidney"])
+    exact.add(replace(case, reference=undrawn))
+    assert exact.dice == [{"liver": 1.0}]
+    cases = SpeedCases(Phantoms(copy, 5), draw_windows, ["liver", "kidney"])
+    decision = decide_speed(bundle, cases, 1e4, copy / "speed.json")
+    assert decision.reason == "no case holds any of the labels"

@@ -6,14 +6,18 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from medseg._support.platform import IS_WINDOWS
 
 LOCK = ".lock"
 """The file of a folder that is locked while somebody writes into the folder."""
 
 _PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.05
 
 
 class LockedError(Exception):
@@ -58,6 +62,54 @@ def lock_folder(folder: Path, *, patience: float = 0.0) -> contextlib.ExitStack:
         if not _is_same(file, before):
             raise LockedError
         return stack.pop_all()
+
+
+def is_locked(folder: Path, *, patience: float = 0.0) -> bool:
+    """Tell whether another process, or another part of this one, holds the lock of a folder.
+
+    Thousands may ask at once: except on Windows, who asks is not taken for who holds it.
+
+    Args:
+        folder: The folder.
+        patience: Seconds that the lock must be held to count.
+
+    Raises:
+        OSError: If the lock cannot be read or its disk knows no locks.
+    """
+    file = folder / LOCK
+    if not file.exists():
+        return False
+    if IS_WINDOWS:
+        return _is_taken(folder, patience)
+    end = time.monotonic() + patience
+    while not _can_share(file):
+        if time.monotonic() >= end:
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
+def _can_share(file: Path) -> bool:
+    """Tell whether nobody has a lock for himself alone."""
+    import fcntl
+
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _is_taken(folder: Path, patience: float) -> bool:
+    """Tell whether a lock cannot be had, by taking it: where locks cannot be shared."""
+    try:
+        lock_folder(folder, patience=patience).close()
+    except LockedError:
+        return True
+    return False
 
 
 def _is_same(file: Path, before: os.stat_result) -> bool:

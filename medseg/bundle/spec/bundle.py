@@ -30,6 +30,7 @@ from medseg.bundle.spec.refinement import RefinementSpec
 from medseg.bundle.spec.regions import check_regions, resolve_regions
 from medseg.bundle.spec.training import (
     CLICK_CHANNELS,
+    TAKEN_BY_VIEWERS,
     InferenceSpec,
     QualitySpec,
     TrackingSpec,
@@ -221,6 +222,13 @@ class BundleSpec(DescribedSpec):
                 "with it; leave regions out, or clicks"
             )
             yield ("training", "regions"), "training.clicks", what
+        for label in self.labels:
+            if label.name in TAKEN_BY_VIEWERS:
+                what = (
+                    f"viewers send clicks under the names of labels, and '{label.name}' is a "
+                    "parameter of theirs; rename the label"
+                )
+                yield ("training", "labels"), "training.clicks", what
 
     @property
     def input_channels(self) -> int:

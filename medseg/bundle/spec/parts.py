@@ -50,7 +50,8 @@ class Spec(BaseModel):
         frozen=True,
         allow_inf_nan=False,
         validate_default=True,
-        use_attribute_docstrings=True,
+        # Most commands use few parts; their fields' sentences: see ``descriptions``.
+        defer_build=True,
     )
 
 

@@ -117,6 +117,38 @@ CLICK_CHANNELS = ("clicks inside", "clicks outside", "mask before them")
 """What the network of an interactive bundle sees behind the image: of one label at a time."""
 
 
+TAKEN_BY_VIEWERS = frozenset(
+    {
+        "background",
+        "client_id",
+        "description",
+        "device",
+        "file",
+        "foreground",
+        "id",
+        "image",
+        "label",
+        "label_tag",
+        "logging",
+        "method",
+        "model",
+        "path",
+        "result_compress",
+        "result_dtype",
+        "result_extension",
+        "save_label",
+        "session",
+        "session_id",
+        "steps",
+        "strategy",
+        "studies",
+        "tag",
+        "timeout",
+    }
+)
+"""Parameters of a request for clicks in MONAI Label, beside which it has those named as labels."""
+
+
 DEFAULT_LOSS = "dice_ce"
 """The loss of a bundle that names none."""
 

@@ -12,9 +12,14 @@ import torch
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.hashes import hash_network
-from medseg.bundle.spec import SPEEDS, BundleSpec, SpeedSetting
+from medseg.bundle.spec import (
+    SPEEDS,
+    BundleSpec,
+    SpeedFinding,
+    SpeedSetting,
+)
 from medseg.bundle.spec.speed import Arithmetic
-from medseg.errors import MedsegError
+from medseg.errors import CheckpointError, MedsegError, recordable_text
 from medseg.inference.backends import openvino
 from medseg.inference.backends.compiled_models import (
     keep_compiled,
@@ -68,25 +73,38 @@ def set_overlap(spec: BundleSpec, overlap: float) -> BundleSpec:
     return spec.model_copy(update={"inference": inference})
 
 
+def find_decided_speed(bundle: Bundle) -> SpeedFinding | None:
+    """Return what held-out cases decided for the weights that a bundle has; ``None`` if nothing.
+
+    What was decided for others is not used, which is said once.
+
+    Raises:
+        CheckpointError: If its weights cannot be read.
+    """
+    finding = bundle.trained.speed
+    if finding is None or finding.network == hash_network(bundle):
+        return finding
+    _log.warning(
+        "the bundle's speed was decided for other weights, so it is computed in fp32; "
+        "medseg calibrate decides anew"
+    )
+    return None
+
+
 def find_decided_setting(
     bundle: Bundle, speed: str, device: torch.device
 ) -> SpeedSetting | None:
     """Return what held-out cases decided for a speed; ``None`` for ``exact``, or if nothing.
 
     The precision is the nearest to what was decided that this processor is fast in.
-    What was decided for other weights is not used, which is said once.
     """
-    finding = bundle.trained.speed
-    if finding is None or device.type != "cpu":
+    if speed == EXACT or device.type != "cpu":
+        return None
+    finding = find_decided_speed(bundle)
+    if finding is None:
         return None
     setting = finding.get_setting(speed)
     if setting is None:
-        return None
-    if finding.network != hash_network(bundle):
-        _log.warning(
-            "the bundle's speed was decided for other weights, so it is computed in fp32; "
-            "a training decides anew"
-        )
         return None
     precision = fit_to_processor(setting.precision)
     return setting.model_copy(update={"precision": precision})
@@ -117,13 +135,36 @@ def load_at_speed(
         return None
     try:
         return [_load_member(bundle, file, setting.precision) for file in files]
-    except RuntimeError as error:
+    except CheckpointError:
+        raise
+    except (MedsegError, RuntimeError) as error:
         _log.warning(
-            "OpenVINO cannot compute the network on this processor, so PyTorch computes in "
-            "fp32: %s",
-            str(error).strip().splitlines()[-1],
+            "OpenVINO cannot compute the network on this processor (%s), so PyTorch computes in "
+            "fp32; --backend openvino says why",
+            recordable_text(error),
         )
         return None
+
+
+def load_for_clicks(bundle: Bundle, file: Path) -> CompiledMember | None:
+    """Load a network to answer clicks, for which people wait, as fast as this processor can.
+
+    Args:
+        bundle: A trained bundle.
+        file: The weights to use, of one of its members.
+
+    Returns:
+        The network; ``None`` where OpenVINO is not installed or cannot compute it.
+
+    Raises:
+        CheckpointError: If the weights are absent or damaged.
+    """
+    if not openvino.is_installed():
+        return None
+    precision = fit_to_processor("bf16")
+    setting = SpeedSetting(precision=precision)
+    members = load_at_speed(bundle, [file], setting)
+    return members[0] if members else None
 
 
 def _load_member(
@@ -141,7 +182,9 @@ def _load_member(
             compiled = core.import_model(io.BytesIO(kept), "CPU", settings)
             return CompiledMember(compiled, shown)
         except RuntimeError as error:
-            _log.info("a compiled network is not used: %s", error)
+            _log.info(
+                "a compiled network is not used: %s", recordable_text(error)
+            )
     model = _build_model(bundle, file, precision)
     compiled = core.compile_model(model, "CPU", settings)
     keep_compiled(key, compiled.export_model().getvalue())
@@ -152,12 +195,7 @@ def _build_model(bundle: Bundle, file: Path, precision: Arithmetic) -> Any:
     if precision.startswith("int8"):
         return read_quantised(bundle, file)
     channels = get_output_layout(bundle).channels
-    try:
-        return openvino.convert(
-            load_network(bundle, file), bundle.spec, channels
-        )
-    except MedsegError as error:
-        raise RuntimeError(error.message) from error
+    return openvino.convert(load_network(bundle, file), bundle.spec, channels)
 
 
 def _make_key(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_texts
-from medseg.errors import OutputError
+from medseg.errors import OutputError, recordable_text
 
 MOST_BYTES = 2 << 30
 """What all files may take; those that were not used for longest go first."""
@@ -74,7 +74,9 @@ def keep_compiled(key: str, compiled: bytes) -> None:
         write_atomically(folder / f"{key}{_ENDING}", content, mode=0o600)
         _drop_oldest(folder)
     except (OSError, OutputError) as error:
-        _log.info("compiled networks cannot be kept: %s", error)
+        _log.info(
+            "compiled networks cannot be kept: %s", recordable_text(error)
+        )
 
 
 def _drop_oldest(folder: Path) -> None:

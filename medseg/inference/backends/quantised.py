@@ -10,14 +10,14 @@ import importlib
 import importlib.util
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg._support.optional_packages import hidden
 from medseg.bundle.bundle import MODELS, Bundle
 from medseg.bundle.hashes import hash_file
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.backends import openvino
 from medseg.networks.loading import get_output_layout, load_network
 from medseg.volume import Array
@@ -52,8 +52,7 @@ def write_quantised(bundle: Bundle, windows: Sequence[Array]) -> dict[str, str]:
         File → SHA-256.
 
     Raises:
-        MedsegError: If OpenVINO cannot compute the network.
-        RuntimeError: If NNCF cannot quantise it.
+        MedsegError: If OpenVINO cannot compute the network, or NNCF cannot quantise it.
     """
     folder = bundle.folder / QUANTISED
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,6 +63,17 @@ def write_quantised(bundle: Bundle, windows: Sequence[Array]) -> dict[str, str]:
         file = get_quantised_file(bundle, member)
         openvino.write_model(_quantise(model, windows), file)
     return {file.name: hash_file(file) for file in sorted(folder.iterdir())}
+
+
+def has_files(bundle: Bundle, files: Mapping[str, str]) -> bool:
+    """Tell whether a bundle has networks in int8.
+
+    Args:
+        bundle: The bundle.
+        files: Name → SHA-256 of each of their files.
+    """
+    folder = bundle.folder / QUANTISED
+    return all(_hash(folder / name) == files[name] for name in files)
 
 
 def check_quantised(bundle: Bundle, member: Path) -> None:
@@ -117,7 +127,10 @@ def _quantise(model: Any, windows: Sequence[Array]) -> Any:
             )
         except Exception as error:
             # Of NNCF's own kinds, which have no base in common.
-            raise RuntimeError(f"NNCF cannot quantise it: {error}") from error
+            raise MedsegError(
+                "NNCF cannot quantise the network",
+                detail=f"{type(error).__name__}: {error}",
+            ) from error
 
 
 @contextlib.contextmanager
@@ -125,5 +138,11 @@ def _import_nncf() -> Iterator[Any]:
     """Give NNCF, told to be quiet: it draws bars, and logs to the terminal by itself."""
     with hidden(_TELEMETRY), contextlib.redirect_stdout(io.StringIO()):
         nncf = importlib.import_module("nncf")
-        nncf.set_log_level(logging.ERROR)
-        yield nncf
+        # Not by nncf.set_log_level, which also changes handlers that others have added.
+        logger = logging.getLogger("nncf")
+        former = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            yield nncf
+        finally:
+            logger.setLevel(former)

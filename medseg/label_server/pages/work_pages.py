@@ -18,8 +18,9 @@ from starlette.routing import Route
 
 from medseg._support.html import render_page
 from medseg.label_server.audit import REQUESTER
-from medseg.label_server.datastore import SOP_INSTANCE_UID
+from medseg.label_server.label_exchange import FROM_DICOM, SOURCE
 from medseg.label_server.label_history import FINAL, LabelRecord
+from medseg.label_server.labels import SOP_INSTANCE_UID
 from medseg.label_server.ohif import make_viewer_address
 from medseg.label_server.pages.case_rows import (
     FILTERS,
@@ -251,6 +252,6 @@ def _list_notes(info: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is to be known of a saved label."""
     if "restored" in info:
         yield "restored"
-    if info.get("client_id") == "DICOM SEG":
+    if FROM_DICOM in (info.get(SOURCE), info.get("client_id")):
         yield "from the DICOM server"
     yield from map(str, info.get("warnings") or ())

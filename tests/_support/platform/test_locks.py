@@ -14,7 +14,9 @@ import filelock
 import pytest
 
 from medseg._support.platform.locks import (
+    LOCK,
     LockedError,
+    is_locked,
     lock_folder,
     remove_locked,
 )
@@ -29,6 +31,27 @@ def test_a_folder_is_locked_until_it_is_freed(tmp_path: Path) -> None:
             pass
     with lock_folder(tmp_path):
         pass
+
+
+def test_a_lock_is_seen_while_somebody_holds_it(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with lock_folder(tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="there, no lock can be shared"
+)
+def test_who_asks_for_a_lock_is_not_taken_for_who_holds_it(
+    tmp_path: Path,
+) -> None:
+    import fcntl
+
+    (tmp_path / LOCK).touch()
+    with (tmp_path / LOCK).open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path)
 
 
 def test_a_folder_is_removed_before_it_is_free(

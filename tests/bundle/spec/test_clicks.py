@@ -40,6 +40,7 @@ def test_the_network_takes_three_channels_more(
     [
         ({"refinement": {}}, "set refinement to null"),
         (NESTED, "leave regions out"),
+        ({"labels": [{"index": 1, "name": "image"}]}, "rename the label"),
     ],
 )
 def test_what_clicks_do_not_go_with_is_named(

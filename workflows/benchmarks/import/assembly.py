@@ -65,6 +65,7 @@ def write_assembly(
                 "overlap": 0.2,
                 "window_steps": "even",
                 "window_weights": "nnunet",
+                "resample": "labels",
                 "keep_largest": [],
             },
         }

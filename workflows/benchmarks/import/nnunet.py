@@ -1,12 +1,12 @@
 """Compare label maps of imported models with nnU-Net's own, and print a Markdown table.
 
-    python workflows/benchmarks/import/nnunet.py WORK [--only NAME ...] [--time]
+    python workflows/benchmarks/import/nnunet.py WORK [--only NAME ...] [--time PEER]
 
 ``WORK`` is what ``train_nnunet.py`` made in nnU-Net's environment. Each model is imported and
 segments the same scans. Agreement is the share of voxels with the same label, of those that either
-gave one; Dice is the lowest over scans and labels of at least ``LEAST`` voxels. With ``--time`` the
-whole ``medseg segment`` of a model's scans is timed as a process of its own, imports included, and
-``nnUNetv2_predict`` likewise if ``--peer`` names its environment: on an idle machine.
+gave one; Dice is the lowest over scans and labels of at least ``LEAST`` voxels. With ``--time`` and
+nnU-Net's environment, ``medseg segment`` and ``nnUNetv2_predict_from_modelfolder`` segment a
+folder of scans in turn, each as a process of its own, imports and all: on an idle machine.
 """
 
 from __future__ import annotations
@@ -94,34 +94,67 @@ def time_process(command: Sequence[str], environment: dict[str, str]) -> float:
     return time.perf_counter() - start
 
 
-def time_both(model: Path, bundle: Path, peer: Path | None) -> str:
-    """Time both on a model's scans, from the start of the process to its end."""
+def gather_scans(model: Path, folder: Path, count: int) -> Path:
+    """Return a folder of so many scans: the model's own, again and again."""
+    own = list_scans(model / "scans")
+    folder.mkdir()
+    for number in range(count):
+        name = list(own)[number % len(own)]
+        for file in own[name]:
+            ending = file.name[len(name) :]
+            shutil.copy(file, folder / f"scan{number:02}{ending}")
+    return folder
+
+
+def time_both(
+    model: Path, bundle: Path, peer: Path, count: int
+) -> tuple[float, float]:
+    """Time medseg and nnU-Net on so many scans, as processes of their own.
+
+    nnU-Net runs as it is called by default, with its three processes for reading and three for
+    writing.
+    """
     facts = json.loads((model / "seconds.json").read_text())
-    scans = str(model / "scans")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        scans = str(gather_scans(model, folder / "scans", count))
         flag = "--mirror" if facts["mirror"] else "--no-mirror"
-        out = str(Path(folder) / "ours")
         ours = time_process(
             [
                 *(sys.executable, "-m", "medseg", "segment", str(bundle)),
-                *(scans, "--out", out, "--device", "cpu", flag),
+                *(scans, str(folder / "ours")),
+                *("--device", "cpu", flag),
             ],
             {},
         )
-        if peer is None:
-            return f"{ours:.1f} s | –"
         results = next((model / "results").glob("*/*__*"))
         theirs = time_process(
             [
                 str(peer / "bin" / "nnUNetv2_predict_from_modelfolder"),
-                *("-i", scans, "-o", str(Path(folder) / "theirs")),
+                *("-i", scans, "-o", str(folder / "theirs")),
                 *("-m", str(results), "-f", *map(str, facts["folds"])),
-                *("-device", "cpu", "-npp", "0", "-nps", "0"),
+                *("-device", "cpu"),
                 *(() if facts["mirror"] else ("--disable_tta",)),
             ],
-            {f"nnUNet_{n}": folder for n in ("raw", "preprocessed", "results")},
+            {
+                f"nnUNet_{name}": temporary
+                for name in ("raw", "preprocessed", "results")
+            },
         )
-    return f"{ours:.1f} s | {theirs:.1f} s"
+        if len(list((folder / "theirs").glob("*.nii.gz"))) != count:
+            raise RuntimeError("nnU-Net did not segment each scan")
+        if len(list((folder / "ours").glob("*.nii.gz"))) != count:
+            raise RuntimeError("medseg did not segment each scan")
+    return ours, theirs
+
+
+def describe_times(times: Sequence[tuple[float, float]]) -> str:
+    """Return each run's seconds, and how many times faster medseg was."""
+    ours = ", ".join(f"{own:.1f}" for own, _ in times)
+    theirs = ", ".join(f"{other:.1f}" for _, other in times)
+    ratios = sorted(other / own for own, other in times)
+    median = ratios[len(ratios) // 2]
+    return f"{ours} | {theirs} | {median:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
 
 def main() -> None:
@@ -129,13 +162,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--time", action="store_true")
-    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--time", type=Path, metavar="PEER")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scans", type=int, default=10)
     options = parser.parse_args()
     columns = ["model", "same labels", "voxels that differ", "lowest Dice"]
     columns += ["same labels, nnU-Net in float32", "differ", "lowest Dice"]
     if options.time:
-        columns += ["medseg", "nnU-Net"]
+        columns = ["model", "medseg, s", "nnU-Net, s", "times as fast"]
     print("| " + " | ".join(columns) + " |")
     print("|" + " --- |" * len(columns))
     for facts in sorted(options.work.glob("*/seconds.json")):
@@ -143,10 +177,16 @@ def main() -> None:
         if options.only and model.name not in options.only:
             continue
         bundle = Path(tempfile.mkdtemp()) / "bundle"
-        usual, exact = compare(model, bundle)
-        row = f"| {model.name} | {usual} | {exact} |"
         if options.time:
-            row += f" {time_both(model, bundle, options.peer)} |"
+            import_model(model / "results", bundle)
+            times = [
+                time_both(model, bundle, options.time, options.scans)
+                for _ in range(options.repeats)
+            ]
+            row = f"| {model.name} | {describe_times(times)} |"
+        else:
+            usual, exact = compare(model, bundle)
+            row = f"| {model.name} | {usual} | {exact} |"
         print(row, flush=True)
         shutil.rmtree(bundle.parent)
 

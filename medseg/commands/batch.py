@@ -1,0 +1,79 @@
+"""What became of the scans of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
+from medseg.inference.shards import Shard
+from medseg.names import LEDGER
+from medseg.quality.estimates import explain_unjudged
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Outcomes):
+    """What became of all scans.
+
+    Attributes:
+        out: Where the results are.
+        results: One per scan, in the order worked on.
+        places: Scan → where it was found: for the caller, in no result.
+        gone: How many results in the folder are of scans that were not found this time.
+        full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
+            caller, in no result.
+        shard: Which part of the scans this was; ``None`` where it was all.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from medseg import Batch
+        >>> batch = Batch(Path("results"), results=())
+        >>> batch.failed
+        ()
+    """
+
+    out: Path
+    results: Sequence[Entry]
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
+    full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
+    gone: int = 0
+    shard: Shard | None = None
+
+    @property
+    def ledger(self) -> Path:
+        """The file with a line for each scan worked on."""
+        folder = (
+            self.out if self.shard is None else self.out / self.shard.folder
+        )
+        return folder / LEDGER
+
+    @property
+    def to_review(self) -> tuple[Entry, ...]:
+        """The results that someone should look at first, worst first."""
+        flagged = [entry for entry in self.results if entry.needs_review]
+        return tuple(sorted(flagged, key=get_review_order))
+
+    @property
+    def warned(self) -> tuple[Entry, ...]:
+        """The results with a warning, worst first."""
+        warned = [each for each in self.good if each.warnings]
+        return tuple(sorted(warned, key=get_review_order))
+
+    @property
+    def unjudged(self) -> str:
+        """Why nobody can know how good the results are; empty where their quality was estimated."""
+        qualities = [
+            entry.quality.to_quality()
+            for entry in self.good
+            if entry.quality is not None
+        ]
+        return explain_unjudged(qualities)
+
+    @property
+    def skipped(self) -> tuple[Entry, ...]:
+        """The scans that were not asked for."""
+        return tuple(entry for entry in self.results if entry.reason)
+
+    def _list_entries(self) -> Sequence[Entry]:
+        return self.results

@@ -1,0 +1,51 @@
+"""How long a pass over a scan will take, estimated from one of its windows."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from medseg.inference.blank_window import find_values
+from medseg.inference.segmenter import NetworkRunner, Segmenter
+from medseg.inference.sliding_window import SlidingWindowPass
+from medseg.volume import Volume
+
+_TRIES = 2
+"""What is computed for the first time takes longer."""
+
+
+@torch.inference_mode()
+def estimate_seconds(segmenter: Segmenter, volume: Volume) -> float:
+    """Estimate how long the networks of a bundle compute for a scan.
+
+    Args:
+        segmenter: Of one bundle, on a CPU.
+        volume: With the bundle's channels.
+
+    Returns:
+        Seconds: those of one window, times the windows that are not blank.
+    """
+    runner = segmenter._runner
+    window = runner.sliding_window
+    scan_pass = SlidingWindowPass(window, window.plan(volume))
+    seen = None
+    count = 0
+    for corner in scan_pass.list_corners():
+        cut = scan_pass.cut([corner])
+        if find_values(cut) is None:
+            seen = cut
+            count += 1
+    if seen is None:
+        return 0.0
+    return count * _measure(runner, seen)
+
+
+def _measure(runner: NetworkRunner, windows: torch.Tensor) -> float:
+    """Return how long the networks take for a window."""
+    taken = []
+    for _ in range(_TRIES):
+        began = time.perf_counter()
+        runner.ensemble.compute(windows)
+        taken.append(time.perf_counter() - began)
+    return min(taken)

@@ -1,0 +1,101 @@
+"""Long lists are read row by row, and say the same as short ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medseg._support import long_tables
+from medseg._support.long_tables import open_table
+from medseg._support.tables import read_table
+from medseg.errors import DatasetError, MissingExtraError
+
+
+def write(folder: Path, content: bytes, name: str = "scans.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "scan,name\na.nii,1\n\nb.nii\n",
+        "\ufeffScan;Name\r\n a.nii ;\r\n",
+        '\n \nscan\tname\n"a,\n1"\tx\n',
+        "scan\rold.nii\rmac.nii\r",
+        "scan\n",
+    ],
+)
+def test_rows_are_those_of_a_table_that_is_read_at_once(
+    tmp_path: Path, text: str
+) -> None:
+    path = write(tmp_path, text.encode())
+    table, short = open_table(path), read_table(path)
+    assert table.columns == short.columns
+    assert tuple(table.read_rows()) == short.rows
+    assert tuple(table.read_rows()) == short.rows  # as often as needed
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is empty"),
+        (b"scan,Scan\n", "same name"),
+        (b"scan\na,b\n", "line 2 has 2 cells"),
+        (b'scan\n"a\n', "line 2 is not valid CSV"),
+        (
+            b"scan\n" + 5000 * b"a.nii\n" + b"\xff\n",
+            r"UTF-8 text \(byte 30005\)",
+        ),
+        (b"scan\n" + 2_000_000 * b"a", "a line of 1000000 characters"),
+    ],
+)
+def test_what_is_no_list_is_refused(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(DatasetError, match=why) as caught:
+        list(open_table(path).read_rows())
+    assert caught.value.source == str(path)
+
+
+def test_a_list_may_be_longer_than_what_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medseg._support.tables.MAX_LIST_BYTES", 10)
+    path = write(tmp_path, b"scan\n" + 100 * b"a.nii\n")
+    assert len(list(open_table(path).read_rows())) == 100
+
+
+def test_parquet_has_rows_as_a_csv_has(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    columns = {"Scan": ["a.nii", " b.nii", None], "name": [7, None, None]}
+    path = tmp_path / "scans.PARQUET"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    table = open_table(path)
+    assert table.columns == ("scan", "name")
+    assert list(table.read_rows()) == [
+        (1, {"scan": "a.nii", "name": "7"}),
+        (2, {"scan": "b.nii", "name": ""}),
+    ]
+    assert table.noun == "row"
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = write(tmp_path, b"PAR1 and no more PAR1", "scans.parquet")
+    with pytest.raises(DatasetError, match="is no Parquet file"):
+        open_table(path)
+
+
+def test_without_pyarrow_it_is_said_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    path = write(tmp_path, b"PAR1", "scans.parquet")
+    with pytest.raises(MissingExtraError, match="pip install pyarrow"):
+        long_tables.open_table(path)

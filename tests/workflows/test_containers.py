@@ -1,0 +1,182 @@
+"""A container does what the schedulers of hospitals expect of a module."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import dicom as made
+from support.killed_batches import write_scans
+
+import medseg
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflows/containers"
+DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+IGNORED = (FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8")
+APPTAINER = (FOLDER / "medseg.def").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def load_module() -> Any:
+    spec = spec_from_file_location("medseg_module", FOLDER / "module.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MODULE = load_module()
+
+
+def run(folder: Path, bundle: Path) -> int:
+    variables = {
+        "MERCURE_IN_DIR": str(folder / "in"),
+        "MERCURE_OUT_DIR": str(folder / "out"),
+        "MEDSEG_MODEL": str(bundle),
+    }
+    return int(MODULE.main([], variables))
+
+
+def write_task(folder: Path, settings: dict[str, Any]) -> None:
+    task = {"id": "1", "process": {"settings": settings}}
+    (folder / "in" / "task.json").write_text(json.dumps(task))
+
+
+def test_scans_in_are_results_out(
+    tmp_path: Path, untrained_bundle: Callable[..., Path]
+) -> None:
+    write_scans(tmp_path / "in", 2)
+    (tmp_path / "in" / "bad.nii.gz").write_bytes(b"no image")
+    assert run(tmp_path, untrained_bundle()) == 1
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    states = {scan["scan"]: scan["state"] for scan in result["scans"]}
+    assert states == {"scan_00": "done", "scan_01": "done", "bad": "failed"}
+    assert (tmp_path / "out/scan_00.nii.gz").is_file()
+    note = result["__mercure_notification"]
+    assert note["requested"]
+    assert "2 of 3 scans segmented" in note["text"]
+    assert "failed: bad" in note["text"]
+
+
+def test_a_task_of_mercure_gets_dicom_back_and_says_what_is_wanted(
+    tmp_path: Path, untrained_bundle: Callable[..., Path]
+) -> None:
+    series = made.series(made.voxels((24, 20, 6)), Modality="CT")
+    made.save(tmp_path / "in", series)
+    write_task(tmp_path, {"labels": "liver", "report": False, "threads": 1})
+    assert run(tmp_path, untrained_bundle()) == 0
+    (scan,) = json.loads((tmp_path / "out/result.json").read_text())["scans"]
+    assert list(scan["volumes_ml"]) == ["liver"]
+    (file,) = scan["files"]
+    assert file.endswith(".seg.dcm")
+    assert (tmp_path / "out" / file).is_file()
+    assert not (tmp_path / "out/report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"process": {"settings": {"label": ["liver"]}}}', "not known"),
+        ('{"process": {"settings": {"report": "no"}}}', "true or false"),
+        ('{"process": {"settings": {"threads": true}}}', "a whole number"),
+        ('{"process": {"settings": {"labels": [1]}}}', "a list of texts"),
+        ('{"process": {"settings": {"device": 1}}}', "is a text"),
+        ('{"process": [{}, {}]}', "cannot be understood"),
+        ("[]", "cannot be understood"),
+        ("?", "cannot be understood"),
+    ],
+)
+def test_a_task_that_cannot_be_understood_is_refused(
+    tmp_path: Path, text: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "task.json").write_text(text)
+    assert run(tmp_path, tmp_path / "bundle") == 2
+    assert why in capsys.readouterr().err
+
+
+def test_settings_are_arguments_of_segment() -> None:
+    names = medseg.segment.__kwdefaults__
+    assert set(MODULE.SETTINGS) <= names.keys()
+
+
+def test_a_task_without_settings_is_understood(tmp_path: Path) -> None:
+    for text in ("{}", '{"process": null}', '{"process": [{"settings": {}}]}'):
+        (tmp_path / "task.json").write_text(text)
+        assert MODULE.read_settings(tmp_path) == {}
+
+
+def test_with_arguments_it_is_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        MODULE.main(["report", "--help"], {})
+    assert done.value.code == 0
+    assert "medseg report" in capsys.readouterr().out
+
+
+# --- what they are built from -------------------------------------------------------------
+
+
+def list_copied() -> set[str]:
+    copied: set[str] = set()
+    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE):
+        *sources, _ = line.split()
+        copied.update(sources)
+    return copied
+
+
+def test_what_is_built_from_is_there_and_not_ignored() -> None:
+    let_through = [line[1:] for line in IGNORED.split() if line[0] == "!"]
+    for source in list_copied():
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch.fnmatch(source, one) for one in let_through), source
+
+
+def test_all_that_the_package_is_built_from_is_copied() -> None:
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {*wheel["packages"], *wheel["force-include"]}
+    needed |= {
+        PROJECT["project"]["readme"],
+        *PROJECT["project"]["license-files"],
+    }
+    needed |= {"pyproject.toml", "CHANGELOG.md"}
+    needed.add(
+        f"workflows/release/{PROJECT['tool']['hatch']['version']['path'].split('/')[-1]}"
+    )
+    assert needed <= list_copied()
+    for source in needed:
+        assert f"    {source} /build/{source}" in APPTAINER
+
+
+def test_nobody_is_root_there_and_the_module_is_what_runs() -> None:
+    *_, last = DOCKERFILE.split("\nFROM ")
+    (user,) = re.findall(r"^USER (\S+)$", last, re.MULTILINE)
+    assert int(user) > 0
+    assert 'ENTRYPOINT ["python", "/opt/medseg/module.py"]' in last
+    assert (
+        "COPY workflows/containers/module.py /opt/medseg/module.py"
+        in DOCKERFILE
+    )
+    assert "org.opencontainers.image.licenses" in last
+
+
+def test_an_indexed_job_says_how_many_shards_there_are() -> None:
+    text = (ROOT / "workflows/cluster/kubernetes.yaml").read_text()
+    job = yaml.safe_load(text)["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    (count,) = container["env"]
+    assert count == {
+        "name": "JOB_COMPLETIONS",
+        "value": str(job["completions"]),
+    }

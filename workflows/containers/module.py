@@ -1,0 +1,188 @@
+"""What the container does: segments scans in ``/in`` with the bundle in ``/model`` into ``/out``.
+
+    docker run … medseg                       # /in, /model → /out, once
+    docker run … medseg segment /model …      # any command of medseg
+
+A scheduler of modules may say what is wanted in ``/in/task.json``, as mercure does, under
+``process`` → ``settings``; what became of the scans stands in ``/out/result.json``. mercure names
+its folders in ``MERCURE_IN_DIR`` and ``MERCURE_OUT_DIR``.
+
+Exit code 0: every scan is segmented. 1: some are not, or lack a format. 2: the call is wrong. 75:
+another container works in the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.cli import main as run_command
+from medseg.errors import BusyError, MedsegError
+
+if TYPE_CHECKING:
+    from medseg import Batch, Entry
+
+TASK, RESULT = "task.json", "result.json"
+MOST_NAMED = 10
+"""Scans that a notification names."""
+
+BUSY, WRONG, INCOMPLETE, WHOLE = 75, 2, 1, 0
+
+TEXTS = ("device", "backend", "precision", "speed", "split_4d")
+LISTS = ("formats", "labels", "modalities")
+SWITCHES = ("mirror", "error_maps", "resample_uneven", "report", "allow_empty")
+SETTINGS = (*TEXTS, *LISTS, *SWITCHES, "threads")
+"""Settings of a task, called as in ``medseg.segment``."""
+
+
+def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
+    """Run a command of medseg, or, without arguments, the module; return the exit code."""
+    if arguments:
+        sys.argv = ["medseg", *arguments]
+        run_command()
+        return WHOLE
+    source = Path(variables.get("MERCURE_IN_DIR", "/in"))
+    out = Path(variables.get("MERCURE_OUT_DIR", "/out"))
+    model = Path(variables.get("MEDSEG_MODEL", "/model"))
+    try:
+        batch = segment(source, out, model)
+    except BusyError as error:
+        print(f"medseg: {error}", file=sys.stderr)
+        return BUSY
+    except MedsegError as error:
+        print(f"medseg: {error}", file=sys.stderr)
+        return WRONG
+    is_whole = not batch.failed and not batch.incomplete
+    return WHOLE if is_whole else INCOMPLETE
+
+
+def segment(source: Path, out: Path, model: Path) -> Batch:
+    """Segment what a folder holds, as its task says, and write the result beside the label maps.
+
+    Raises:
+        MedsegError: If the task cannot be understood, or as ``medseg.segment`` raises.
+    """
+    import medseg
+
+    settings = read_settings(source)
+    if (source / TASK).is_file():
+        # What is sent back to an archive is DICOM.
+        settings.setdefault("formats", ["dicom-seg"])
+    batch = medseg.segment(model, source, out, **settings)
+    for entry in batch.failed:
+        what = batch.full_errors.get(entry.scan, entry.error)
+        print(f"failed: {entry.scan}: {what}", file=sys.stderr)
+    text = json.dumps(describe(batch), indent=2, ensure_ascii=False)
+    (out / RESULT).write_text(f"{text}\n", encoding="utf-8")
+    return batch
+
+
+def read_settings(source: Path) -> dict[str, Any]:
+    """Return the settings of a folder's task, called as arguments of ``medseg.segment``.
+
+    Raises:
+        MedsegError: If it has other settings, or they are of another kind.
+    """
+    file = source / TASK
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        process = content.get("process") or {}
+        if isinstance(process, list):
+            (process,) = process
+        settings = process.get("settings") or {}
+        given = dict(settings)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MedsegError(
+            "the task cannot be understood; its settings are expected in process → settings",
+            source=file,
+        ) from error
+    unknown = sorted(given.keys() - set(SETTINGS))
+    if unknown:
+        raise MedsegError(
+            f"the task has settings that are not known; known are {', '.join(SETTINGS)}",
+            source=file,
+            detail=f"not known are {', '.join(unknown)}",
+        )
+    return {name: check(name, value) for name, value in given.items()}
+
+
+def check(name: str, value: Any) -> Any:
+    """Return a setting in the form of its argument.
+
+    Raises:
+        MedsegError: If it is of another kind.
+    """
+    if name in LISTS:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list) and all(isinstance(x, str) for x in value):
+            return value
+        kind = "a text or a list of texts"
+    elif name in SWITCHES:
+        if isinstance(value, bool):
+            return value
+        kind = "true or false"
+    elif name == "threads":
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        kind = "a whole number"
+    else:
+        if isinstance(value, str):
+            return value
+        kind = "a text"
+    raise MedsegError(f"the setting {name} of the task is {kind}")
+
+
+def describe(batch: Batch) -> dict[str, Any]:
+    """Return what a scheduler is told: each scan, and a text for people if they must look."""
+    flagged = {entry.scan for entry in (*batch.failed, *batch.to_review)}
+    return {
+        "scans": [describe_scan(entry) for entry in batch.results],
+        # mercure sends it to people where a rule says so.
+        "__mercure_notification": {
+            "text": write_notification(batch),
+            "requested": bool(flagged),
+        },
+    }
+
+
+def describe_scan(entry: Entry) -> dict[str, Any]:
+    """Return what became of a scan; no path, and no patient's name."""
+    facts: dict[str, Any] = {
+        "scan": entry.scan,
+        "state": entry.state,
+        "bundle": entry.bundle,
+        "medseg": entry.medseg,
+        "files": list(entry.files),
+        "volumes_ml": entry.volumes_ml,
+        "warnings": list(entry.remarks),
+    }
+    if entry.quality is not None:
+        facts["expected_dice"] = entry.quality.expected_dice
+        facts["review"] = entry.quality.review
+        facts["reasons"] = list(entry.quality.reasons)
+    if entry.error or entry.reason:
+        facts["error"] = entry.error or entry.reason
+    return facts
+
+
+def write_notification(batch: Batch) -> str:
+    """Return a few lines for people."""
+    done = sum(entry.is_good for entry in batch.results)
+    lines = [f"medseg: {done} of {len(batch.results)} scans segmented"]
+    for entry in batch.failed[:MOST_NAMED]:
+        lines.append(f"failed: {entry.scan}: {entry.error}")
+    for entry in batch.to_review[:MOST_NAMED]:
+        reasons = "; ".join(entry.review_reasons)
+        lines.append(f"to review: {entry.scan}: {reasons}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
