@@ -12,6 +12,7 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
 from medseg.datasets.scans import ScanList, describe_place, find_scans
+from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
@@ -150,8 +151,7 @@ def segment(
         channel_specs=trained.spec.channels,
         modalities=modalities,
         allow_empty=allow_empty,
-        # Where results could replace files of others, all names must be known.
-        is_wanted=holds if holds_no_others(out) else None,
+        is_wanted=_find_name_rule(part, out),
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     table = None if sources is None else SourcesTable(Path(sources), out)
@@ -245,6 +245,16 @@ def _describe_start(found: ScanList, spec: BundleSpec) -> BatchStarted:
     title = f"{spec.name} {spec.version}"
     total = len(found.scans) + len(found.left_out)
     return BatchStarted(total, len(found.skipped), title)
+
+
+def _find_name_rule(part: Shard | None, out: Path) -> NameRule | None:
+    """Return which names a search may keep to; of a shard, its own.
+
+    Where results could replace files of others, all names must be known.
+    """
+    if part is None or not holds_no_others(out):
+        return None
+    return part.holds
 
 
 def _hold_all(name: str) -> bool:

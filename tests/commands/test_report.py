@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import dicom as made
 from support.cli import call
 from support.killed_batches import write_scans
 
@@ -173,6 +174,17 @@ def test_a_wrong_shard_makes_nothing(
     with pytest.raises(MedsegError, match="numbered from 1 to 4"):
         segment(bundle, scans, tmp_path / "out", "5/4")
     assert not (tmp_path / "out").exists()
+
+
+def test_without_shards_a_listed_folder_may_be_called_as_an_image(
+    bundle: Path, tmp_path: Path
+) -> None:
+    pixels = made.voxels((24, 20, 6))
+    made.save(tmp_path / "ct.mha", made.series(pixels, Modality="CT"))
+    table = tmp_path / "scans.csv"
+    table.write_text("scan\nct.mha\n")
+    (entry,) = segment(bundle, table, tmp_path / "out").results
+    assert entry.state == "done"
 
 
 def test_a_list_in_parquet_is_shared_by_shards_and_volumes_come_as_parquet(

@@ -36,6 +36,8 @@ def iterate_calls(page: Path) -> Iterator[list[str]]:
         _, found, call = line.partition("medseg ")
         is_call = found and not line.lstrip().startswith(("#", "pip"))
         if is_call:
+            if call.count('"') % 2:  # it stands in quotes, for another program
+                call = call.rstrip('"')
             words = shlex.split(call.replace("…", ""), comments=True)
             yield [word for word in words if word != "&"]
 

@@ -23,7 +23,7 @@ from medseg.bundle.spec import SpeedLimitsSpec, SpeedSetting, SpeedTrial
 from medseg.bundle.spec_files import write_trained
 from medseg.inference.backends import at_speed, openvino, processor
 from medseg.inference.backends.quantised import QUANTISED
-from medseg.inference.segmenter import NetworkRunner
+from medseg.inference.segmenter import Ensemble
 from medseg.inference.time_estimate import estimate_seconds
 from medseg.testing import make_phantom
 from medseg.training import speed_settings, speed_trials
@@ -358,11 +358,11 @@ def test_a_time_too_short_for_a_scan_is_seen_from_one_of_its_windows(
 ) -> None:
     computed = []
 
-    def compute_slowly(self: NetworkRunner, windows: torch.Tensor) -> None:
+    def compute_slowly(self: Ensemble, windows: torch.Tensor) -> None:
         computed.append(len(windows))
         time.sleep(0.05)
 
-    monkeypatch.setattr(NetworkRunner, "compute", compute_slowly)
+    monkeypatch.setattr(Ensemble, "compute", compute_slowly)
     monkeypatch.setattr(Segmenter, "predict", refuse)
     monkeypatch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
     held_out = Phantoms(copy, 5)

@@ -3,6 +3,7 @@
     python workflows/benchmarks/speed_settings.py prepare WORK --steps 2000 # train, decide
     python workflows/benchmarks/speed_settings.py compare WORK -n 3      # 512×512×200, in turns
     python workflows/benchmarks/speed_settings.py start WORK -n 5             # to the first window
+    python workflows/benchmarks/speed_settings.py small WORK -n 5       # one window, all cores
     python workflows/benchmarks/speed_settings.py components                  # keep_largest
     python workflows/benchmarks/speed_settings.py dice RUN CASES              # balanced and exact
 
@@ -32,7 +33,7 @@ CONTESTANTS = ("monai", "medseg-fp32", "medseg-balanced", "medseg-fast")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tasks = ("prepare", "compare", "start", "components", "dice")
+    tasks = ("prepare", "compare", "start", "small", "components", "dice")
     parser.add_argument("task", choices=tasks)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("work"))
     parser.add_argument("cases", type=Path, nargs="?")
@@ -46,6 +47,8 @@ def main() -> None:
         compare(given.folder, given.repeats, given.threads)
     elif given.task == "start":
         start(given.folder, given.repeats)
+    elif given.task == "small":
+        small(given.folder, given.repeats, given.threads)
     elif given.task == "components":
         components(given.repeats)
     else:
@@ -184,6 +187,32 @@ def start(work: Path, repeats: int) -> None:
             seconds.append(float(line.split()[-1]))
     for speed, seconds in taken.items():
         print(speed, [round(each, 2) for each in seconds])
+
+
+def small(work: Path, repeats: int, threads: int) -> None:
+    """Segment a scan of a single window in one thread and in several, in turns."""
+    from medseg import Segmenter
+    from medseg._support.threads import limit_threads
+    from medseg.testing import make_phantom
+
+    volume, _ = make_phantom(0, (80, 72, 64), 1.5)
+    for speed in ("exact", "balanced"):
+        taken: dict[int, list[float]] = {1: [], threads: []}
+        labels: dict[int, np.ndarray] = {}
+        for _ in range(repeats):
+            for count, seconds in taken.items():
+                with limit_threads(count):
+                    segmenter = Segmenter(work / NETWORK, "cpu", speed=speed)
+                    segmenter.segment(volume)  # the first compiles
+                    began = time.perf_counter()
+                    labels[count] = segmenter.segment(volume).labels
+                    seconds.append(time.perf_counter() - began)
+        ratio = statistics.median(taken[1]) / statistics.median(taken[threads])
+        differ = int((labels[1] != labels[threads]).sum())
+        print(
+            f"{speed}: {ratio:.2f} times as fast in {threads} threads as in one; "
+            f"{differ} voxels differ"
+        )
 
 
 def components(repeats: int) -> None:
