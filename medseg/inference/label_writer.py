@@ -108,6 +108,20 @@ class LabelWriter:
         first_needed = int(self._through.lower[ready])
         return min(finished, first_needed)
 
+    def write_nearest(self, on_grid: Array) -> None:
+        """Write labels that lie on the network's grid, each to where it is the nearest.
+
+        Args:
+            on_grid: Label indices ``(x, y, z)``.
+        """
+        # Torch looks up no unsigned numbers of two bytes.
+        cells = torch.from_numpy(on_grid.transpose(2, 1, 0).astype(np.int32))
+        at_once = self._count_planes_at_once(channels=1)
+        for start in range(0, len(self._planes), at_once):
+            planes = slice(start, min(start + at_once, len(self._planes)))
+            found = self._look_up(cells, 0, planes, find_nearest)
+            self._planes[planes] = found.numpy()
+
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
         self._planes[planes] = self._decoding.to_labels(winners.cpu().numpy())

@@ -22,12 +22,12 @@ from medseg.inference.confidence import (
     map_errors_within,
 )
 from medseg.inference.label_boxes import find_box_of_labels, find_boxes
+from medseg.inference.label_writer import LabelWriter
 from medseg.inference.largest_components import keep_largest_components
-from medseg.inference.pass_plan import PassResult
+from medseg.inference.pass_plan import HOST, PassResult
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import count_voxels
-from medseg.preprocessing.resampling import resample_nearest
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
@@ -164,7 +164,9 @@ class Prediction:
         on_grid = keep_largest_components(result.on_grid, indices)
         kept = np.zeros_like(self.labels)
         box = result.grid.crop(kept[None])[0]
-        box[...] = resample_nearest(on_grid, result.grid.network_to_scan)
+        # As all labels came there, so that nothing but small components is missing.
+        writer = LabelWriter(result.grid.network_to_scan, box, HOST)
+        writer.write_nearest(on_grid)
         return kept
 
     def _compute_shares_kept(

@@ -20,7 +20,7 @@ from medseg.bundle.spec import SpeedSetting
 from medseg.datasets.input_checks import admit
 from medseg.datasets.measures import measure_scan
 from medseg.datasets.validated_range import RangeCheck
-from medseg.errors import MedsegError
+from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
 from medseg.inference.assembly import AssemblyRun, translate_given
 from medseg.inference.assembly_prediction import AssemblyPrediction
@@ -536,8 +536,10 @@ class Segmenter:
         choices = {self.choices["backend"], self.choices["precision"]}
         may_choose = choices == {AUTO} and self._speed != EXACT
         if may_choose and self.backend == "torch" and self.device.type == "cpu":
-            quick = load_for_clicks(self.bundle, self.bundle.members[0])
-            members = members if quick is None else [quick]
+            # Where its files are gone since, what was loaded of them goes on.
+            with contextlib.suppress(CheckpointError):
+                quick = load_for_clicks(self.bundle, self.bundle.members[0])
+                members = members if quick is None else [quick]
         runner.for_clicks = Ensemble(
             members, spec.network.dims, channels=spec.input_channels
         )

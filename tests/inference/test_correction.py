@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,6 @@ def test_clicks_are_answered_by_one_network_compiled_once_without_flips(
     segmenter.close()
     with pytest.raises(MedsegError, match="was closed"):
         segmenter.begin_correction(scan)
+    segmenter = Segmenter(folder, device="cpu")
+    shutil.rmtree(folder)
+    assert segmenter.begin_correction(scan).correct(empty(scan), 1).any() == 0

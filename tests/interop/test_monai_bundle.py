@@ -43,7 +43,7 @@ BUNDLES: dict[str, dict[str, Any]] = {
     },
     "components_on_input": {
         "preprocessing": {
-            "spacing_mm": [3, 3, 4],
+            "spacing_mm": [2.9, 3.1, 3.7],
             "intensity": {"kind": "window", "low": -200, "high": 300},
         },
         "inference": {
