@@ -11,6 +11,7 @@ from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
+from medseg.commands.remote_segment import reaching_stores
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
@@ -39,6 +40,7 @@ SEARCHING = "looking for scans"
 _FILES_PER_EVENT = 50
 
 
+@reaching_stores
 def segment(
     bundle: str | Path,
     scans: str | Path,
@@ -74,8 +76,9 @@ def segment(
     Args:
         bundle: A trained bundle, or an assembly of some.
         scans: A file, a folder (searched with all below it, label maps beside scans left out) or
-            a table that lists them, CSV or Parquet.
-        out: The folder for results; made if needed.
+            a table that lists them, CSV or Parquet. Or the address of such a thing in an object
+            store, such as ``s3://bucket/scans``; DICOM there is listed in a table.
+        out: The folder for results; made if needed. Or its address in an object store.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Several GPUs, as ``cuda:0,1``, or
             ``all`` of them, share the scans.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
