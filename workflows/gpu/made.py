@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from session import GPU
 
-from medseg.bundle.bundle import parse_spec, write_bundle
+from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec_files import write_bundle
 from medseg.datasets.cache import CachedCase
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.networks.building import build_network, select_inference_weights
