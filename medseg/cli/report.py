@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,9 +25,10 @@ _MAX_NAMED = 20
 
 def report(
     out: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="OUT", help="The folder that medseg segment writes to."
+            metavar="OUT",
+            help="The folder, or the address, that medseg segment writes to.",
         ),
     ],
     parquet: Annotated[
@@ -82,7 +82,7 @@ def report(
 
 
 def _print_report(terminal: Terminal, result: BatchReport) -> None:
-    terminal.say(f"{_summarise(result)} → {result.out}")
+    terminal.say(f"{_summarise(result)} → {result.place}")
     for entry in result.failed[:_MAX_NAMED]:
         terminal.say(f"  failed: {entry.scan}: {entry.error}")
     if len(result.failed) > _MAX_NAMED:
@@ -99,7 +99,7 @@ def _print_report(terminal: Terminal, result: BatchReport) -> None:
         terminal.say(
             f"  {lines} of the ledgers cannot be read; segmenting again does these scans again"
         )
-    terminal.say(f"  report  {result.out / 'report.html'}")
+    terminal.say(f"  report  {result.place}/report.html")
 
 
 def _summarise(result: BatchReport) -> str:

@@ -13,7 +13,7 @@ from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import (
     AsJson,
     BundlePath,
-    Device,
+    Devices,
     Log,
     Quiet,
     Speed,
@@ -39,14 +39,19 @@ _MAX_NAMED = 5
 def segment(
     bundle: BundlePath,
     scans: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="SCANS",
-            help="A scan, a folder (searched recursively), or a list of scans: CSV or Parquet.",
+            help="A scan, a folder (searched recursively), or a list of scans: CSV or Parquet. Or "
+            "an address of these: s3://, gs://, az://, https://.",
         ),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder for the results.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="The folder for the results, or its address: s3://, gs://, az://.",
+        ),
     ],
     formats: Annotated[
         list[str] | None,
@@ -87,7 +92,7 @@ def segment(
             "patient. Default: by a hash.",
         ),
     ] = False,
-    device: Device = "auto",
+    device: Devices = "auto",
     backend: Annotated[
         str,
         typer.Option(
@@ -227,12 +232,12 @@ def segment(
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
-        _print_batch(terminal, batch)
+        _print_batch(terminal, batch, has_report=report)
     is_whole = not batch.failed and not batch.incomplete
     end_command(terminal, _summarise(batch), is_whole=is_whole)
 
 
-def _print_batch(terminal: Terminal, batch: Batch) -> None:
+def _print_batch(terminal: Terminal, batch: Batch, *, has_report: bool) -> None:
     """Print how many scans were segmented; name those that were not, or not in all formats."""
     _print_failures(terminal, batch)
     reasons = Counter(entry.reason for entry in batch.skipped)
@@ -244,8 +249,8 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
         terminal.say(
             f"  {results} of earlier calls kept, whose scans are not here any more"
         )
-    report = batch.out / "report.html"
-    has_report = report.is_file() and batch.shard is None
+    report = f"{batch.place}/report.html"
+    has_report = has_report and batch.shard is None
     _print_review(terminal, batch)
     if batch.warned:
         scans = format_count(len(batch.warned), "scan")
@@ -255,7 +260,7 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
     if has_report:
         terminal.say(f"  report  {report}")
     if batch.shard is not None:
-        out = quote_argument(batch.out)
+        out = quote_argument(batch.place)
         terminal.say(f"  report and volumes of all shards: medseg report {out}")
 
 
@@ -277,7 +282,7 @@ def _print_failures(terminal: Terminal, batch: Batch) -> None:
 
     is_whole = not batch.failed and not batch.incomplete
     say = terminal.say if is_whole else terminal.say_failure
-    say(f"{_summarise(batch)} → {batch.out}")
+    say(f"{_summarise(batch)} → {batch.place}")
     for entry in batch.incomplete:
         where = _locate(batch, entry)
         for format_name, why in entry.missing.items():

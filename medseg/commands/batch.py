@@ -24,6 +24,7 @@ class Batch(Outcomes):
         full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
             caller, in no result.
         shard: Which part of the scans this was; ``None`` where it was all.
+        address: Where the results are, if that is an object store.
 
     Examples:
         >>> from pathlib import Path
@@ -39,6 +40,12 @@ class Batch(Outcomes):
     full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
     gone: int = 0
     shard: Shard | None = None
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the results are: their folder, or their address."""
+        return self.address or str(self.out)
 
     @property
     def ledger(self) -> Path:

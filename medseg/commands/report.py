@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg._support.long_tables import import_pyarrow
-from medseg.errors import DatasetError
+from medseg._support.object_store import is_address
+from medseg.commands.remote_batch import make_no_results_error, open_remote
 from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
@@ -33,6 +34,7 @@ class BatchReport(Outcomes):
         to_start: The shards that never began, or ended before they were done.
         is_whole: Whether all scans are done.
         damaged: How many lines of the ledgers cannot be read.
+        address: Where the results are, if that is an object store.
 
     Examples:
         >>> from pathlib import Path
@@ -49,6 +51,12 @@ class BatchReport(Outcomes):
     to_start: tuple[Shard, ...] = ()
     is_whole: bool = True
     damaged: int = 0
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the results are: their folder, or their address."""
+        return self.address or str(self.out)
 
     def _list_entries(self) -> tuple[Entry, ...]:
         return self.entries
@@ -60,7 +68,7 @@ def report(out: str | Path, *, parquet: bool = False) -> BatchReport:
     It may be called at any time, also while shards work; then it shows what is done so far.
 
     Args:
-        out: The folder of results.
+        out: The folder of results, or its address in an object store.
         parquet: Whether to write ``volumes.parquet``, too: the same table with types.
 
     Returns:
@@ -84,14 +92,33 @@ def report(out: str | Path, *, parquet: bool = False) -> BatchReport:
         >>> len(medseg.report(folder / "out").good)
         2
     """
-    out = Path(out)
     if parquet:
         import_pyarrow()  # or else refused before anything is written
+    if not is_address(out):
+        return summarise(Path(out), parquet=parquet)
+    with open_remote(str(out)) as folder:
+        folder.fetch_pictures()
+        result = summarise(folder.here, parquet=parquet)
+        folder.put_summaries()
+        return replace(result, out=Path(out), address=folder.address)
+
+
+def summarise(
+    out: Path, *, pages: bool = True, parquet: bool = False
+) -> BatchReport:
+    """Write what stands above single scans, and return it.
+
+    Args:
+        out: The folder of results.
+        pages: Whether to write ``report.html``.
+        parquet: Whether to write ``volumes.parquet``.
+
+    Raises:
+        DatasetError: If the folder holds no results of ``medseg segment``.
+        OutputError: If it cannot be read or written.
+    """
     if not (out / LEDGER).is_file():
-        raise DatasetError(
-            f"this is no folder of results: it has no {LEDGER}; give the OUT of medseg segment",
-            source=out,
-        )
+        raise make_no_results_error(out)
     progress = read_progress(out)
     unfinished = progress.list_unfinished()
     working = [shard for shard in unfinished if is_at_work(out, shard)]
@@ -102,7 +129,7 @@ def report(out: str | Path, *, parquet: bool = False) -> BatchReport:
     ledgers, damaged = read_ledgers(out)
     entries = tuple(ledgers.values())
     title, label_set = _describe_results(progress, entries)
-    write_summaries(out, entries, title, label_set)
+    write_summaries(out, entries, title, label_set, report=pages)
     if parquet:
         write_volumes_parquet(out / VOLUMES_PARQUET, entries, label_set)
     return BatchReport(

@@ -1,0 +1,260 @@
+"""Objects in S3, Google Cloud Storage, Azure or behind HTTPS: fetched and put whole, by fsspec.
+
+Credentials are the provider's own matter (environment, configuration files, roles of machines), and
+so no text of a foreign error is passed on: it may hold a signed address.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from medseg._support.files import atomic_file
+from medseg.errors import MedsegError, MissingExtraError
+
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before each further try of what may succeed in a moment."""
+
+_SCHEMES = ("s3", "gs", "az", "abfs", "https")
+_ADDRESS = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>.*)", re.DOTALL
+)
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+_CHUNK = 1 << 20
+
+_Result = TypeVar("_Result")
+
+
+class StorageError(MedsegError):
+    """An object cannot be read or written."""
+
+
+class NoObjectError(StorageError):
+    """There is no such object."""
+
+
+def is_address(text: object) -> bool:
+    """Tell whether a text is the address of objects, rather than a path of this machine.
+
+    Examples:
+        >>> is_address("s3://bucket/scans"), is_address("scans"), is_address("C:/scans")
+        (True, False, False)
+    """
+    return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as a store lists it.
+
+    Attributes:
+        address: Its address.
+        size: Its bytes; -1 if the store does not say.
+        md5: Its MD5, where the store states that.
+    """
+
+    address: str
+    size: int
+    md5: str = ""
+
+
+def join_address(folder: str, *names: str) -> str:
+    """Return the address of what lies below another.
+
+    Examples:
+        >>> join_address("s3://bucket/out/", "previews", "a.webp")
+        's3://bucket/out/previews/a.webp'
+    """
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def list_objects(address: str) -> Iterator[StoredObject]:
+    """Give the objects below an address, sorted.
+
+    Raises:
+        StorageError: If the store cannot be listed.
+        MissingExtraError: If the package for its kind is not installed.
+    """
+    scheme, system = _open(address)
+    if scheme == "https":
+        raise StorageError(
+            "what lies behind https cannot be listed; give a file, or a table of files",
+            source=hide_query(address),
+        )
+    found = _try(lambda: system.find(_find_path(address), detail=True), address)
+    for path, facts in sorted(found.items()):
+        if not path.endswith("/"):
+            yield _describe(f"{scheme}://{path}", facts)
+
+
+def look_at(address: str) -> StoredObject:
+    """Return the size of an object, and its MD5 if the store states it.
+
+    Raises:
+        NoObjectError: If there is none.
+        StorageError: If the store does not answer, or does not allow it.
+        MissingExtraError: If the package for its kind is not installed.
+    """
+    _, system = _open(address)
+    facts = _try(lambda: system.info(_find_path(address)), address)
+    if facts.get("type") == "directory":
+        raise NoObjectError(
+            "there is no such object", source=hide_query(address)
+        )
+    return _describe(address, facts)
+
+
+def fetch(stored: StoredObject, file: Path) -> None:
+    """Fetch an object: the file appears whole, with the size and the MD5 that the store states.
+
+    Some stores state a tag that looks like an MD5 and is none, as S3 does of objects that it
+    encrypts: what arrives twice alike is taken, too.
+
+    Raises:
+        NoObjectError: If there is none.
+        StorageError: If it cannot be fetched.
+        OutputError: If the file cannot be written.
+    """
+    _, system = _open(stored.address)
+    path = _find_path(stored.address)
+    arrived: set[str] = set()
+    with atomic_file(file) as temporary:
+
+        def get() -> None:
+            system.get_file(path, str(temporary))
+            if stored.size not in (-1, temporary.stat().st_size):
+                raise _DamagedError
+            if not stored.md5:
+                return
+            digest = _hash(temporary)
+            is_sure = digest == stored.md5 or digest in arrived
+            arrived.add(digest)
+            if not is_sure:
+                raise _DamagedError
+
+        _try(get, stored.address)
+
+
+def put(file: Path, address: str) -> None:
+    """Put a file: the object appears whole or not at all, and is read back and compared.
+
+    Raises:
+        StorageError: If it cannot be put.
+    """
+    _, system = _open(address)
+    path = _find_path(address)
+
+    def upload() -> None:
+        system.put_file(str(file), path)
+        if system.cat_file(path) != file.read_bytes():
+            raise _DamagedError
+
+    _try(upload, address)
+
+
+def hide_query(address: str) -> str:
+    """Return an address without what may be a signature."""
+    return address.partition("?")[0]
+
+
+class _DamagedError(Exception):
+    """What arrived is not what was sent."""
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _describe(address: str, facts: Mapping[str, Any]) -> StoredObject:
+    size = facts.get("size")
+    # Of an object that was put in parts, the tag is no MD5, and has another form.
+    match = _MD5.fullmatch(str(facts.get("ETag", "")))
+    return StoredObject(
+        address,
+        -1 if size is None else int(size),
+        match[1] if match else "",
+    )
+
+
+def _try(action: Callable[[], _Result], address: str) -> _Result:
+    """Do something until it succeeds; what cannot succeed is not tried again.
+
+    Raises:
+        NoObjectError: If there is no such object.
+        StorageError: If it does not succeed.
+    """
+    source = hide_query(address)
+    for wait in (*WAITS, None):
+        try:
+            return action()
+        except FileNotFoundError as error:
+            raise NoObjectError(
+                "there is no such object", source=source
+            ) from error
+        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            if wait is None or _is_final(error):
+                raise _make_error(error, source) from None
+        time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _is_final(error: Exception) -> bool:
+    name = type(error).__name__
+    return isinstance(error, PermissionError) or name.endswith(
+        "CredentialsError"
+    )
+
+
+def _make_error(error: Exception, source: str) -> StorageError:
+    name = type(error).__name__
+    if isinstance(error, _DamagedError):
+        what = "arrives damaged, each time"
+    elif _is_final(error):
+        what = "is not allowed to be read or written with these credentials"
+    else:
+        what = f"cannot be read or written ({name}), after {len(WAITS)} further tries"
+    return StorageError(f"an object {what}", source=source)
+
+
+def _find_path(address: str) -> str:
+    """Return what fsspec calls an object."""
+    scheme, system = _open(address)
+    return (
+        address if scheme == "https" else str(system._strip_protocol(address))
+    )
+
+
+def _open(address: str) -> tuple[str, Any]:
+    match = _ADDRESS.fullmatch(address)
+    scheme = match["scheme"] if match else ""
+    if scheme not in _SCHEMES:
+        raise StorageError(
+            f"addresses of objects begin with {', '.join(f'{one}://' for one in _SCHEMES)}",
+            source=hide_query(address),
+        )
+    return scheme, _make_system(scheme)
+
+
+@cache
+def _make_system(scheme: str) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.filesystem(
+            scheme, use_listings_cache=False, skip_instance_cache=True
+        )
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{scheme}:// needs packages that are not installed; install them with: "
+            "pip install 'medseg[cloud]'"
+        ) from error

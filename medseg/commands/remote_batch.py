@@ -1,0 +1,189 @@
+"""Results in an object store: ledgers are fetched, what is new is put there.
+
+A store has no locks, and nothing in it grows: ledgers are kept here and put there whole, each
+minute and at the end. What was put without its line in the ledger is done again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg._support.object_store import (
+    NoObjectError,
+    fetch,
+    join_address,
+    list_objects,
+    look_at,
+    put,
+)
+from medseg.errors import DatasetError, OutputError
+from medseg.inference.batch_state import STATE
+from medseg.inference.entries import Entries
+from medseg.inference.ledger import read_ledgers
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.report_index import PAGES
+from medseg.inference.report_rows import PREVIEWS, get_preview_path
+from medseg.inference.result_files import ERROR_MAPS, SUMMARIES
+from medseg.inference.shards import SHARDS, Shard
+from medseg.inference.volumes_table import VOLUMES_PARQUET
+from medseg.names import LEDGER
+
+LEDGER_SECONDS = 60.0
+"""How much work may be lost with this machine."""
+
+_FEWEST_FOR_LINKS = 300
+
+
+@dataclass(slots=True)
+class RemoteFolder:
+    """Results in an object store, and what of them lies here.
+
+    Attributes:
+        address: Where they are.
+        here: The folder of the same form on this machine: ledgers, and files on their way.
+        entries: Scan → its entry, as the call began.
+    """
+
+    address: str
+    here: Path
+    entries: Entries = field(default_factory=Entries)
+    _put_at: float = 0.0
+
+    def begin(self) -> None:
+        """Fetch the ledgers; begin a folder of results where there is none.
+
+        Raises:
+            OutputError: If there is something else than results.
+            StorageError: If the store cannot be read or written.
+        """
+        if not self.fetch_ledgers():
+            self._refuse_others()
+            # It marks a folder of results.
+            (self.here / LEDGER).touch()
+            self._put(self.here / LEDGER)
+
+    def fetch_ledgers(self) -> bool:
+        """Fetch the ledgers; tell whether there are results.
+
+        Raises:
+            StorageError: If the store cannot be read.
+        """
+        self.here.mkdir(parents=True, exist_ok=True)
+        if not self._fetch(LEDGER):
+            return False
+        self._fetch(STATE)
+        shards = join_address(self.address, SHARDS)
+        for stored in list_objects(f"{shards}/"):
+            *_, shard, name = stored.address.split("/")
+            if name in (LEDGER, STATE):
+                fetch(stored, self.here / SHARDS / shard / name)
+        self.entries, _ = read_ledgers(self.here)
+        return True
+
+    def _refuse_others(self) -> None:
+        shards = join_address(self.address, SHARDS, "")
+        for stored in list_objects(f"{self.address}/"):
+            if not stored.address.startswith(shards):
+                raise OutputError(
+                    f"something lies here that is no result of medseg (there is no {LEDGER}); give "
+                    "another address, so that nothing is replaced",
+                    source=self.address,
+                )
+
+    def _fetch(self, *names: str) -> bool:
+        """Fetch a file if it is there."""
+        try:
+            stored = look_at(join_address(self.address, *names))
+        except NoObjectError:
+            return False
+        fetch(stored, self.here.joinpath(*names))
+        return True
+
+    def fetch_results(self, names: Collection[str]) -> None:
+        """Fetch earlier results of scans, which are kept where they would come out the same."""
+        for name in names:
+            entry = self.entries.get(name)
+            if entry is None or not entry.is_good:
+                continue
+            for file in entry.files:
+                self._fetch(file)
+            self._fetch(PREVIEWS, get_preview_path(self.here, name).name)
+
+    def put_results(self, entries: Sequence[Entry]) -> None:
+        """Put the files of new results, and remove them here; in the end the ledger, too."""
+        for entry in entries:
+            files = [self.here / file for file in entry.files]
+            files.append(get_preview_path(self.here, entry.scan))
+            files += (self.here / ERROR_MAPS).glob(f"{entry.scan}.*")
+            for file in filter(Path.is_file, files):
+                if entry.state == "done":
+                    self._put(file)
+                file.unlink()
+
+    def put_ledger(self, shard: Shard, *, now: bool = False) -> None:
+        """Put the ledger of a shard, if it was not put in the last minute."""
+        if not now and time.monotonic() - self._put_at < LEDGER_SECONDS:
+            return
+        for name in (LEDGER, STATE):
+            self._put(self.here / shard.folder / name)
+        self._put_at = time.monotonic()
+
+    def _put(self, file: Path) -> None:
+        place = file.relative_to(self.here).as_posix()
+        put(file, join_address(self.address, place))
+
+    def fetch_pictures(self) -> None:
+        """Fetch the pictures of a report; of a long one, which links to them, their names alone."""
+        previews = f"{join_address(self.address, PREVIEWS)}/"
+        stored = list(list_objects(previews))
+        is_long = len(stored) >= _FEWEST_FOR_LINKS
+        for one in stored:
+            file = self.here / PREVIEWS / one.address.rpartition("/")[2]
+            if is_long:
+                file.parent.mkdir(exist_ok=True)
+                file.touch()
+            else:
+                fetch(one, file)
+
+    def put_summaries(self) -> None:
+        """Put the report and the tables of volumes."""
+        names = (*SUMMARIES, VOLUMES_PARQUET)
+        files = [self.here / name for name in names]
+        files += (self.here / PAGES).glob("*.html")
+        for file in filter(Path.is_file, files):
+            self._put(file)
+
+
+@contextmanager
+def open_remote(address: str) -> Iterator[RemoteFolder]:
+    """Fetch the ledgers of results in a store, for as long as they are needed.
+
+    Raises:
+        DatasetError: If there are none.
+        StorageError: If the store cannot be read.
+    """
+    with work_folder() as work:
+        results = RemoteFolder(address.rstrip("/"), work / "out")
+        if not results.fetch_ledgers():
+            raise make_no_results_error(results.address)
+        yield results
+
+
+def make_no_results_error(out: Path | str) -> DatasetError:
+    """Make the error of a place that holds no results."""
+    return DatasetError(
+        f"this is no folder of results: it has no {LEDGER}; give the OUT of medseg segment",
+        source=out,
+    )
+
+
+@contextmanager
+def work_folder() -> Iterator[Path]:
+    """Give a folder on this machine that goes with what is in it."""
+    with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
+        yield Path(folder)
