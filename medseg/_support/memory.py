@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+_TEXTS = (
+    "allocate memory",
+    "out of memory",
+    # cuDNN, cuBLAS, cuFFT and cuSOLVER, whose workspaces PyTorch does not ask for itself
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    # what cuDNN says once no algorithm's workspace fitted
+    "unable to find an engine to execute",
+    "Unable to find a valid cuDNN algorithm",
+)
+"""What libraries say of it in a ``RuntimeError``, on a CPU and on a GPU."""
+
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether there was too little memory.
+    """Tell whether there was too little memory: by the error, or by what it was raised from.
 
     Examples:
         >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"))
         True
     """
+    return any(_says_so(each) for each in list_causes(error))
+
+
+def list_causes(error: BaseException) -> Iterator[BaseException]:
+    """List an error, what it was raised from, what that was raised from, and so on."""
+    # MONAI, for one, wraps whatever a transform raised.
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _says_so(error: BaseException) -> bool:
     # PyTorch's own class, by its name: whoever asks need not have loaded PyTorch.
     is_named = type(error).__name__ == "OutOfMemoryError"
     if isinstance(error, MemoryError) or is_named:
         return True
-    # On a CPU PyTorch raises RuntimeErrors for it, and now and then on a GPU.
-    text = str(error)
-    is_told = "allocate memory" in text or "out of memory" in text
-    return isinstance(error, RuntimeError) and is_told
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return any(text in said for text in _TEXTS)

@@ -29,6 +29,15 @@ Device = Annotated[
         help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
     ),
 ]
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAMES",
+        help="auto (a GPU if there is one), cpu, cuda or cuda:N. Several GPUs share the scans: "
+        "cuda:0,1 for two of them, all for every one.",
+    ),
+]
 Speed = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,7 @@ from medseg._support.platform.shells import quote_argument
 from medseg.cli.options import (
     AsJson,
     BundlePath,
-    Device,
+    Devices,
     Log,
     Quiet,
     Speed,
@@ -92,7 +92,7 @@ def segment(
             "patient. Default: by a hash.",
         ),
     ] = False,
-    device: Device = "auto",
+    device: Devices = "auto",
     backend: Annotated[
         str,
         typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
@@ -18,16 +17,19 @@ from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.devices_of_batch import (
+    count_ahead,
+    load_segmenters,
+    make_stages,
+)
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
-from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.output_folder import holds_no_others, refuse_overwriting
-from medseg.inference.pipeline import run_pipeline
+from medseg.inference.pipeline import run_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import ERROR_MAPS, choose_formats
-from medseg.inference.segmenter import Segmenter
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
 from medseg.names import hash_text, make_printable
@@ -77,7 +79,8 @@ def segment(
             a table that lists them, CSV or Parquet. Or the address of such a thing in an object
             store, such as ``s3://bucket/scans``; DICOM there is listed in a table.
         out: The folder for results; made if needed. Or its address in an object store.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Several GPUs, as ``cuda:0,1``, or
+            ``all`` of them, share the scans.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
@@ -158,7 +161,7 @@ def segment(
     if table is not None:
         table.check()
     with limit_threads(threads):
-        segmenter = Segmenter(
+        segmenters = load_segmenters(
             trained,
             device,
             backend=backend,
@@ -168,14 +171,6 @@ def segment(
             speed=speed,
             labels=labels,
         )
-
-    def segment_scan(opened: OpenScan) -> SegmentedScan:
-        if opened.kept is not None or opened.volume is None:
-            return SegmentedScan(opened)
-        # The volume passed the checks of Segmenter.segment when it was read.
-        prediction = segmenter.predict(opened.volume)
-        finish = partial(prediction.finish, error_map=error_maps)
-        return SegmentedScan(opened, finish)
 
     searched = hash_text(str(resolve_path(scans)))
     with (
@@ -194,7 +189,7 @@ def segment(
         state = BatchState.begin(trained.spec, start.total)
         write_state(ledger, state)
         batch = ScanBatch(
-            segmenter,
+            segmenters[0],
             ledger,
             chosen_formats,
             total=len(found.scans),
@@ -206,18 +201,20 @@ def segment(
         )
         results = _enter_left_out(batch, found, ledger)
 
-        def record(entry: Entry, seconds: Mapping[str, float]) -> None:
-            recorded = batch.record(entry, seconds)
-            results.append(ledger.entries.format(recorded))
+        def record(entry: Entry, seconds: Mapping[str, float]) -> bytes:
+            return ledger.entries.format(batch.record(entry, seconds))
 
-        run_pipeline(
+        lines: list[bytes] = run_pipelines(
             found.scans,
+            make_stages(segmenters, error_maps=error_maps),
             read=batch.read,
-            segment=segment_scan,
             write=batch.write,
             on_error=batch.on_error,
             record=record,
+            ahead=count_ahead(segmenters),
         )
+        for line in lines:
+            results.append(line)
         here = _list_names(found)
         batch.close_failures(here, holds)
         gone = _count_gone(ledger, searched, here, holds)

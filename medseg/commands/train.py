@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,36 +18,32 @@ from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
 from medseg.datasets.validated_range import measure_range
 from medseg.errors import recordable_text
-from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
+from medseg.events import Listener, Notice, RunFailed, notify
 from medseg.layouts.dataset_json import states_made_up
 from medseg.networks.building import try_network
-from medseg.networks.devices import choose_device
+from medseg.networks.devices import release_memory
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import assemble_folds, train_folds
+from medseg.training.device_errors import explain_device_errors
 from medseg.training.distributed import (
     ProcessGroup,
+    choose_local_device,
     join_process_group,
-    select_local_device,
 )
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import list_held_out, score_held_out
-from medseg.training.history import CLICKS_TOLERANCE, TrainingHistory
-from medseg.training.interruption import Interruption, catch_interruption
 from medseg.training.leakage import (
-    count_known_to_parent,
-    explain_known_to_parent,
     list_learned_cases,
     list_learned_data_sets,
 )
-from medseg.training.learner import Learner
+from medseg.training.learn import learn, start_learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
 from medseg.training.losses import check_loss
 from medseg.training.quantisation_windows import draw_windows
 from medseg.training.report import TrainingReport
 from medseg.training.run_folder import RunFolder
-from medseg.training.run_record import run_started
 from medseg.training.runs import (
     ALL,
     Fold,
@@ -69,7 +64,6 @@ from medseg.training.speed_settings import (
     decide_speed,
 )
 from medseg.training.speed_trials import SpeedCases
-from medseg.training.stages import count_steps
 from medseg.training.trained_bundle import (
     write_stage_results,
     write_trained_bundle,
@@ -165,16 +159,15 @@ def train(
     requested = _open_requested(request, parent)
     try_network(requested.spec)
     check_loss(requested.spec)
-    chosen_device = choose_device(device)
-    precisions = choose_training_precisions(requested.spec, chosen_device)
-    with join_process_group(chosen_device) as group:
+    local_device = choose_local_device(device)
+    precisions = choose_training_precisions(requested.spec, local_device)
+    with join_process_group(local_device) as group:
         if resume:
             run = find_resumable_run(requested, data_folder, run_folder)
         else:
             lineage = _trace_lineage(requested.spec, parent)
             run = plan_run(requested, data_folder, run_folder, fold, lineage)
         notified = listeners if group.is_main else ()
-        local_device = select_local_device(chosen_device)
         resources = Resources(
             local_device, group, notified, skip_bad_cases, trust_values
         )
@@ -269,7 +262,7 @@ def _train_run(
     session = open_session(run, resources, cases)
     initial_weights = session.load_initial_weights()
     if not session.group.is_main:
-        learner, history, _ = _start(session, initial_weights)
+        learner, history, _ = start_learner(session, initial_weights)
         TrainingLoop(session, learner, history).run()
         return
     if not run.folder.has_begun:
@@ -288,28 +281,14 @@ def _train_session(
     began = time.monotonic()
     run = session.run
     dataset = session.dataset
-    learner, history, resumed_at = _start(session, initial_weights)
     provenance = collect_provenance(session.device)
     provenance["data.fingerprint"] = dataset.content_hash
-    total_steps = count_steps(session.spec, session.stages)
-    started = run_started(run, provenance, total_steps, resumed_at)
-    notify(session.listeners, started)
-    if run.lineage is not None and resumed_at is None:
-        started_from = FineTuningStarted(
-            run.lineage.name, run.lineage.decisions
-        )
-        notify(session.listeners, started_from)
-    known_to_parent = count_known_to_parent(dataset, run.lineage, run.data)
-    if known_to_parent:
-        notify(
-            session.listeners, Notice(explain_known_to_parent(known_to_parent))
-        )
-    with _catch_interruption(session) as interruption:
-        loop = TrainingLoop(session, learner, history, interruption)
-        stopped_early = loop.run()
-        session = session.with_spec(learner.spec)
-        stages = session.run_stages(learner, history, interruption)
-    write_stage_results(stages, run.folder)
+    with explain_device_errors(session.device):
+        learned = learn(session, initial_weights, provenance)
+    # Network, optimiser and cases that lie on the GPU: scoring needs its memory.
+    release_memory(session.device)
+    session, history = learned.session, learned.history
+    write_stage_results(learned.stages, run.folder)
     decision = _decide_speed(session, began)
     report = TrainingReport(
         fold=run.fold,
@@ -321,15 +300,15 @@ def _train_session(
         held_out=score_held_out(session),
         validations=history.validations,
         lineage=run.lineage,
-        stages=stages,
-        stopped_early=stopped_early,
+        stages=learned.stages,
+        stopped_early=learned.stopped_early,
         validated=measure_range(dataset.measures, session.spec),
         made_up=states_made_up(run.data),
         speed=decision.finding,
         speed_unknown=decision.reason,
         learned_from=list_learned_cases(dataset.training, run.lineage),
         learned_data_sets=list_learned_data_sets(run.lineage),
-        known_to_parent=known_to_parent,
+        known_to_parent=learned.known_to_parent,
     )
     write_trained_bundle(session.run, report, session.listeners)
     run.folder.speed_trials.unlink(missing_ok=True)
@@ -358,40 +337,6 @@ def _decide_speed(session: TrainingSession, began: float) -> SpeedDecision:
         run.folder.speed_trials,
         session.listeners,
     )
-
-
-def _catch_interruption(
-    session: TrainingSession,
-) -> AbstractContextManager[Interruption]:
-    """Let a run that is asked to stop save its last step first."""
-    if session.group.size > 1:
-        # Processes that stop after different steps would wait for each other.
-        return nullcontext(Interruption())
-
-    def announce() -> None:
-        message = "stopping after this step; once more stops it at once"
-        notify(session.listeners, Notice(message))
-
-    return catch_interruption(announce)
-
-
-def _start(
-    session: TrainingSession, initial_weights: InitialWeights | None
-) -> tuple[Learner, TrainingHistory, int | None]:
-    """Build the learner, and return to the last checkpoint if there is one.
-
-    Returns:
-        The learner, the history, and the number of steps done if the run is resumed.
-    """
-    is_interactive = session.spec.training.clicks is not None
-    tolerance = CLICKS_TOLERANCE if is_interactive else 0.0
-    history = TrainingHistory(session.spec.name, tolerance)
-    learner = session.build_learner(
-        [history, *session.listeners], initial_weights
-    )
-    session.group.barrier()
-    resumed_at = session.restore(learner, history)
-    return learner, history, resumed_at
 
 
 def _track(run: TrainingRun, listeners: Sequence[Listener]) -> Listener:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from medseg._support.memory import is_out_of_memory
 from medseg.bundle.spec import BundleSpec
+from medseg.networks.devices import release_memory
 
 if TYPE_CHECKING:
     from medseg.inference.segmenter import Ensemble
@@ -24,10 +27,7 @@ def refuse_wrong_arithmetic(
     """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
     if ensemble.precision == torch.float32:
         return
-    generator = torch.Generator().manual_seed(0)
-    size = (*spec.training.patch, 1)[:3]
-    windows = torch.randn(1, len(spec.channels), *size, generator=generator)
-    error = ensemble.measure_rounding_error(windows.to(device))
+    error = _measure_error(ensemble, spec, device)
     # Not `error > …`, which would be false for NaN.
     if not error <= _MOST_ROUNDING:
         _log.warning(
@@ -37,3 +37,32 @@ def refuse_wrong_arithmetic(
             device,
         )
         ensemble.use_float32()
+
+
+def _measure_error(
+    ensemble: Ensemble, spec: BundleSpec, device: torch.device
+) -> float:
+    """Return how far scores of one window are off; of a part of one where memory is short."""
+    size = spec.training.patch
+    try:
+        return _measure_at(size, ensemble, spec, device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # float32 takes twice the memory of what will be computed later.
+    release_memory(device)
+    steps = zip(size, spec.network.divisor, strict=True)
+    halves = [by * max(2, length // by // 2) for length, by in steps]
+    return _measure_at(halves, ensemble, spec, device)
+
+
+def _measure_at(
+    size: Sequence[int],
+    ensemble: Ensemble,
+    spec: BundleSpec,
+    device: torch.device,
+) -> float:
+    shape = (*size, 1)[:3]
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randn(1, len(spec.channels), *shape, generator=generator)
+    return ensemble.measure_rounding_error(windows.to(device))

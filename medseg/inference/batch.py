@@ -7,6 +7,7 @@ ends the batch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,14 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_atomically
+from medseg._support.gpu_failures import is_gpu_failure
 from medseg._support.provenance import get_device_name
 from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import admit, check_kind
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scan_candidates import LeftOut
-from medseg.errors import Fault, OutputError
+from medseg.errors import Fault
 from medseg.events import Listener, Notice, Progress, ScanDone, notify
 from medseg.inference.earlier_results import (
     EarlierResults,
@@ -40,6 +41,7 @@ from medseg.inference.hashes import hash_scan, make_result_key
 from medseg.inference.ledger import Ledger
 from medseg.inference.ledger_entry import Entry, QualityEntry, State
 from medseg.inference.open_scan import OpenScan, SegmentedScan
+from medseg.inference.pictures import draw_picture, remove_picture
 from medseg.inference.pipeline import Stage
 from medseg.inference.report_rows import get_preview_path
 from medseg.inference.result_files import (
@@ -51,7 +53,6 @@ from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.written_files import Step, WrittenFiles, write_files
 from medseg.io import read_labels, write_labels
-from medseg.plots.thumbnails import draw_thumbnail
 from medseg.volume import Array, Volume
 
 GONE = "failed before, and is not there any more"
@@ -106,6 +107,8 @@ class ScanBatch:
         self._total = total
         self._done = 0
         self._bug: Exception | None = None
+        # Several threads write where there are several GPUs, or one is fast.
+        self._lock = threading.Lock()
         self.full_errors: dict[str, str] = {}
         self._bundle_hash = hash_bundle(segmenter.bundle)
         # What was asked for, not what `auto` came to: a batch may go on on another machine.
@@ -176,7 +179,7 @@ class ScanBatch:
             name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()
         }
         spacing_mm = [round(mm, 4) for mm in volume.spacing]
-        return self._make_entry(
+        entry = self._make_entry(
             scan.name,
             "done",
             content=opened.content,
@@ -192,6 +195,9 @@ class ScanBatch:
                 *self._warn_of_stale(scan, written.missing),
             ),
         )
+        if not segmented.device:
+            return entry
+        return entry.model_copy(update={"device": segmented.device})
 
     def on_error(self, scan: Scan, stage: Stage, error: Exception) -> Entry:
         """Say why a scan has no result.
@@ -203,10 +209,16 @@ class ScanBatch:
 
         Raises:
             OutputError: If it is not the scan's fault: the folder cannot be written to.
+            MedsegError: If the GPU failed; the scan is entered as one that had an error.
         """
         if concerns_output_folder(error):
             raise error
         what = describe_error(error)
+        if is_gpu_failure(error):
+            lost = self._make_entry(scan.name, "error", error=what)
+            with self._lock:
+                self._ledger.enter(lost)
+            raise error
         state: State = "failed"
         if is_bug(error):
             state = "error"
@@ -222,12 +234,15 @@ class ScanBatch:
         Raises:
             OutputError: If the folder cannot be written to; the batch must end.
         """
-        if entry.state != "skipped":
+        is_new = entry.state != "skipped"
+        if is_new:
             entry = entry.model_copy(update={"seconds": dict(seconds)})
-            self._ledger.enter(entry)
-        self._done += 1
-        self._tell(entry)
-        notify(self._listeners, Progress(TASK, self._done, self._total))
+        with self._lock:
+            if is_new:
+                self._ledger.enter(entry)
+            self._done += 1
+            self._tell(entry)
+            notify(self._listeners, Progress(TASK, self._done, self._total))
         return entry
 
     def refuse(self, fault: Fault) -> Entry:
@@ -350,16 +365,16 @@ class ScanBatch:
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
         file = get_preview_path(self._out, scan.name)
         if self._pictures:
-            write_atomically(
-                file, draw_thumbnail(volume, labels, self._spec.label_set)
-            )
+            draw_picture(file, volume, labels, self._spec.label_set)
         else:
-            _remove(file)  # it would show an earlier result
+            remove_picture(file)  # it would show an earlier result
 
     def _report_bug(self, scan: Scan, stage: Stage, error: Exception) -> None:
         what = describe_error(error)
-        notify(self._listeners, Notice(f"{scan.name}: {what}"))
-        if self._bug is None:
+        with self._lock:
+            notify(self._listeners, Notice(f"{scan.name}: {what}"))
+            if self._bug is not None:
+                return
             error.add_note(
                 f"in stage '{stage}' of {scan.name}; the other scans were finished"
             )
@@ -380,14 +395,3 @@ class ScanBatch:
             searched=self._searched,
             **facts,
         )
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            "the picture of an earlier result cannot be removed",
-            source=file,
-            detail=error.strerror,
-        ) from error

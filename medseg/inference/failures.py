@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg._support.memory import is_out_of_memory
+from medseg._support.memory import is_out_of_memory, list_causes
 from medseg.errors import MedsegError, OutputError
 
 _FOLDER_ERRORS = frozenset(
@@ -75,7 +75,16 @@ def describe_to_caller(error: Exception, files: Sequence[Path]) -> str:
 
 
 def clear_frames(error: Exception) -> None:
-    """Clear what the traceback's frames hold: the scan would stay in memory with them."""
+    """Clear what frames of tracebacks hold: a scan would stay in memory with them, or in a GPU's.
+
+    Args:
+        error: What was raised; what it was raised from is cleared, too.
+    """
+    for cause in list_causes(error):
+        _clear_frames_of(cause)
+
+
+def _clear_frames_of(error: BaseException) -> None:
     trace = error.__traceback__
     traceback.clear_frames(trace)
     caller = None if trace is None else trace.tb_frame.f_back

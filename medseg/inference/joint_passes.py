@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from medseg._support.memory import is_out_of_memory
-from medseg.errors import MedsegError
 from medseg.inference.accumulator import count_bytes_held
 from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.sliding_window import SlidingWindowPass
+from medseg.networks.devices import release_memory
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume
 
@@ -22,28 +20,6 @@ if TYPE_CHECKING:
 
 _MOST_BYTES_TOGETHER = 2 << 30
 """Memory that sums of scores may take where several networks pass over a scan at once."""
-
-
-@contextlib.contextmanager
-def explain_memory_errors(
-    volume: Volume, device: torch.device
-) -> Iterator[None]:
-    """Turn a lack of memory into an error that says what to do.
-
-    Args:
-        volume: The scan that needs it.
-        device: Where it is needed.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        remedy = "; try --device cpu" if device.type == "cuda" else ""
-        raise MedsegError(
-            f"a scan of shape {volume.shape} does not fit the memory of {device}{remedy}",
-            source=volume.source,
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +93,34 @@ def _take_group(
 def _pass_group(
     group: Sequence[tuple[Look, PassPlan]], shared: SharedInput
 ) -> list[PassResult]:
+    """Pass a group over its scan together; where memory runs out, one after the other."""
+    first, plan = group[0]
+    is_alone = len(group) == 1
+    try:
+        return _pass_with_shared_image(group, shared)
+    except Exception as error:
+        can_be_tried_again = plan.storage.uses_gpu or not is_alone
+        if not can_be_tried_again or not is_out_of_memory(error):
+            raise
+    # Behind the handler, whose error holds on to what the first try had made.
+    shared.forget()
+    if is_alone:
+        return [first.runner.pass_on_host(plan)]
+    release_memory(first.runner.device)
+    return [look.runner.pass_over(plan) for look, plan in group]
+
+
+def _pass_with_shared_image(
+    group: Sequence[tuple[Look, PassPlan]], shared: SharedInput
+) -> list[PassResult]:
     first, plan = group[0]
     window = first.runner.sliding_window
     image = shared.make(window.spec, window.make_input, plan.storage.image)
     plan.stopwatch.lap("input")
     seeing = [(look, replace(each, image=image)) for look, each in group]
     if len(seeing) > 1:
-        try:
-            return _run_windows_together(seeing)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-    return [look.runner.pass_over(each) for look, each in seeing]
+        return _run_windows_together(seeing)
+    return [first.runner.run_windows(seeing[0][1])]
 
 
 def _run_windows_together(

@@ -42,7 +42,9 @@ class SegmentedScan:
         opened: The scan.
         finish: Makes the segmentation of what the network answered. Whoever writes calls it, so
             that meanwhile the network sees the next scan.
+        device: What people call the device that computed it.
     """
 
     opened: OpenScan
     finish: Callable[[], Segmentation] | None = None
+    device: str = ""

@@ -2,16 +2,23 @@
 
 The network runs in the calling thread, so that Ctrl-C reaches it between two windows. One thread
 reads the next item meanwhile and one writes the last, so at most three items are in memory: a
-slow stage holds the others back. One item goes the same way as many.
+slow stage holds the others back. One item goes the same way as many. Where the network is faster
+than that, several threads read and write; where there are several GPUs, each has a pipeline.
 """
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Generic, Literal, TypeVar
+
+from medseg.inference.failures import clear_frames
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -30,8 +37,9 @@ def run_pipeline(
     write: Callable[[Segmented], Result],
     on_error: Callable[[Item, Stage, Exception], Result],
     record: Callable[[Result, Mapping[str, float]], Recorded],
+    ahead: int = 1,
 ) -> list[Recorded]:
-    """Take every item through the three stages; each stage works in the order of the items.
+    """Take every item through the three stages; each stage begins in the order of the items.
 
     Args:
         items: What to work on; taken one by one, as late as possible.
@@ -42,6 +50,8 @@ def run_pipeline(
             runs where ``write`` does. Ctrl-C and the like are not kept for it.
         record: Gets what ``write`` or ``on_error`` returned, and how many seconds each stage
             took; runs where ``write`` does.
+        ahead: How many items are read ahead, and how many written behind, each in a thread of its
+            own: all of ``read``, ``write`` and what follows them must stand that.
 
     Returns:
         What ``record`` returned, in the order of the items.
@@ -61,23 +71,97 @@ def run_pipeline(
     waiting = iter(items)
     done: list[Recorded] = []
     with (
-        ThreadPoolExecutor(1, thread_name_prefix="medseg-read") as reader,
-        ThreadPoolExecutor(1, thread_name_prefix="medseg-write") as writer,
+        ThreadPoolExecutor(ahead, thread_name_prefix="medseg-read") as reader,
+        ThreadPoolExecutor(ahead, thread_name_prefix="medseg-write") as writer,
     ):
-        behind: Future[Recorded] | None = None
-        ahead = _read_next(waiting, read, reader)
-        while ahead is not None:
-            work = ahead.result()
-            ahead = _read_next(waiting, read, reader)
+        behind: deque[Future[Recorded]] = deque()
+        coming: deque[Future[_Work[Item]]] = deque()
+        _read_ahead(coming, ahead, waiting, read, reader)
+        while coming:
+            work = coming.popleft().result()
+            _read_ahead(coming, ahead, waiting, read, reader)
             work.run("segment", segment)
-            if behind is not None:
-                done.append(behind.result())
-            behind = writer.submit(finish, work)
+            if len(behind) == ahead:
+                done.append(behind.popleft().result())
+            behind.append(writer.submit(finish, work))
             # Or it would be kept in memory until the next item is read.
             del work
-        if behind is not None:
-            done.append(behind.result())
+        done += [future.result() for future in behind]
     return done
+
+
+def run_pipelines(
+    items: Iterable[Item],
+    segment: Sequence[Callable[[Loaded], Segmented]],
+    **stages: Any,
+) -> list[Result]:
+    """Take every item through one of several pipelines, whichever is free first.
+
+    Args:
+        items: What to work on; taken one by one, as late as possible.
+        segment: That stage of each pipeline, such as one for each GPU. Of several, each runs in a
+            thread of its own, and of what ``run_pipeline`` gets all must stand that.
+        **stages: What else ``run_pipeline`` gets.
+
+    Returns:
+        What ``record`` returned, in the order of the items.
+
+    Raises:
+        Exception: As ``run_pipeline``; the other pipelines finish what they have begun.
+    """
+    if len(segment) == 1:
+        return run_pipeline(items, segment=segment[0], **stages)
+    queue = _SharedItems(items)
+    with ThreadPoolExecutor(
+        len(segment), thread_name_prefix="medseg-segment"
+    ) as threads:
+        lanes = [
+            threads.submit(_run_lane, queue, stage, stages) for stage in segment
+        ]
+        try:
+            numbered = [pair for lane in lanes for pair in lane.result()]
+        finally:
+            queue.close()
+    return [result for _, result in sorted(numbered, key=itemgetter(0))]
+
+
+class _SharedItems(Generic[Item]):
+    """Items that several threads take from, and the numbers of those that each has taken."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._waiting = enumerate(items)
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def take(self, numbers: list[int]) -> Iterator[Item]:
+        """Give one item after the other, and note its number."""
+        while not self._is_closed:
+            with self._lock:
+                numbered = next(self._waiting, None)
+            if numbered is None:
+                return
+            number, item = numbered
+            numbers.append(number)
+            yield item
+
+    def close(self) -> None:
+        """Give out no further item."""
+        self._is_closed = True
+
+
+def _run_lane(
+    queue: _SharedItems[Any],
+    segment: Callable[[Any], Any],
+    stages: Mapping[str, Any],
+) -> list[tuple[int, Any]]:
+    """Take what one pipeline gets through it; return results with the numbers of their items."""
+    numbers: list[int] = []
+    try:
+        results = run_pipeline(queue.take(numbers), segment=segment, **stages)
+    except BaseException:
+        queue.close()
+        raise
+    return list(zip(numbers, results, strict=True))
 
 
 @dataclass(slots=True)
@@ -109,19 +193,24 @@ class _Work(Generic[Item]):
             self.value = work(value)
         except Exception as error:  # noqa: BLE001 - whatever it is, `on_error` must look at it
             self.error = error
+            # Or what the stage had made would stay in memory beside the next item.
+            clear_frames(error)
         self.seconds[stage] = round(time.perf_counter() - began, 3)
 
 
-def _read_next(
+def _read_ahead(
+    coming: deque[Future[_Work[Item]]],
+    ahead: int,
     waiting: Iterator[Item],
     read: Callable[[Item], Any],
     reader: ThreadPoolExecutor,
-) -> Future[_Work[Item]] | None:
+) -> None:
+    """Begin to read items until so many are on their way, or no further is waiting."""
+
     def begin(item: Item) -> _Work[Item]:
         work = _Work(item, item)
         work.run("read", read)
         return work
 
-    for item in waiting:
-        return reader.submit(begin, item)
-    return None
+    for item in itertools.islice(waiting, ahead - len(coming)):
+        coming.append(reader.submit(begin, item))

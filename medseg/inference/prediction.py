@@ -6,8 +6,9 @@ which structures only the largest connected component should be kept.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
@@ -44,7 +45,9 @@ class Prediction:
         calibration: What confidence meant on held-out cases, if the bundle knows.
         keep_largest: The labels of which the bundle keeps only the largest component.
         spec: The bundle, which result formats name.
-        range_check: Compares the result with what the bundle was validated on, if it knows.
+        measure_range: Measures the scan for the comparison of the result with what the bundle was
+            validated on, if it knows. Called by who finishes: on a GPU's thread it would hold up
+            the next scan.
         is_made_up: Whether the bundle was trained on made-up data.
         chosen: Names of the labels that segmentations have; all unless given.
 
@@ -60,7 +63,7 @@ class Prediction:
         calibration: QualityFinding | None = None,
         keep_largest: Collection[str] = (),
         spec: BundleSpec | None = None,
-        range_check: RangeCheck | None = None,
+        measure_range: Callable[[], RangeCheck | None] = lambda: None,
         is_made_up: bool = False,
         chosen: Collection[str] | None = None,
     ) -> None:
@@ -71,7 +74,7 @@ class Prediction:
         self._calibration = calibration
         self._keep_largest = keep_largest
         self._spec = spec
-        self._range_check = range_check
+        self._measure_range = measure_range
         self._is_made_up = is_made_up
         self._chosen = frozenset(label_set.names if chosen is None else chosen)
         self._errors: Array | None = None
@@ -124,6 +127,10 @@ class Prediction:
             spec=self._spec,
         )
         return keep_chosen(found, self._chosen)
+
+    @cached_property
+    def _range_check(self) -> RangeCheck | None:
+        return self._measure_range()
 
     def _estimate_quality(
         self, labels: Array, confidence: Mapping[str, float]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy.typing as npt
 import torch
 
+from medseg._support.memory import is_out_of_memory
 from medseg._support.optional_packages import import_monai
 from medseg.bundle.bundle import Assembly, Bundle, load_bundle
 from medseg.bundle.spec import SpeedSetting
@@ -35,23 +37,26 @@ from medseg.inference.blank_window import BlankWindow
 from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.clicks import Space
 from medseg.inference.correction import Correction
-from medseg.inference.given_labels import check_labels
-from medseg.inference.joint_passes import (
-    Look,
-    explain_memory_errors,
-    pass_together,
+from medseg.inference.device_errors import (
+    explain_device_errors,
+    explain_start_errors,
 )
+from medseg.inference.given_labels import check_labels
+from medseg.inference.joint_passes import Look, pass_together
 from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
+from medseg.inference.windows import Corner
 from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
     choose_device,
     choose_precision,
     get_precision_name,
+    release_memory,
 )
+from medseg.networks.gpu_arithmetic import full_float32
 from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
@@ -176,14 +181,16 @@ class Segmenter:
         backend = self.choices["backend"]
         if self._speed == EXACT and backend == AUTO:
             backend = "torch"
-        self.backend, loaded = load_members(
-            self.bundle, files, backend, self.device, dtype, setting
-        )
+        with explain_start_errors(self.device):
+            self.backend, loaded = load_members(
+                self.bundle, files, backend, self.device, dtype, setting
+            )
         axes = self.spec.mirror_axes if mirror else ()
         dims, channels = self.spec.network.dims, self.spec.input_channels
         ensemble = Ensemble(loaded, dims, axes, channels)
         if self.device.type == "cuda":
-            refuse_wrong_arithmetic(ensemble, self.spec, self.device)
+            with explain_start_errors(self.device):
+                refuse_wrong_arithmetic(ensemble, self.spec, self.device)
         self.precision = ensemble.precision
         self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
@@ -313,7 +320,7 @@ class Segmenter:
         runner = self._runner
         with (
             torch.inference_mode(),
-            explain_memory_errors(volume, self.device),
+            explain_device_errors(volume, self.device),
         ):
             plan = runner.sliding_window.plan(
                 volume, given, temperatures, probabilities
@@ -331,7 +338,7 @@ class Segmenter:
             self._calibration,
             self._keep_largest,
             self.spec,
-            self._measure(volume),
+            partial(self._measure, volume),
             self.bundle.is_made_up,
             self._chosen,
         )
@@ -357,7 +364,7 @@ class Segmenter:
                     looks.append(Look(runner, own))
                 with (
                     torch.inference_mode(),
-                    explain_memory_errors(part, self.device),
+                    explain_device_errors(part, self.device),
                 ):
                     results = pass_together(looks, part)
                 for step, result in zip(view.steps, results, strict=True):
@@ -430,7 +437,7 @@ class Segmenter:
             )
         scan = admit(self._open(volume), self.spec)
         network = self._load_click_network()
-        with explain_memory_errors(scan, self.device):
+        with explain_device_errors(scan, self.device):
             return Correction(scan, self.spec, network.compute, self.device)
 
     def correct(
@@ -497,8 +504,7 @@ class Segmenter:
         self._loaded = None
         for part in self._parts.values():
             part.close()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory(self.device)
 
     def __enter__(self) -> Self:
         return self
@@ -568,6 +574,7 @@ class NetworkRunner:
         device: Where it computes.
 
     Attributes:
+        device: Where it computes.
         for_clicks: What answers clicks, once somebody has clicked.
     """
 
@@ -580,35 +587,48 @@ class NetworkRunner:
         self.ensemble = ensemble
         self.for_clicks: Ensemble | None = None
         self.sliding_window = sliding_window
-        self._device = device
+        self.device = device
 
     def pass_over(self, plan: PassPlan) -> PassResult:
         """Make a pass as planned; if a GPU's memory runs out, once more in the host's."""
         try:
-            return self._run_windows(plan)
-        except torch.OutOfMemoryError:
-            if not plan.storage.uses_gpu:
+            return self.run_windows(plan)
+        except Exception as error:
+            if not plan.storage.uses_gpu or not is_out_of_memory(error):
                 raise
-        warning = f"the memory of {self._device} ran out; image and scores were kept in the host's"
-        _log.warning(warning)
-        torch.cuda.empty_cache()
-        return self._run_windows(plan.on_host(warning))
+        # Behind the handler, whose error holds on to all that the first try had made.
+        return self.pass_on_host(plan)
 
-    def _run_windows(self, plan: PassPlan) -> PassResult:
-        ensemble = self.ensemble
+    def pass_on_host(self, plan: PassPlan) -> PassResult:
+        """Make a pass whose image and scores lie in the host's memory: the GPU's ran out."""
+        warning = f"the memory of {self.device} ran out; image and scores were kept in the host's"
+        _log.warning(warning)
+        release_memory(self.device)
+        return self.run_windows(plan.on_host(warning))
+
+    def run_windows(self, plan: PassPlan) -> PassResult:
+        """Make a pass as planned, with fewer windows at a time where memory is short."""
         scan_pass = SlidingWindowPass(self.sliding_window, plan)
-        with ensemble.arithmetic():
+        with self.ensemble.arithmetic():
             while corners := scan_pass.next_corners():
-                try:
-                    scores = ensemble(scan_pass.cut(corners))
-                except torch.OutOfMemoryError:
-                    if not scan_pass.halve_batch():
-                        raise
-                    torch.cuda.empty_cache()
+                scores = self._try_windows(scan_pass, corners)
+                if scores is None:
+                    release_memory(self.device)
                     continue
                 scan_pass.add(corners, scores)
                 del scores  # or memory would hold them beside the next windows'
         return scan_pass.finish()
+
+    def _try_windows(
+        self, scan_pass: SlidingWindowPass, corners: Sequence[Corner]
+    ) -> torch.Tensor | None:
+        """Return the scores of windows; ``None`` if fewer are to be tried."""
+        try:
+            return self.ensemble(scan_pass.cut(corners))
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or not scan_pass.halve_batch():
+                raise
+        return None
 
 
 class Ensemble:
@@ -655,9 +675,11 @@ class Ensemble:
         for member in self._members:
             member.precision = torch.float32
 
-    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
         """Return the context in which to call: entered once per scan."""
-        return self._members[0].arithmetic()
+        with full_float32(), self._members[0].arithmetic():
+            yield
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Compute the mean scores of windows.

@@ -67,6 +67,9 @@ class SlidingWindow:
             what is free.
         layout: What the network's channels are; one estimate of all classes unless given.
         temperature: What logits are divided by where confidence is judged.
+
+    Attributes:
+        batch_size: How many windows are computed at a time: fewer once memory ran out.
     """
 
     def __init__(
@@ -208,11 +211,11 @@ class SlidingWindowPass:
     """
 
     def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
+        self._setup = setup
         self._device = setup.device
         self._outside = setup.outside
         self._repeats_border = setup.repeats_border
         self._label_set = setup.spec.label_set
-        self._batch_size = setup.batch_size
         image = plan.image
         if image is None:
             image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
@@ -259,7 +262,7 @@ class SlidingWindowPass:
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
-        return self._left[: self._batch_size]
+        return self._left[: self._setup.batch_size]
 
     def cut(self, corners: Sequence[Corner]) -> torch.Tensor:
         """Return windows of the image on the network's device, ``(batch, channels, *size)``."""
@@ -276,16 +279,19 @@ class SlidingWindowPass:
         return torch.stack(windows)
 
     def halve_batch(self) -> bool:
-        """Compute half as many windows at a time from now on; ``False`` if it was one already."""
+        """Compute half as many windows at a time from now on; ``False`` if it was one already.
+
+        In the next scans, too: what did not fit would not fit then either.
+        """
         tried = len(self.next_corners())
         if tried == 1:
             return False
-        self._batch_size = tried // 2
+        self._setup.batch_size = tried // 2
         _log.warning(
             "%d windows at a time do not fit the memory of %s; going on with %d",
             tried,
             self._device,
-            self._batch_size,
+            self._setup.batch_size,
         )
         return True
 

@@ -29,6 +29,11 @@ class SharedInput:
         self._resampled: tuple[object, Resampled] | None = None
         self._image: tuple[object, torch.Tensor] | None = None
 
+    def forget(self) -> None:
+        """Forget the images made so far: a device has too little memory for them."""
+        self._resampled = None
+        self._image = None
+
     def find_grid(self, prep: PreprocessingSpec) -> NetworkGrid:
         """Return the grid on which a network sees the scan.
 

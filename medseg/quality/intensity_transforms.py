@@ -20,13 +20,15 @@ def spatial_axes(image: torch.Tensor) -> tuple[int, ...]:
     return tuple(range(1, image.ndim))
 
 
-def noise(image: torch.Tensor, field: torch.Tensor, sd: float) -> torch.Tensor:
+def noise(
+    image: torch.Tensor, field: torch.Tensor, sd: float | torch.Tensor
+) -> torch.Tensor:
     """Add noise.
 
     Args:
         image: ``(channels, *size)``.
         field: Noise of standard deviation 1, of the same shape.
-        sd: Standard deviation of the noise, in the image's unit.
+        sd: Standard deviation of the noise, in the image's unit: one number.
     """
     return image + sd * field
 
@@ -160,8 +162,8 @@ def ghosting(
     """
     lines = image.shape[axis]
     dimming = torch.ones(lines, device=image.device)
-    dimming[::every] = 1 - strength
-    dimming[0] = 1.0  # the line of the mean
+    dimming[::every].fill_(1 - strength)
+    dimming[0].fill_(1.0)  # the line of the mean
     shape = [1] * image.ndim
     shape[axis] = lines
     spectrum = torch.fft.fft(image, dim=axis)

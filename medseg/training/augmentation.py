@@ -150,7 +150,9 @@ def _add_noise(
     image: torch.Tensor, field: torch.Tensor, share: float
 ) -> torch.Tensor:
     """Add noise whose standard deviation is a share of the image's."""
-    return intensity.noise(image, field, share * float(image.std()))
+    # In double, as Python would multiply; but on a GPU a Python number would be waited for.
+    sd = share * image.std().double()
+    return intensity.noise(image, field, sd)
 
 
 def _add_bias_field(

@@ -17,9 +17,13 @@ import ignite.distributed as idist
 import torch
 
 from medseg.errors import MedsegError
+from medseg.networks.devices import choose_device
 
 TIMEOUT = timedelta(hours=6)
 """How long the others wait for the main process, which prepares data and validates."""
+
+_STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable that ``torchrun`` sets."""
 
 _T = TypeVar("_T")
 
@@ -84,7 +88,7 @@ SINGLE_PROCESS = ProcessGroup()
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started; without it this process is alone."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if _STARTED_BY_TORCHRUN not in os.environ:
         yield SINGLE_PROCESS
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
@@ -96,11 +100,32 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         idist.finalize()
 
 
-def select_local_device(device: torch.device) -> torch.device:
-    """Return this process' own GPU where ``torchrun`` started one process per GPU."""
-    local_rank = os.environ.get("LOCAL_RANK")
-    if local_rank is None or device.type != "cuda":
-        return device
-    if device.index is not None:
-        return device
-    return torch.device("cuda", int(local_rank))
+def choose_local_device(name: str) -> torch.device:
+    """Return the device a person asked for: this process' own GPU where ``torchrun`` started some.
+
+    Args:
+        name: As for ``choose_device``.
+
+    Raises:
+        MedsegError: As ``choose_device``; or if processes would share a GPU.
+    """
+    if _STARTED_BY_TORCHRUN not in os.environ:
+        return choose_device(name)
+    is_alone = os.environ.get("LOCAL_WORLD_SIZE") == "1"
+    if name.startswith("cuda:") and not is_alone:
+        raise MedsegError(
+            f"with torchrun each process takes a GPU of its own, and not all of them '{name}'; "
+            "give --device cuda, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    takes_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    if not takes_gpu:
+        return choose_device(name)
+    # Not even tried is the first GPU, on which each process would take memory.
+    count = torch.cuda.device_count()
+    rank = int(os.environ["LOCAL_RANK"])
+    if rank >= count:
+        raise MedsegError(
+            f"torchrun started more processes than the {count} GPUs that are there; start one for "
+            f"each: --nproc-per-node {count}"
+        )
+    return choose_device(f"cuda:{rank}")

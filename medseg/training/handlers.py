@@ -6,8 +6,10 @@ resumed run needs no special case.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from ignite.engine import Engine, Events
@@ -107,12 +109,20 @@ class StopOnNan:
     def __call__(self, engine: Engine) -> None:
         """Check the loss of this step before it reaches the weights."""
         loss = engine.state.output["loss"].item()
-        if not math.isfinite(loss):
-            step = engine.state.iteration
-            raise TrainingError(
-                f"the loss became {loss} at step {step}; lower training.learning_rate, or set "
-                "training.precision to fp32, and resume"
-            )
+        require_finite(loss, engine.state.iteration)
+
+
+def require_finite(loss: float, step: int) -> None:
+    """Refuse to go on with a loss that is no number any more.
+
+    Raises:
+        TrainingError: If it is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the loss became {loss} at step {step}; lower training.learning_rate, or set "
+            "training.precision to fp32, and resume"
+        )
 
 
 class WeightAverage:
@@ -129,10 +139,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
         self._decay = decay
-        self._kept = 0.0
-        self.averaged = AveragedModel(
-            network, multi_avg_fn=self._move, use_buffers=True
-        )
+        self.averaged = AveragedModel(network)
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -140,34 +147,68 @@ class WeightAverage:
 
     def __call__(self, engine: Engine) -> None:
         """Move the average towards the weights after this step."""
+        # The count lies in the host's memory: looking at it keeps nobody waiting.
         done = int(self.averaged.n_averaged)
-        self._kept = self.decay_at(done)
-        # The first update copies, so that random weights are never part of the average.
-        self.averaged.update_parameters(self._network)
+        averages = _list_tensors(self.averaged.module)
+        current = _list_tensors(self._network)
+        if done:
+            _move_towards(averages, current, self.decay_at(done))
+        else:
+            # Copied, so that random weights are never part of the average.
+            for average, weight in zip(averages, current, strict=True):
+                average.copy_(weight)
+        self.averaged.n_averaged += 1
 
     def decay_at(self, done: int) -> float:
         """Return how much of the average is kept in the step that follows so many."""
         growing = (1 + done) / (_HORIZONS_PER_RUN + 1 + done)
         return min(self._decay, growing)
 
-    def _move(
-        self,
-        average: Sequence[Tensor],
-        current: Sequence[Tensor],
-        done: Tensor | int,
-    ) -> None:
-        # The count lies on the weights' device, where looking at it would keep the host waiting.
-        move = get_ema_multi_avg_fn(self._kept)  # type: ignore[no-untyped-call]
-        move(average, current, done)
+
+def _list_tensors(network: nn.Module) -> list[Tensor]:
+    """Return weights and buffers, without their gradients."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    return [tensor.detach() for tensor in tensors]
+
+
+def _move_towards(
+    averages: Sequence[Tensor], current: Sequence[Tensor], kept: float
+) -> None:
+    """Keep a share of averages, and take the rest from what is current.
+
+    As ``AveragedModel`` does, which for this copies a number to the device in each step and waits
+    for that.
+    """
+    move = get_ema_multi_avg_fn(kept)  # type: ignore[no-untyped-call]
+    by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for average, weight in zip(averages, current, strict=True):
+        alike = by_type.setdefault(average.dtype, ([], []))
+        alike[0].append(average)
+        alike[1].append(weight)
+    for alike in by_type.values():
+        move(*alike, 0)
+
+
+class _Step(NamedTuple):
+    """A step that was done, whose losses were not read yet."""
+
+    number: int
+    learning_rate: float
+    loss: Tensor
+    parts: Mapping[str, Tensor]
 
 
 class StepReport:
-    """Notify listeners of each step.
+    """Notify listeners of each step, and end a training run whose loss is no longer finite.
+
+    To read a loss from a GPU keeps the host waiting until the step is done, and then the GPU until
+    the host has prepared the next one. So the losses of several steps can be read at a time.
 
     Args:
         parts: Returns the terms of the step's loss by name, before weighting.
         listeners: Who is notified.
         before: Steps that earlier stages of the run took.
+        every: After so many steps losses are read, and listeners notified of each.
     """
 
     def __init__(
@@ -176,28 +217,56 @@ class StepReport:
         listeners: Sequence[Listener],
         *,
         before: int = 0,
+        every: int = 1,
     ) -> None:
         self._parts = parts
         self._listeners = listeners
         self._before = before
+        self._every = every
+        self._unread: list[_Step] = []
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Send the step that was done."""
+        """Note the step that was done, and read the last ones if it is time."""
         state = engine.state
+        loss = state.output["loss"].detach()
         parts = {}
         for name, value in self._parts().items():
-            parts[name] = float(value)
-        event = StepDone(
-            step=self._before + state.iteration,
-            loss=state.output["loss"].item(),
-            parts=parts,
-            learning_rate=engine.optimizer.param_groups[0]["lr"],
+            part = torch.as_tensor(value, device=loss.device)
+            parts[name] = part.detach().reshape(())
+        done = _Step(
+            self._before + state.iteration,
+            engine.optimizer.param_groups[0]["lr"],
+            loss.reshape(()),
+            parts,
         )
-        notify(self._listeners, event)
+        self._unread.append(done)
+        if len(self._unread) >= self._every:
+            self.read()
+
+    def read(self) -> None:
+        """Read the losses of the steps since the last time, and notify listeners of them.
+
+        Raises:
+            TrainingError: If a loss is no longer finite.
+        """
+        steps, self._unread = self._unread, []
+        tensors = []
+        for step in steps:
+            tensors += [step.loss, *step.parts.values()]
+        if not tensors:
+            return
+        # All in one piece: each by itself would be waited for.
+        values = iter(torch.stack(tensors).tolist())
+        for step in steps:
+            loss = next(values)
+            parts = {name: next(values) for name in step.parts}
+            require_finite(loss, step.number - self._before)
+            event = StepDone(step.number, loss, parts, step.learning_rate)
+            notify(self._listeners, event)
 
 
 class EverySteps:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from monai.engines import SupervisedTrainer, Trainer
+from monai.engines.workflow import Workflow
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +19,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
 from medseg.networks.building import build_network
+from medseg.networks.gpu_arithmetic import training_arithmetic
 from medseg.networks.inferers import build_training_inferer
 from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
@@ -41,6 +43,9 @@ from medseg.training.validation import Validation, validate_network
 
 GPU_MEMORY_SHARE = 0.5
 """Share of a GPU's free memory that training cases may take to be kept there."""
+
+_STEPS_PER_READING = 32
+"""On a GPU the losses of so many steps are read at a time: each reading waits for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ class Learner:
             group=group,
             add_inputs=self._choose_inputs(),
         )
+        self._report: StepReport | None = None
         self._scaler: torch.amp.GradScaler | None = None
         self._scale: dict[str, Any] | None = None
         self.step = 0
@@ -175,6 +181,7 @@ class Learner:
         def validate(step: int) -> None:
             nonlocal stopped
             self.step = step
+            self._read_losses()
             if not callbacks.validate(step):
                 stopped = step < training.steps
                 trainer.terminate()
@@ -201,22 +208,38 @@ class Learner:
         self.batches.first = self.step + 1
         trainer = self._build_trainer(handlers)
         continue_after(trainer, self.step, training.steps)
-        trainer.run()
-        self._scale = _state_of(self._scaler)
+        with training_arithmetic(self._device):
+            trainer.run()
+        self._read_losses()
+        self._scale = self._get_scale()
         return stopped
+
+    def _read_losses(self) -> None:
+        """Read losses that still lie on the GPU, and notify listeners of their steps."""
+        if self._report is not None:
+            self._report.read()
+
+    def _get_scale(self) -> dict[str, Any] | None:
+        """Return the state of the scale of losses in fp16."""
+        return (
+            self._scale if self._scaler is None else self._scaler.state_dict()
+        )
 
     def _step_handlers(self, training: TrainingSpec) -> list[Any]:
         """Return what is done around every step, in running order."""
-        handlers: list[Any] = [
-            StepSeed(training.seed),
-            LearningRate(training),
-            StopOnNan(),
-        ]
+        handlers: list[Any] = [StepSeed(training.seed), LearningRate(training)]
+        steps_per_reading = _STEPS_PER_READING
+        if self._device.type != "cuda":
+            handlers.append(StopOnNan())
+            steps_per_reading = 1
         if training.gradient_clip:
             handlers.append(GradientClip(training.gradient_clip))
         if self._average:
             handlers.append(self._average)
-        handlers.append(StepReport(self.parts, self._listeners))
+        self._report = StepReport(
+            self.parts, self._listeners, every=steps_per_reading
+        )
+        handlers.append(self._report)
         return handlers
 
     def parts(self) -> Mapping[str, torch.Tensor]:
@@ -225,7 +248,7 @@ class Learner:
 
     def _build_trainer(self, handlers: Sequence[Any]) -> Trainer:
         uses_fp16 = self._precision == torch.float16
-        trainer = SupervisedTrainer(
+        trainer = _Trainer(
             device=self._device,
             max_epochs=1,
             epoch_length=self._spec.training.steps,
@@ -241,9 +264,10 @@ class Learner:
             amp_kwargs={"dtype": torch.float16} if uses_fp16 else {},
         )
         if uses_fp16:
-            self._scaler = trainer.scaler
+            self._scaler = torch.amp.GradScaler(self._device.type)
             if self._scale is not None:
-                trainer.scaler.load_state_dict(self._scale)
+                self._scaler.load_state_dict(self._scale)
+            trainer.scaler = self._scaler
         return trainer
 
     def validate(
@@ -261,6 +285,8 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Return all that a resume needs, as tensors and plain values."""
+        # First, so that whoever listens knows of every step up to this one.
+        self._read_losses()
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -268,7 +294,7 @@ class Learner:
             "average": None
             if self._average is None
             else self._average.averaged.state_dict(),
-            "scale": _state_of(self._scaler),
+            "scale": self._get_scale(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -291,8 +317,12 @@ class Learner:
             ) from error
 
 
-def _state_of(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
-    return None if scaler is None else scaler.state_dict()
+class _Trainer(SupervisedTrainer):  # type: ignore[misc]
+    """MONAI's trainer, which goes on with the scale of losses that it is given."""
+
+    def run(self) -> None:
+        """Run; MONAI's own ``run`` would begin with another scale."""
+        Workflow.run(self)
 
 
 def continue_after(trainer: Trainer, step: int, steps: int) -> None:
@@ -313,33 +343,41 @@ def continue_after(trainer: Trainer, step: int, steps: int) -> None:
 def build_optimizer(
     network: nn.Module, training: TrainingSpec
 ) -> torch.optim.Optimizer:
-    """Return the bundle's optimiser over a network's weights."""
+    """Return the bundle's optimiser over a network's weights; on a GPU it is one kernel."""
+    weights = list(network.parameters())
+    is_fused = True if weights[0].device.type == "cuda" else None
     if training.optimizer == "adamw":
         return torch.optim.AdamW(
-            network.parameters(),
+            weights,
             lr=training.learning_rate,
             weight_decay=training.weight_decay,
+            fused=is_fused,
         )
     return torch.optim.SGD(
-        network.parameters(),
+        weights,
         lr=training.learning_rate,
         momentum=0.99,
         nesterov=True,
         weight_decay=training.weight_decay,
+        fused=is_fused,
     )
 
 
 def move_to_gpu(
     cases: Sequence[CachedCase], device: torch.device
 ) -> Sequence[CachedCase]:
-    """Move the cases onto a GPU if they fit with room to spare; else leave them on disk."""
+    """Move as many cases onto a GPU as fit with room to spare; the others stay on disk."""
     if device.type != "cuda":
         return cases
     free, _ = torch.cuda.mem_get_info(device)
-    needed = sum(case.nbytes for case in cases)
-    if needed > GPU_MEMORY_SHARE * free:
-        return cases
-    return [case.to(device) for case in cases]
+    room = GPU_MEMORY_SHARE * free
+    placed = []
+    for case in cases:
+        if case.nbytes <= room:
+            room -= case.nbytes
+            case = case.to(device)
+        placed.append(case)
+    return placed
 
 
 def _channels_last(spec: BundleSpec) -> torch.memory_format:

@@ -16,6 +16,7 @@ from medseg.bundle.spec_files import format_spec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.networks.devices import release_memory
 from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
@@ -149,6 +150,7 @@ class TrainingSession:
             self.dataset.validation,
             self.calibrating,
         )
+        release_memory(self.device)
         elapsed = time.monotonic() - began
         seconds_left = 60 * minutes - elapsed
         spec = fit_to_budget(self.spec, speed, seconds_left)

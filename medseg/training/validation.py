@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from ignite.metrics import Metric
@@ -17,11 +18,10 @@ from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.click_inputs import WithoutClicks
-from medseg.networks.decoding import choose_decoding
-from medseg.networks.inferers import Autocast, build_window_inferer
+from medseg.networks.decoding import Decoding, choose_decoding
+from medseg.networks.inferers import CaseInferer
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.history import Scores
-from medseg.volume import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,13 @@ def validate_network(
     if spec.training.clicks is not None:
         network = WithoutClicks(network, spec.input_channels)
     metric = CaseMetric(spec.label_set, cases, examples)
+    answer = partial(_find_winners, choose_decoding(spec.label_set))
     evaluator = SupervisedEvaluator(
         device=device,
         val_data_loader=_WholeCases(cases),
+        prepare_batch=_leave_on_host,
         network=network,
-        inferer=Autocast(build_window_inferer(spec), device, precision),
+        inferer=CaseInferer(spec, device, precision, answer),
         key_val_metric={"dice": metric},
         decollate=False,
     )
@@ -76,6 +78,19 @@ def validate_network(
         cases=tuple(metric.scores),
         examples=dict(metric.examples),
     )
+
+
+def _find_winners(decoding: Decoding, logits: torch.Tensor) -> torch.Tensor:
+    """Return who wins each voxel, ``(x, y, z)``, in the host's memory."""
+    winners = decoding.find_winners(logits[0]).winners
+    return winners.to(torch.int32).cpu()
+
+
+def _leave_on_host(
+    batch: Mapping[str, torch.Tensor], *_: object, **__: object
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch's image and label: the inferer decides what goes to a GPU, and when."""
+    return batch[IMAGE], batch[LABEL]
 
 
 class CaseMetric(Metric):  # type: ignore[misc]
@@ -104,12 +119,11 @@ class CaseMetric(Metric):  # type: ignore[misc]
         self.examples: dict[str, torch.Tensor] = {}
 
     def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Score one case: logits and label, each with a batch axis of 1."""
-        logits, label = output
+        """Score one case: who wins its voxels, and its label ``(1, 1, x, y, z)``."""
+        winners, label = output
         case = self._cases[len(self.scores)]
-        winners = self._decoding.find_winners(logits[0]).winners
-        prediction = self._decoding.to_labels(_to_int32(winners))
-        reference = _to_int32(label[0, 0])
+        prediction = self._decoding.to_labels(winners.numpy())
+        reference = label[0, 0].to(torch.int32).numpy()
         scores = score_case(
             prediction,
             reference,
@@ -124,10 +138,6 @@ class CaseMetric(Metric):  # type: ignore[misc]
     def compute(self) -> float:
         """Return the mean Dice over labels and cases."""
         return summarise(self.scores)["dice"]["mean"]
-
-
-def _to_int32(values: torch.Tensor) -> Array:
-    return values.to(torch.int32).cpu().numpy()
 
 
 class _WholeCases:

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from medseg.inference.pipeline import run_pipeline
+from medseg.inference.pipeline import run_pipeline, run_pipelines
 
 STAGES = ("read", "segment", "write")
 STAGES_TRIED = ["read", "segment"]
@@ -25,7 +25,7 @@ def keep(result: object, seconds: object) -> object:
 
 
 def run(items, *, read=lambda item: item, segment=lambda item: item, write=lambda item: item,
-        on_error=unexpected, record=keep):  # fmt: skip
+        on_error=unexpected, record=keep, ahead=1):  # fmt: skip
     return run_pipeline(
         items,
         read=read,
@@ -33,6 +33,7 @@ def run(items, *, read=lambda item: item, segment=lambda item: item, write=lambd
         write=write,
         on_error=on_error,
         record=record,
+        ahead=ahead,
     )
 
 
@@ -264,3 +265,82 @@ def test_an_interrupt_leaves_no_thread_and_finishes_what_is_being_written() -> (
 
 def test_none_is_a_value_like_any_other() -> None:
     assert run([None], write=repr) == ["None"]
+
+
+def test_slow_reading_and_writing_are_done_several_at_a_time() -> None:
+    def slow(item: int) -> int:
+        time.sleep(PAUSE)
+        return item
+
+    began = time.perf_counter()
+    done = run(range(16), read=slow, write=slow, ahead=4)
+    assert done == list(range(16))
+    assert time.perf_counter() - began < 0.75 * 16 * PAUSE
+    assert not our_threads()
+
+
+def run_lanes(items, segment, **stages):
+    plain = {"read": lambda item: item, "write": lambda item: item}
+    handlers = {"on_error": unexpected, "record": keep}
+    return run_pipelines(items, segment, **{**plain, **handlers, **stages})
+
+
+def test_lanes_share_items_and_results_keep_their_order() -> None:
+    seen: list[list[int]] = [[], []]
+
+    def lane(number: int):
+        def segment(item: int) -> int:
+            time.sleep(PAUSE * (1 + number))
+            seen[number].append(item)
+            return 10 * item
+
+        return segment
+
+    done = run_lanes(range(12), [lane(0), lane(1)])
+    assert done == [10 * item for item in range(12)]
+    assert sorted(seen[0] + seen[1]) == list(range(12))
+    assert len(seen[0]) > len(seen[1]) > 1
+    assert not our_threads()
+
+
+def test_one_lane_is_a_pipeline_in_the_calling_thread() -> None:
+    threads = run_lanes([0], [lambda _: threading.current_thread()])
+    assert threads == [threading.main_thread()]
+
+
+def test_an_error_of_the_handlers_of_one_lane_ends_all() -> None:
+    begun: list[int] = []
+
+    def segment(item: int) -> int:
+        begun.append(item)
+        time.sleep(PAUSE)
+        return item
+
+    def stop(result: int, seconds: object) -> int:
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_lanes(range(50), [segment, segment], record=stop)
+    assert len(begun) < 10
+    assert not our_threads()
+
+
+def test_what_a_failed_stage_had_made_is_gone_before_the_next_item() -> None:
+    alive: weakref.WeakSet[Volume] = weakref.WeakSet()
+    left: list[int] = []
+
+    def segment(item: int) -> int:
+        left.append(len(alive))
+        volume = Volume()
+        alive.add(volume)
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+
+    def slow(item: int, stage: str, error: Exception) -> int:
+        time.sleep(PAUSE)
+        return item
+
+    run(range(3), segment=segment, on_error=slow)
+    assert left == [0, 0, 0]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from support.pretend_gpu import pretend_gpus
 
 from medseg import MedsegError
-from medseg.networks.devices import CPU_BF16, choose_device, choose_precision
+from medseg.networks.devices import (
+    CPU_BF16,
+    choose_device,
+    choose_devices,
+    choose_precision,
+)
+from medseg.networks.gpu_arithmetic import full_float32, training_arithmetic
 
 CPU = torch.device("cpu")
 
@@ -33,3 +43,94 @@ def test_whether_the_cpu_counts_as_one_with_bf16_can_be_forced(
     assert choose_precision("auto", CPU) == precision
     assert choose_precision("bf16", CPU) == torch.bfloat16
     assert choose_precision("fp32", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["mps", "meta", "xpu:0"])
+def test_a_kind_of_device_that_medseg_was_not_made_for_is_refused(
+    name: str,
+) -> None:
+    kind = name.partition(":")[0]
+    with pytest.raises(
+        MedsegError, match=f"does not compute on a device of the kind '{kind}'"
+    ):
+        choose_device(name)
+
+
+def test_a_gpu_whose_memory_is_taken_is_not_called_absent() -> None:
+    with (
+        pretend_gpus(memory=0),
+        pytest.raises(MedsegError, match="memory of device 'cuda' is taken"),
+    ):
+        choose_device("auto")
+
+
+@pytest.mark.parametrize(
+    ("names", "indices"),
+    [
+        ("cuda:0,1", [0, 1]),
+        ("cuda:2, cuda:0", [2, 0]),
+        ("all", [0, 1, 2]),
+        ("cuda:1", [1]),
+        ("auto", [None]),
+    ],
+)
+def test_several_gpus_are_named_by_their_numbers(
+    names: str, indices: list[int | None]
+) -> None:
+    with pretend_gpus(count=3):
+        found = choose_devices(names)
+    assert [device.index for device in found] == indices
+    assert {device.type for device in found} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    "names", ["cuda:0,0", "cuda,1", "cpu,cuda:0", "cuda:0,7", "0,1", "cuda:0,"]
+)
+def test_gpus_that_cannot_share_are_refused(names: str) -> None:
+    with (
+        pretend_gpus(count=2),
+        pytest.raises(MedsegError, match=r"choose|write"),
+    ):
+        choose_devices(names)
+
+
+def test_all_gpus_are_none_without_one() -> None:
+    with pytest.raises(MedsegError, match="there is none; choose auto or cpu"):
+        choose_devices("all")
+
+
+def modes() -> tuple[str, str]:
+    convolutions = torch.backends.cudnn.conv.fp32_precision
+    return convolutions, torch.backends.cuda.matmul.fp32_precision
+
+
+def test_float32_is_full_until_the_last_that_wants_it_leaves() -> None:
+    before = modes()
+    inside: list[tuple[str, str]] = []
+    other = ThreadPoolExecutor(1)
+    with full_float32():
+        leaving = threading.Event()
+
+        def stay() -> None:
+            with full_float32():
+                inside.append(modes())
+                leaving.wait(20)
+                inside.append(modes())
+
+        staying = other.submit(stay)
+    leaving.set()
+    staying.result()
+    other.shutdown()
+    assert inside == [("ieee", "ieee")] * 2
+    assert modes() == before
+
+
+def test_training_takes_tf32_and_the_fastest_algorithm_on_a_gpu_alone() -> None:
+    before = modes()
+    with training_arithmetic(torch.device("cuda")):
+        assert modes() == ("tf32", "ieee")
+        assert torch.backends.cudnn.benchmark
+    assert modes() == before
+    assert not torch.backends.cudnn.benchmark
+    with training_arithmetic(CPU):
+        assert modes() == before

@@ -19,7 +19,6 @@ from medseg.testing import write_dataset
 from medseg.training.distributed import (
     SINGLE_PROCESS,
     ProcessGroup,
-    select_local_device,
 )
 
 OVERRIDES = ["training.precision=fp32", "tracking.register_model=false"]
@@ -33,24 +32,6 @@ def test_the_items_of_a_batch_are_divided_in_order() -> None:
         MedsegError, match="cannot be divided among 3 processes"
     ):
         ProcessGroup(0, 3).local_items(4)
-
-
-@pytest.mark.parametrize(
-    ("device", "rank", "local"),
-    [
-        ("cuda", "1", "cuda:1"),
-        ("cuda:0", "1", "cuda:0"),
-        ("cpu", "1", "cpu"),
-        ("cuda", None, "cuda"),
-    ],
-)
-def test_each_process_has_a_gpu_of_its_own(
-    device: str, rank: str | None, local: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    if rank is not None:
-        monkeypatch.setenv("LOCAL_RANK", rank)
-    assert select_local_device(torch.device(device)) == torch.device(local)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.devices import choose_precision
-from medseg.networks.inferers import Autocast, build_window_inferer
+from medseg.networks.inferers import CaseInferer
 
 MIN_CASES = 5
 """With fewer held-out cases an interval says nothing, and the coarse masks stay."""
@@ -42,25 +42,32 @@ def score_coarse_and_refined(
         nothing to score are left out.
     """
     precision = choose_precision(spec.training.precision, device)
-    infer = Autocast(build_window_inferer(spec), device, precision)
+    infer = CaseInferer(spec, device, precision, _make_both_masks)
     network = network.to(device).eval()
     pairs = []
     for case in cases:
-        image = case.image[None].float().to(device)
-        coarse_logits, refined_logits = infer(image, network)[0].chunk(2)
-        coarse = _mean_dice(coarse_logits, case, spec)
-        refined = _mean_dice(refined_logits, case, spec)
+        image = case.image[None].float()
+        coarse_mask, refined_mask = infer(image, network)
+        coarse = _mean_dice(coarse_mask, case, spec)
+        refined = _mean_dice(refined_mask, case, spec)
         if math.isfinite(coarse) and math.isfinite(refined):
             pairs.append((coarse, refined))
     return pairs
 
 
-def _mean_dice(
-    logits: torch.Tensor, case: CachedCase, spec: BundleSpec
-) -> float:
-    """Return the mean Dice over labels of the mask that logits ``(classes, x, y, z)`` make."""
-    # On ties, which class torch's argmax gives is not promised; max gives the first.
-    prediction = logits.max(dim=0).indices.to(torch.int32).cpu().numpy()
+def _make_both_masks(logits: torch.Tensor) -> torch.Tensor:
+    """Return the coarse and the refined mask, ``(2, x, y, z)`` in the host's memory."""
+    masks = []
+    for of_one in logits[0].chunk(2):
+        # On ties, which class torch's argmax gives is not promised; max gives the first.
+        mask = of_one.max(dim=0).indices
+        masks.append(mask.to(torch.int32).cpu())
+    return torch.stack(masks)
+
+
+def _mean_dice(mask: torch.Tensor, case: CachedCase, spec: BundleSpec) -> float:
+    """Return the mean Dice over labels of a mask ``(x, y, z)``."""
+    prediction = mask.numpy()
     reference = case.label[0].to(torch.int32).cpu().numpy()
     scores = score_case(prediction, reference, spec.label_set, case.spacing)
     return summarise([scores])["dice"]["mean"]

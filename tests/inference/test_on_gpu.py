@@ -1,0 +1,264 @@
+"""Segmenting on a GPU, a pretend one: the CPU's labels, and a memory that runs out anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.assemblies import make_scan, write_thorax
+from support.killed_batches import write_scans
+from support.pretend_gpu import pretend_gpus
+
+from medseg import MedsegError, Segmenter, segment
+from medseg.inference import sliding_window
+from medseg.volume import Volume
+
+CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")
+
+
+def scan(depth: int = 40) -> Volume:
+    voxels = np.random.default_rng(0).normal(0, 100, (1, 20, 18, depth))
+    affine = np.diag([-1.5, 1.5, 2.0, 1.0])
+    return Volume(voxels.astype(np.float32), affine, source="scan")
+
+
+@pytest.fixture
+def bundle(untrained_bundle: Callable[..., Path]) -> Path:
+    return untrained_bundle(inference={"batch_size": 8})
+
+
+@pytest.fixture
+def wanted(bundle: Path) -> Any:
+    return Segmenter(bundle, "cpu").segment(scan()).labels
+
+
+def on_gpu(bundle: Path, **choices: Any) -> Segmenter:
+    return Segmenter(bundle, "cuda", precision="fp32", **choices)
+
+
+@pytest.mark.parametrize("room", [1 << 30, 50_000, 0])
+def test_labels_are_those_of_the_cpu_wherever_image_and_scores_lie(
+    bundle: Path, wanted: Any, room: int
+) -> None:
+    with pretend_gpus() as gpus:
+        found = on_gpu(bundle, gpu_memory=room).segment(scan())
+        assert gpus.launches > 100
+    assert np.array_equal(found.labels, wanted)
+    assert not found.warnings
+
+
+def test_what_cuda_refuses_is_refused() -> None:
+    with pretend_gpus() as gpus:
+        there = torch.ones(3, device="cuda")
+        with pytest.raises(RuntimeError, match="to be on the same device"):
+            there + torch.ones(3)
+        with pytest.raises(TypeError, match="can't convert cuda:0"):
+            there.numpy()
+        assert gpus.live == 3 * 4
+        assert not gpus.waits
+        assert (there + 1).cpu().tolist() == [2, 2, 2]
+        assert sum(gpus.waits.values()) == 1
+        del there
+        assert gpus.live == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("Accumulator.add", None),
+        ("LabelWriter._find_winners", None),
+        ("ConfidenceAccumulator._add_planes", CUBLAS),
+        ("NetworkInput.resample", None),
+        ("NetworkInput.normalise", None),
+        ("SlidingWindowPass.cut", CUDNN),
+    ],
+)
+def test_a_second_try_in_the_hosts_memory_has_all_of_the_gpus(
+    bundle: Path, wanted: Any, where: str, error: Exception | None
+) -> None:
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        loaded = gpus.live
+        segmenter._runner.sliding_window.batch_size = 1
+        gpus.fail(where, error)
+        found = segmenter.segment(scan())
+        assert gpus.at_retry == [loaded]
+        assert gpus.live == loaded
+    assert np.array_equal(found.labels, wanted)
+    assert "image and scores were kept in the host's" in found.warnings[0]
+
+
+@pytest.mark.parametrize("error", [None, CUDNN])
+def test_a_batch_that_did_not_fit_is_not_tried_with_the_next_scan(
+    bundle: Path, wanted: Any, error: Exception | None
+) -> None:
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        loaded = gpus.live
+        gpus.fail("TorchMember.__call__", error, times=2)
+        found = segmenter.segment(scan())
+        assert segmenter._runner.sliding_window.batch_size == 2
+        # Besides the networks only what the pass holds, nothing of the windows tried.
+        held = count_bytes_of_pass(segmenter)
+        assert all(live <= loaded + held for live in gpus.at_retry)
+        assert len(gpus.at_retry) == 2
+        again = segmenter.segment(scan())
+        assert len(gpus.at_retry) == 2
+    assert not found.warnings
+    assert np.array_equal(found.labels, wanted)
+    assert np.array_equal(again.labels, wanted)
+
+
+def count_bytes_of_pass(segmenter: Segmenter) -> int:
+    """Return what image, scores and their weights take on the GPU."""
+    window = segmenter._runner.sliding_window
+    windows = window.plan(scan()).windows
+    sums = sliding_window.count_bytes_held(windows, window.layout.channels)
+    taps = 3 * 8 * 4 * max(scan().shape)
+    return sums + 4 * int(np.prod(windows.shape) + 16**3) + taps
+
+
+def test_a_lack_of_memory_at_the_start_is_survived(
+    bundle: Path, wanted: Any
+) -> None:
+    with pretend_gpus() as gpus:
+        gpus.fail("Ensemble.measure_rounding_error")
+        segmenter = Segmenter(bundle, "cuda")
+        assert segmenter.precision == torch.bfloat16
+        assert segmenter.segment(scan()).labels.shape == wanted.shape
+        gpus.fail("TorchMember.__init__")
+        with pytest.raises(
+            MedsegError, match="networks do not fit the memory of cuda"
+        ):
+            Segmenter(bundle, "cuda")
+
+
+def test_too_little_memory_for_one_window_is_an_error_of_the_scan(
+    bundle: Path,
+) -> None:
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        gpus.fail("TorchMember.__call__", times=1000)
+        with pytest.raises(MedsegError, match="does not fit the memory of"):
+            segmenter.segment(scan())
+
+
+def test_parts_of_an_assembly_survive_a_lack_of_memory_together(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    thorax = write_thorax(untrained_bundle)
+    wanted = Segmenter(thorax, "cpu").segment(make_scan()).labels
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(thorax)
+        loaded = gpus.live
+        for where in ("_run_windows_together", "SharedInput._resample"):
+            gpus.fail(where)
+            found = segmenter.segment(make_scan())
+            assert np.array_equal(found.labels, wanted)
+        assert len(gpus.at_retry) == 2
+        assert max(gpus.at_retry) == loaded
+        assert gpus.live == loaded
+
+
+def run_batch(bundle: Path, folder: Path, device: str, count: int = 4) -> Any:
+    scans = folder / "scans"
+    if not scans.is_dir():
+        write_scans(scans, count)
+    return segment(
+        bundle,
+        scans,
+        folder / "out",
+        device=device,
+        precision="fp32",
+        report=False,
+        threads=1,
+    )
+
+
+def read_ledger(folder: Path) -> dict[str, Any]:
+    lines = (folder / "out" / "ledger.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return {each["scan"]: each for each in entries if "scan" in each}
+
+
+def test_a_gpu_that_fails_ends_the_batch_and_the_next_call_goes_on(
+    bundle: Path, tmp_path: Path
+) -> None:
+    with pretend_gpus() as gpus:
+        gpus.break_down("SlidingWindowPass.finish")
+        with pytest.raises(
+            MedsegError, match="start medseg again, and it goes on"
+        ) as raised:
+            run_batch(bundle, tmp_path, "cuda")
+        assert "illegal memory access" in str(raised.value.detail)
+    failed = read_ledger(tmp_path)
+    assert [each["state"] for each in failed.values()] == ["error"]
+    assert "cuda failed" in next(iter(failed.values()))["error"]
+    batch = run_batch(bundle, tmp_path, "cpu")
+    assert [each.state for each in batch.results] == ["done"] * 4
+
+
+@pytest.mark.parametrize("device", ["cuda:0,1", "all"])
+def test_gpus_share_a_batch_in_one_ledger(
+    bundle: Path, tmp_path: Path, device: str
+) -> None:
+    run_batch(bundle, tmp_path / "alone", "cpu", count=6)
+    with pretend_gpus(count=2) as gpus:
+        batch = run_batch(bundle, tmp_path / "both", device, count=6)
+        loading = gpus.by_device
+        assert min(loading[0], loading[1]) > 0.2 * sum(loading.values())
+    names = [each.scan for each in batch.results]
+    assert names == sorted(names)
+    assert {each.device for each in batch.results} == {"Pretend GPU"}
+    alone = read_ledger(tmp_path / "alone")
+    both = read_ledger(tmp_path / "both")
+    assert {name: each["files"] for name, each in both.items()} == {
+        name: each["files"] for name, each in alone.items()
+    }
+
+
+def test_where_one_of_two_gpus_fails_the_batch_ends(
+    bundle: Path, tmp_path: Path
+) -> None:
+    with pretend_gpus(count=2) as gpus:
+        gpus.break_down("SlidingWindowPass.finish")
+        with pytest.raises(MedsegError, match="start medseg again"):
+            run_batch(bundle, tmp_path, "all", count=6)
+    batch = run_batch(bundle, tmp_path, "cpu")
+    assert {each.state for each in batch.results} <= {"done", "skipped"}
+    assert len(batch.results) == 6
+
+
+def test_the_host_waits_for_the_gpu_for_labels_but_not_for_windows(
+    bundle: Path,
+) -> None:
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        for batch_size in (8, 1):
+            segmenter._runner.sliding_window.batch_size = batch_size
+            gpus.forget_counts()
+            segmenter.segment(scan())
+            reasons = dict(gpus.waits)
+            where = {place.split(" @ ")[1] for place in reasons}
+            files = {place.partition(":")[0] for place in where}
+            # What windows are cut from, computed and added to is waited for nowhere.
+            assert files <= WAITING, reasons
+    assert "inference/accumulator.py" not in files
+
+
+WAITING = {
+    "preprocessing/normalisation.py",
+    "inference/label_writer.py",
+    "inference/confidence.py",
+    "preprocessing/resampling.py",
+    "preprocessing/grid_map.py",
+    "networks/window_weights.py",
+    "inference/windows.py",
+}
+"""Where a scan is sent to the GPU, and where its labels and their confidence come from it."""
