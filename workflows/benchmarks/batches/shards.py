@@ -1,4 +1,4 @@
-"""Shards against one process: equal results, what a scan costs beside its forward, memory, kills.
+"""Shards against one process: equal results, what a tiny scan costs, memory, kills.
 
     python workflows/benchmarks/batches/shards.py compare WORK --scans 20000 --shards 4
     python workflows/benchmarks/batches/shards.py kill WORK --scans 400 --shards 4 --kills 50
@@ -75,7 +75,7 @@ def compare(work: Path, bundle: Path, count: int, shards: int) -> None:
         shutil.rmtree(whole, ignore_errors=True)
         (run,) = run_all([command(bundle, folder, whole)])
         entries, _ = read_ledgers(whole)
-        tell(f"one process, {scans} scans", [run], scans, entries.values())
+        tell(f"one process, {scans} scans", [run], scans)
         peaks[scans] = run.peak_mb
     grown = peaks[count] - peaks[count // 10]
     print(
@@ -89,26 +89,20 @@ def compare(work: Path, bundle: Path, count: int, shards: int) -> None:
     ]
     runs = run_all(commands)
     found, damaged = read_ledgers(parts)
-    tell(f"{shards} shards, {count} scans", runs, count, found.values())
+    tell(f"{shards} shards, {count} scans", runs, count)
     assert not damaged
     check_equal(entries, found)
     print("results are equal")
 
 
-def tell(
-    name: str, runs: Sequence[Run], scans: int, entries: Iterator[Entry]
-) -> None:
-    """Print what a scan takes: all stages, and what lies beside the network."""
-    stages: Counter[str] = Counter()
-    for entry in entries:
-        stages.update(entry.seconds)
+def tell(name: str, runs: Sequence[Run], scans: int) -> None:
+    """Print what a scan takes: its tiny network, and all else."""
     cpu = sum(run.cpu for run in runs)
-    beside = 1000 * (cpu - stages["segment"]) / scans
     peak = max(run.peak_mb for run in runs)
     wall = max(run.wall for run in runs)
     print(
-        f"{name}: {wall:.1f} s, {1000 * cpu / scans:.1f} CPU ms a scan, start and end included; "
-        f"{beside:.1f} ms beside the forward; peak {peak:.0f} MB"
+        f"{name}: {wall:.1f} s, {1000 * cpu / scans:.1f} CPU ms a scan, forward, start and end "
+        f"included; peak {peak:.0f} MB"
     )
 
 
