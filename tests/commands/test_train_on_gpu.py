@@ -16,6 +16,7 @@ from medseg.inference.segmenter import Segmenter
 from medseg.testing import write_dataset
 
 
+@pytest.mark.slow
 def test_held_out_cases_have_the_gpu_that_training_has_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
