@@ -11,7 +11,7 @@ from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
-from medseg.commands.remote_segment import reaching_stores
+from medseg.commands.remote_segment import needs_store, segment_remote
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
@@ -40,7 +40,6 @@ SEARCHING = "looking for scans"
 _FILES_PER_EVENT = 50
 
 
-@reaching_stores
 def segment(
     bundle: str | Path,
     scans: str | Path,
@@ -140,6 +139,10 @@ def segment(
         >>> [(entry.scan, entry.state) for entry in batch.results]
         [('phantom_000', 'done'), ('phantom_001', 'done')]
     """
+    # All that was given, by name: nothing else is there yet.
+    given = dict(locals())
+    if needs_store(scans, out):
+        return segment_remote(segment, given)
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)
