@@ -282,7 +282,9 @@ def test_slow_reading_and_writing_are_done_several_at_a_time() -> None:
 def run_lanes(items, segment, **stages):
     plain = {"read": lambda item: item, "write": lambda item: item}
     handlers = {"on_error": unexpected, "record": keep}
-    return run_pipelines(items, segment, **{**plain, **handlers, **stages})
+    return run_pipelines(
+        items, segment=segment, **{**plain, **handlers, **stages}
+    )
 
 
 def test_lanes_share_items_and_results_keep_their_order() -> None:
