@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from medseg.inference.pipeline import run_pipeline
+from medseg.inference.pipeline import choose_pipelines, run_pipeline
 
 STAGES = ("read", "segment", "write")
 STAGES_TRIED = ["read", "segment"]
