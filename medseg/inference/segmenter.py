@@ -626,7 +626,9 @@ class NetworkRunner:
         try:
             return self.ensemble(scan_pass.cut(corners))
         except RuntimeError as error:
-            if not is_out_of_memory(error) or not scan_pass.halve_batch():
+            if not is_out_of_memory(error):
+                raise
+            if not scan_pass.halve_batch(len(corners)):
                 raise
         return None
 
