@@ -6,7 +6,7 @@ import functools
 import inspect
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,11 @@ from medseg.errors import MedsegError
 from medseg.events import Notice, notify
 from medseg.inference.batch_state import STATE, read_state
 from medseg.inference.entries import EntryList
+from medseg.inference.failures import is_bug
+from medseg.inference.ledger import read_ledger
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.shards import Shard, parse_shard
-from medseg.names import abbreviate
+from medseg.names import LEDGER, abbreviate
 
 ROUND_SCANS = 64
 ROUND_BYTES = 4 << 30
@@ -86,6 +89,7 @@ def _segment_remote(
         rounds.run(work)
         if shard is None:
             _summarise(folder, here, pages=given.get("report", True))
+    rounds.raise_bug()
     address = "" if folder is None else folder.address
     results, errors = rounds.results, rounds.errors
     return Batch(Path(out), results, {}, errors, 0, shard, address)
@@ -104,6 +108,7 @@ class _Rounds:
         found: The scans.
         results: What became of them.
         errors: Scan → what is wrong with it, in full.
+        bug: The first bug met.
     """
 
     function: Callable[..., Batch]
@@ -114,6 +119,7 @@ class _Rounds:
     found: RemoteScans
     results: EntryList = field(default_factory=EntryList)
     errors: dict[str, str] = field(default_factory=dict)
+    bug: Exception | None = None
 
     def run(self, work: Path) -> None:
         """Segment all scans."""
@@ -124,28 +130,55 @@ class _Rounds:
             if self.folder is not None:
                 names = [scan.name for scan in fetched.scans]
                 self.folder.fetch_results(names)
-            batch = self._segment(fetched)
+            done = self._segment(fetched)
             total -= len(fetched.labels)
             _state_total(self.here, self.part, total, is_last=False)
-            if self.folder is not None:
-                self.folder.put_results(batch.results)
-                self.folder.put_ledger(self.part)
+            self._put(done)
             shutil.rmtree(fetched.folder)
         _state_total(self.here, self.part, total, is_last=True)
         if self.folder is not None:
             self.folder.put_ledger(self.part, now=True)
 
-    def _segment(self, fetched: FetchedScans) -> Batch:
+    def raise_bug(self) -> None:
+        """Raise the first bug met, if there was one; the other scans were finished."""
+        if self.bug is not None:
+            raise self.bug
+
+    def _segment(self, fetched: FetchedScans) -> Sequence[Entry]:
+        """Segment some scans; return what became of them."""
         table = fetched.folder.with_suffix(".csv")
         fetched.write_table(table, self.found.columns)
         options = dict(self.given)
         options |= {"scans": table, "out": self.here}
         options |= {"shard": str(self.part), "allow_empty": True}
-        batch = self.function(**options)
+        try:
+            batch = self.function(**options)
+        except BaseException as error:
+            done = self._list_done(fetched)
+            if isinstance(error, Exception) and is_bug(error):
+                self.bug = self.bug or error
+                return done
+            # The folder goes with the call.
+            self._put(done, now=True)
+            raise
         self.errors.update(batch.full_errors)
         for entry in batch.results:
             self.results.append(entry.model_dump_json().encode())
-        return batch
+        return batch.results
+
+    def _list_done(self, fetched: FetchedScans) -> list[Entry]:
+        """Return what the ledger has of some scans."""
+        ledger = self.here / self.part.folder / LEDGER
+        if not ledger.is_file():
+            return []
+        names = {scan.name for scan in fetched.scans}
+        entries, _ = read_ledger(ledger, names.__contains__)
+        return list(entries.values())
+
+    def _put(self, done: Sequence[Entry], *, now: bool = False) -> None:
+        if self.folder is not None and done:
+            self.folder.put_results(done)
+            self.folder.put_ledger(self.part, now=now)
 
     def _tell(self, notes: Iterable[str]) -> None:
         for note in notes:

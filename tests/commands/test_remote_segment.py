@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ import medseg
 from medseg._support import object_store
 from medseg.commands import remote_segment
 from medseg.errors import DatasetError, MedsegError, OutputError
+from medseg.inference.segmenter import Segmenter
 from medseg.io import write_labels
 from medseg.testing import make_phantom
+from medseg.volume import Volume
 
 # moto takes seconds to import.
 pytestmark = pytest.mark.slow
@@ -178,6 +181,41 @@ def test_two_scans_of_one_name_are_refused(
     store.put("in/a_b.nii.gz", content)
     with pytest.raises(DatasetError, match="results of one name"):
         medseg.segment(bundle, IN, OUT, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [(ValueError, {"scan_00", "scan_02"}), (KeyboardInterrupt, {"scan_00"})],
+)
+def test_what_was_done_before_an_error_is_in_the_store(
+    store: Store,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[BaseException],
+    left: set[str],
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 3), "in")
+    monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    segment_volume = Segmenter.predict
+    seen: list[Volume] = []
+
+    def fail_second(self: Segmenter, volume: Volume) -> Any:
+        seen.append(volume)
+        if len(seen) == 2:
+            raise error
+        return segment_volume(self, volume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segmenter, "predict", fail_second)
+        with pytest.raises(error):
+            medseg.segment(bundle, IN, OUT, device="cpu")
+    found = store.read()
+    assert list_maps(found).keys() == {f"{name}.nii.gz" for name in left}
+    # Nor are they done again.
+    again = medseg.segment(bundle, IN, OUT, device="cpu")
+    kept = {each.scan for each in again.results if each.state == "skipped"}
+    assert kept == left
 
 
 def test_nothing_lies_here_when_it_is_over(

@@ -125,7 +125,9 @@ def test_float32_is_full_until_the_last_that_wants_it_leaves() -> None:
     assert modes() == before
 
 
-def test_who_has_set_tf32_in_the_older_way_keeps_it_and_is_not_refused() -> None:
+def test_who_has_set_tf32_in_the_older_way_keeps_it_and_is_not_refused() -> (
+    None
+):
     on_cpu = torch.backends.mkldnn.matmul.fp32_precision
     try:
         for older in ("high", "medium"):
