@@ -27,6 +27,8 @@ _ADDRESS = re.compile(
 )
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _CHUNK = 1 << 20
+_ABSENT = (404, 410)
+_FORBIDDEN = (401, 403)
 
 _Result = TypeVar("_Result")
 
@@ -163,6 +165,21 @@ def hide_query(address: str) -> str:
     return address.partition("?")[0]
 
 
+def find_place(address: str) -> str:
+    """Return where an object lies: of HTTPS without the query, which is no part of its name.
+
+    Examples:
+        >>> find_place("https://host/ct.nii.gz?signature=a/b"), find_place("s3://bucket/what?")
+        ('https://host/ct.nii.gz', 's3://bucket/what?')
+    """
+    return hide_query(address) if is_https(address) else address
+
+
+def is_https(address: str) -> bool:
+    """Tell whether an address is that of a web server, which lists nothing."""
+    return address.startswith("https:")
+
+
 class _DamagedError(Exception):
     """What arrived is not what was sent."""
 
@@ -197,22 +214,42 @@ def _try(action: Callable[[], _Result], address: str) -> _Result:
     for wait in (*WAITS, None):
         try:
             return action()
-        except FileNotFoundError as error:
-            raise NoObjectError(
-                "there is no such object", source=source
-            ) from error
         except Exception as error:  # noqa: BLE001 - each store has errors of its own
+            if _is_absent(error, source):
+                raise NoObjectError(
+                    "there is no such object", source=source
+                ) from None
             if wait is None or _is_final(error):
                 raise _make_error(error, source) from None
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
 
 
+def _is_absent(error: Exception, source: str) -> bool:
+    """Tell whether a store says that there is no object; fsspec says so of all that fails by HTTPS.
+
+    Args:
+        error: What a store raised.
+        source: Of what.
+    """
+    is_missing = isinstance(error, FileNotFoundError)
+    if not is_missing or not is_https(source):
+        return is_missing
+    return error.__cause__ is None or _find_status(error) in _ABSENT
+
+
+def _find_status(error: Exception) -> int:
+    """Return what a web server answered; 0 where that is not known."""
+    status = getattr(error.__cause__ or error, "status", 0)
+    return status if isinstance(status, int) else 0
+
+
 def _is_final(error: Exception) -> bool:
-    name = type(error).__name__
-    return isinstance(error, PermissionError) or name.endswith(
-        "CredentialsError"
-    )
+    if isinstance(error, PermissionError):
+        return True
+    if _find_status(error) in _FORBIDDEN:
+        return True
+    return type(error).__name__.endswith("CredentialsError")
 
 
 def _make_error(error: Exception, source: str) -> StorageError:

@@ -24,7 +24,7 @@ from medseg._support.object_store import (
 from medseg.errors import DatasetError, OutputError
 from medseg.inference.batch_state import STATE
 from medseg.inference.entries import Entries
-from medseg.inference.ledger import read_ledgers
+from medseg.inference.ledger import read_ledger, read_ledgers
 from medseg.inference.ledger_entry import Entry
 from medseg.inference.report_index import PAGES
 from medseg.inference.report_rows import PREVIEWS, get_preview_path
@@ -61,11 +61,21 @@ class RemoteFolder:
             OutputError: If there is something else than results.
             StorageError: If the store cannot be read or written.
         """
-        if not self.fetch_ledgers():
-            self._refuse_others()
-            # It marks a folder of results.
-            (self.here / LEDGER).touch()
-            self._put(self.here / LEDGER)
+        if self.fetch_ledgers():
+            return
+        has_others = self._has_others()
+        # Of shards that start at once, another may have begun meanwhile.
+        if self.fetch_ledgers():
+            return
+        if has_others:
+            raise OutputError(
+                f"something lies here that is no result of medseg (there is no {LEDGER}); give "
+                "another address, so that nothing is replaced",
+                source=self.address,
+            )
+        # It marks a folder of results.
+        (self.here / LEDGER).touch()
+        self._put(self.here / LEDGER)
 
     def fetch_ledgers(self) -> bool:
         """Fetch the ledgers; tell whether there are results.
@@ -85,15 +95,13 @@ class RemoteFolder:
         self.entries, _ = read_ledgers(self.here)
         return True
 
-    def _refuse_others(self) -> None:
+    def _has_others(self) -> bool:
+        """Tell whether there is anything but ledgers of shards."""
         shards = join_address(self.address, SHARDS, "")
         for stored in list_objects(f"{self.address}/"):
             if not stored.address.startswith(shards):
-                raise OutputError(
-                    f"something lies here that is no result of medseg (there is no {LEDGER}); give "
-                    "another address, so that nothing is replaced",
-                    source=self.address,
-                )
+                return True
+        return False
 
     def _fetch(self, *names: str) -> bool:
         """Fetch a file if it is there."""
@@ -125,9 +133,25 @@ class RemoteFolder:
                     self._put(file)
                 file.unlink()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the ledger was not put in the last minute."""
+        return time.monotonic() - self._put_at >= LEDGER_SECONDS
+
+    def put_done(
+        self, shard: Shard, names: Collection[str], *, now: bool = False
+    ) -> None:
+        """Put new results of scans, while others are worked on, and the ledger that names them."""
+        folder = self.here / shard.folder
+        if not (folder / STATE).is_file():
+            return
+        entries, _ = read_ledger(folder / LEDGER, names.__contains__)
+        self.put_results(list(entries.values()))
+        self.put_ledger(shard, now=now)
+
     def put_ledger(self, shard: Shard, *, now: bool = False) -> None:
         """Put the ledger of a shard, if it was not put in the last minute."""
-        if not now and time.monotonic() - self._put_at < LEDGER_SECONDS:
+        if not now and not self.is_due:
             return
         for name in (LEDGER, STATE):
             self._put(self.here / shard.folder / name)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +24,15 @@ from medseg.datasets.remote_scans import (
     RemoteScans,
     fetch_rounds,
     find_remote_scans,
+    lists_addresses,
 )
 from medseg.errors import MedsegError
-from medseg.events import Notice, notify
+from medseg.events import Event, Notice, ScanDone, notify
 from medseg.inference.batch_state import STATE, read_state
 from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
-from medseg.inference.ledger import read_ledger
-from medseg.inference.ledger_entry import Entry
 from medseg.inference.shards import Shard, parse_shard
-from medseg.names import LEDGER, abbreviate
+from medseg.names import abbreviate
 
 ROUND_SCANS = 64
 ROUND_BYTES = 4 << 30
@@ -49,9 +50,11 @@ def reaching_stores(function: Callable[P, Batch]) -> Callable[P, Batch]:
     @functools.wraps(function)
     def reach(*args: P.args, **options: P.kwargs) -> Batch:
         given = signature.bind(*args, **options).arguments
-        if not is_address(given["scans"]) and not is_address(given["out"]):
-            return function(*args, **options)
-        return _segment_remote(function, given)
+        scans, out = str(given["scans"]), str(given["out"])
+        is_remote = is_address(scans) or is_address(out)
+        if is_remote or lists_addresses(scans):
+            return _segment_remote(function, given)
+        return function(*args, **options)
 
     return reach
 
@@ -108,6 +111,8 @@ class _Rounds:
         found: The scans.
         results: What became of them.
         errors: Scan → what is wrong with it, in full.
+        total: How many scans there are.
+        done: The scans whose new results were not put yet.
         bug: The first bug met.
     """
 
@@ -119,66 +124,95 @@ class _Rounds:
     found: RemoteScans
     results: EntryList = field(default_factory=EntryList)
     errors: dict[str, str] = field(default_factory=dict)
+    total: int = 0
+    done: set[str] = field(default_factory=set)
     bug: Exception | None = None
 
     def run(self, work: Path) -> None:
-        """Segment all scans."""
+        """Segment all scans; what is done stays done, also where something ends it early."""
         self._tell(self.found.notes)
-        total = len(self.found.scans)
-        for fetched in _fetch_ahead(self.found, work):
-            self._tell(_describe_fetched(fetched))
+        self.total = len(self.found.scans)
+        is_whole = False
+        try:
+            for fetched in _fetch_ahead(self.found, work):
+                self._run_round(fetched)
+                shutil.rmtree(fetched.folder)
+            is_whole = True
+        finally:
+            self._state_total(is_last=is_whole)
             if self.folder is not None:
-                names = [scan.name for scan in fetched.scans]
-                self.folder.fetch_results(names)
-            done = self._segment(fetched)
-            total -= len(fetched.labels)
-            _state_total(self.here, self.part, total, is_last=False)
-            self._put(done)
-            shutil.rmtree(fetched.folder)
-        _state_total(self.here, self.part, total, is_last=True)
+                self.folder.put_done(self.part, self.done, now=True)
+
+    def _run_round(self, fetched: FetchedScans) -> None:
+        self._tell(_describe_fetched(fetched))
         if self.folder is not None:
-            self.folder.put_ledger(self.part, now=True)
+            names = [scan.name for scan in fetched.scans]
+            self.folder.fetch_results(names)
+        self.total -= len(fetched.labels)
+        self._state_total(is_last=False)
+        try:
+            batch = self._segment(fetched)
+        except Exception as error:
+            if not is_bug(error) or not self._has_ended():
+                raise
+            # As where all scans lie here, the others go first.
+            self.bug = self.bug or error
+            return
+        self._state_total(is_last=False)
+        if self.folder is not None:
+            self.folder.put_results(batch.results)
+            self.folder.put_ledger(self.part)
+        self.done.clear()
 
-    def raise_bug(self) -> None:
-        """Raise the first bug met, if there was one; the other scans were finished."""
-        if self.bug is not None:
-            raise self.bug
-
-    def _segment(self, fetched: FetchedScans) -> Sequence[Entry]:
-        """Segment some scans; return what became of them."""
+    def _segment(self, fetched: FetchedScans) -> Batch:
         table = fetched.folder.with_suffix(".csv")
         fetched.write_table(table, self.found.columns)
         options = dict(self.given)
         options |= {"scans": table, "out": self.here}
         options |= {"shard": str(self.part), "allow_empty": True}
-        try:
-            batch = self.function(**options)
-        except BaseException as error:
-            done = self._list_done(fetched)
-            if isinstance(error, Exception) and is_bug(error):
-                self.bug = self.bug or error
-                return done
-            # The folder goes with the call.
-            self._put(done, now=True)
-            raise
+        # First: what is in the ledger is put, also where another listener fails.
+        options["listeners"] = [self._note, *self.given.get("listeners", ())]
+        batch = self.function(**options)
         self.errors.update(batch.full_errors)
         for entry in batch.results:
             self.results.append(entry.model_dump_json().encode())
-        return batch.results
+        return batch
 
-    def _list_done(self, fetched: FetchedScans) -> list[Entry]:
-        """Return what the ledger has of some scans."""
-        ledger = self.here / self.part.folder / LEDGER
-        if not ledger.is_file():
-            return []
-        names = {scan.name for scan in fetched.scans}
-        entries, _ = read_ledger(ledger, names.__contains__)
-        return list(entries.values())
+    def _note(self, event: Event) -> None:
+        """Put what is done, each minute: a round takes hours where scans are large.
 
-    def _put(self, done: Sequence[Entry], *, now: bool = False) -> None:
-        if self.folder is not None and done:
-            self.folder.put_results(done)
-            self.folder.put_ledger(self.part, now=now)
+        Called while nothing is entered into the ledger, so that it names no file that is not put.
+        """
+        if self.folder is None or not isinstance(event, ScanDone):
+            return
+        if event.state == "done":
+            self.done.add(event.name)
+        if self.done and self.folder.is_due:
+            self._state_total(is_last=False)
+            self.folder.put_done(self.part, self.done)
+            self.done.clear()
+
+    def _has_ended(self) -> bool:
+        """Tell whether all scans at hand were worked on."""
+        state = read_state(self.here / self.part.folder)
+        return state is not None and bool(state.ended)
+
+    def raise_bug(self) -> None:
+        """Raise the first bug met, if there was one."""
+        if self.bug is not None:
+            raise self.bug
+
+    def _state_total(self, *, is_last: bool) -> None:
+        """Correct the state of the scans at hand: there are more, or these were the last."""
+        file = self.here / self.part.folder / STATE
+        state = read_state(file.parent)
+        if state is None:
+            return
+        state = state.model_copy(update={"scans": self.total, "ended": ""})
+        if is_last:
+            state = state.end()
+        text = state.model_dump_json(indent=2)
+        write_atomically(file, f"{text}\n")
 
     def _tell(self, notes: Iterable[str]) -> None:
         for note in notes:
@@ -203,27 +237,20 @@ def _summarise(folder: RemoteFolder | None, here: Path, *, pages: bool) -> None:
 
 def _fetch_ahead(found: RemoteScans, work: Path) -> Iterator[FetchedScans]:
     """Fetch the next scans while those before them are segmented."""
+    is_over = threading.Event()
     rounds = fetch_rounds(
-        found.scans,
+        itertools.takewhile(lambda _: not is_over.is_set(), found.scans),
         lambda: Path(tempfile.mkdtemp(dir=work, prefix="scans-")),
         most_scans=ROUND_SCANS,
         most_bytes=ROUND_BYTES,
     )
     with ThreadPoolExecutor(1, thread_name_prefix="medseg-fetch") as fetcher:
         ahead: Future[FetchedScans | None] = fetcher.submit(next, rounds, None)
-        while (fetched := ahead.result()) is not None:
-            fetched.set_labels_apart()
-            ahead = fetcher.submit(next, rounds, None)
-            yield fetched
-
-
-def _state_total(out: Path, shard: Shard, total: int, *, is_last: bool) -> None:
-    """Correct the state that the last scans left: there are more, or these were the last."""
-    state = read_state(out / shard.folder)
-    if state is None:
-        return
-    state = state.model_copy(update={"scans": total, "ended": ""})
-    if is_last:
-        state = state.end()
-    text = state.model_dump_json(indent=2)
-    write_atomically(out / shard.folder / STATE, f"{text}\n")
+        try:
+            while (fetched := ahead.result()) is not None:
+                fetched.set_labels_apart()
+                ahead = fetcher.submit(next, rounds, None)
+                yield fetched
+        finally:
+            # Who stops early does not wait for a whole round.
+            is_over.set()

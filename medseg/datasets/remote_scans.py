@@ -16,7 +16,10 @@ from medseg._support.object_store import (
     NoObjectError,
     StoredObject,
     fetch,
+    find_place,
+    hide_query,
     is_address,
+    is_https,
     join_address,
     list_objects,
     look_at,
@@ -24,7 +27,7 @@ from medseg._support.object_store import (
 from medseg._support.tables import find_image_columns
 from medseg.datasets.label_recognition import set_labels_apart
 from medseg.datasets.scan_candidates import flatten
-from medseg.errors import DatasetError
+from medseg.errors import DatasetError, MedsegError
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
     fold_name,
@@ -80,13 +83,20 @@ def find_remote_scans(
         DatasetError: If there is none, or two have the same name.
         StorageError: If the store cannot be read.
     """
-    if PurePosixPath(scans).suffix.lower() in TABLE_SUFFIXES:
+    root = find_place(scans)
+    if PurePosixPath(root).suffix.lower() in TABLE_SUFFIXES:
         return _read_table(scans, folder, is_wanted)
     names = _Names(is_wanted)
-    if has_image_suffix(scans):
-        place = scans.rpartition("/")[2]
+    if has_image_suffix(root):
+        place = root.rpartition("/")[2]
         found = [RemoteScan(_name(place), (scans,), place)]
         return RemoteScans(("scan",), tuple(filter(names.take, found)))
+    if not is_address(scans):
+        raise DatasetError(
+            "results in an object store need a table of the scans of a folder of this machine; "
+            "its column 'scan' has the path of each, and 'name' what to call it",
+            source=scans,
+        )
     others = 0
     chosen: list[RemoteScan] = []
     for stored in list_objects(scans):
@@ -109,6 +119,23 @@ def find_remote_scans(
     return RemoteScans(("scan",), tuple(chosen), tuple(notes))
 
 
+def lists_addresses(scans: str) -> bool:
+    """Tell whether a table of this machine lists addresses; who reads it says what it lacks."""
+    path = Path(scans)
+    is_table = path.suffix.lower() in TABLE_SUFFIXES
+    if not is_table or not path.is_file():
+        return False
+    try:
+        table = open_table(path)
+        columns = find_image_columns(path, table.columns, _SINGLE)
+        for _, cells in table.read_rows():
+            if any(is_address(cells[column]) for column in columns):
+                return True
+    except MedsegError:
+        return False
+    return False
+
+
 def _name(place: str) -> str:
     stem, _ = split_suffix(place)
     return make_safe_name(flatten(stem))
@@ -125,8 +152,8 @@ def _read_table(
 ) -> RemoteScans:
     path, base = Path(scans), str(Path(scans).parent.absolute())
     if is_address(scans):
-        base = scans.rpartition("/")[0]
-        path = folder / scans.rpartition("/")[2]
+        base, _, name = find_place(scans).rpartition("/")
+        path = folder / name
         fetch(look_at(scans), path)
     table = open_table(path)
     columns = find_image_columns(path, table.columns, _SINGLE)
@@ -139,7 +166,7 @@ def _read_table(
             raise DatasetError(
                 f"{table.noun} {number} lacks a file or a name; scans in an object store need a "
                 "name in the column 'name' unless their ending says that they are images",
-                source=scans,
+                source=hide_query(scans),
             )
         files = tuple(_resolve(base, cell) for cell in listed)
         scan = RemoteScan(make_safe_name(name), files)
@@ -150,11 +177,12 @@ def _read_table(
 
 
 def _name_cell(cell: str) -> str:
-    if not has_image_suffix(cell):
+    place = find_place(cell)
+    if not has_image_suffix(place):
         return ""
-    stem, _ = split_suffix(
-        cell.rpartition("/")[2] if is_address(cell) else cell
-    )
+    if is_address(cell):
+        place = place.rpartition("/")[2]
+    stem, _ = split_suffix(place)
     return flatten(stem)
 
 
@@ -183,7 +211,7 @@ class _Names:
         if key in self.taken:
             raise DatasetError(
                 "two scans would have results of one name; give a table with a column 'name'",
-                source=scan.cells[0],
+                source=hide_query(scan.cells[0]),
                 detail=scan.name,
             )
         self.taken.add(key)
@@ -196,7 +224,7 @@ class _Names:
             DatasetError: If there was none.
         """
         if not self.taken:
-            raise DatasetError("no scan was found", source=where)
+            raise DatasetError("no scan was found", source=hide_query(where))
 
 
 # --- fetched scans ------------------------------------------------------------------------
@@ -232,15 +260,19 @@ class FetchedScans:
             if not is_address(cell):
                 paths.append(cell)
                 continue
-            name = scan.place or f"{number}/{channel}/{cell.rpartition('/')[2]}"
-            paths.append(str(self._fetch(cell, self.folder / name)))
+            name = find_place(cell).rpartition("/")[2]
+            place = scan.place or f"{number}/{channel}/{name}"
+            paths.append(str(self._fetch(cell, self.folder / place)))
         self.scans.append(RemoteScan(scan.name, tuple(paths), scan.place))
 
     def _fetch(self, address: str, path: Path) -> Path:
         try:
             self._fetch_object(look_at(address), path)
         except NoObjectError:
-            self._fetch_folder(address, path)
+            if is_https(address):
+                self.missing.append(address)
+            else:
+                self._fetch_folder(address, path)
             return path
         voxels = find_voxel_file(path)
         if voxels != path and voxels.parent == path.parent:

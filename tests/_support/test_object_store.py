@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
+import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.object_stores import Store, open_store
+from support.object_stores import SECRET, Store, open_store
 
+from medseg._support import object_store
 from medseg._support.object_store import (
     NoObjectError,
     StorageError,
@@ -92,3 +97,75 @@ def test_addresses_of_other_kinds_are_refused() -> None:
         look_at("ftp://host/file?password=x")
     with pytest.raises(StorageError, match="cannot be listed"):
         list(list_objects("https://host/folder"))
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers by the path: with a status, or content after two errors."""
+
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        _, status, *_ = self.path.replace("?", "/").split("/")
+        if status == "200" and len(self.seen) < 3:
+            status = "500"
+        self.send_response(int(status))
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"123")
+
+    def do_HEAD(self) -> None:
+        self.send_error(403)
+
+    def log_message(self, *args: Any) -> None:
+        """Be silent."""
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve what stands for HTTPS, without certificates; signed addresses begin with it."""
+    pytest.importorskip("aiohttp")
+    from fsspec.implementations.http import HTTPFileSystem
+
+    class PlainSystem(HTTPFileSystem):  # type: ignore[misc]
+        def encode_url(self, url: str) -> Any:
+            return super().encode_url(url.replace("https:", "http:", 1))
+
+    system = PlainSystem(skip_instance_cache=True)
+    monkeypatch.setattr(object_store, "_make_system", lambda _: system)
+    monkeypatch.setattr(object_store, "WAITS", 3 * (0.01,))
+    _Handler.seen = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_fails_behind_https_is_tried_again_and_is_not_taken_for_absent(
+    web: str, tmp_path: Path
+) -> None:
+    stored = look_at(f"{web}/200/ct.nii.gz?signature={SECRET}")
+    fetch(stored, tmp_path / "ct")
+    assert (tmp_path / "ct").read_bytes() == b"123"
+    with pytest.raises(StorageError, match="3 further tries"):
+        look_at(f"{web}/500/ct.nii.gz?signature={SECRET}")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "why"),
+    [
+        (404, NoObjectError, "no such object"),
+        (403, StorageError, "is not allowed"),
+    ],
+)
+def test_a_refusal_behind_https_holds_no_signature(
+    web: str, status: int, kind: type[Exception], why: str
+) -> None:
+    with pytest.raises(kind, match=why) as caught:
+        look_at(f"{web}/{status}/ct.nii.gz?signature={SECRET}")
+    assert len(_Handler.seen) == 1
+    text = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in text

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,8 +17,11 @@ from support.object_stores import SECRET, Store, open_store
 
 import medseg
 from medseg._support import object_store
-from medseg.commands import remote_segment
+from medseg.commands import remote_batch, remote_segment
+from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
+from medseg.events import Event, ScanDone
+from medseg.inference.prediction import Prediction
 from medseg.inference.segmenter import Segmenter
 from medseg.io import write_labels
 from medseg.testing import make_phantom
@@ -183,39 +185,28 @@ def test_two_scans_of_one_name_are_refused(
         medseg.segment(bundle, IN, OUT, device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("error", "left"),
-    [(ValueError, {"scan_00", "scan_02"}), (KeyboardInterrupt, {"scan_00"})],
-)
-def test_what_was_done_before_an_error_is_in_the_store(
+def test_a_bug_in_one_scan_keeps_no_other_from_being_done(
     store: Store,
     bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    error: type[BaseException],
-    left: set[str],
 ) -> None:
     put_folder(store, write_scans(tmp_path / "scans", 3), "in")
     monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
-    segment_volume = Segmenter.predict
+    predict = Segmenter.predict
     seen: list[Volume] = []
 
-    def fail_second(self: Segmenter, volume: Volume) -> Any:
+    def fail_second(self: Segmenter, volume: Volume) -> Prediction:
         seen.append(volume)
         if len(seen) == 2:
-            raise error
-        return segment_volume(self, volume)
+            raise ValueError("a bug")
+        return predict(self, volume)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Segmenter, "predict", fail_second)
-        with pytest.raises(error):
-            medseg.segment(bundle, IN, OUT, device="cpu")
-    found = store.read()
-    assert list_maps(found).keys() == {f"{name}.nii.gz" for name in left}
-    # Nor are they done again.
-    again = medseg.segment(bundle, IN, OUT, device="cpu")
-    kept = {each.scan for each in again.results if each.state == "skipped"}
-    assert kept == left
+    monkeypatch.setattr(Segmenter, "predict", fail_second)
+    with pytest.raises(ValueError, match="a bug"):
+        medseg.segment(bundle, IN, OUT, device="cpu")
+    names = {"scan_00.nii.gz", "scan_02.nii.gz"}
+    assert list_maps(store.read()).keys() == names
 
 
 def test_nothing_lies_here_when_it_is_over(
@@ -230,3 +221,80 @@ def test_nothing_lies_here_when_it_is_over(
     with contextlib.suppress(MedsegError):
         medseg.segment(bundle, IN, OUT, device="cpu")
     assert not list((tmp_path / "tmp").glob("medseg-*"))
+
+
+def test_a_table_of_this_machine_lists_what_is_in_a_store(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 1), "in")
+    table = tmp_path / "list.csv"
+    table.write_text(f"name,scan\na,{IN}/scan_00.nii.gz\n")
+    batch = medseg.segment(bundle, table, tmp_path / "out", device="cpu")
+    assert [entry.state for entry in batch.results] == ["done"]
+    assert read_folder(tmp_path / "out").keys() == {"a.nii.gz"}
+
+
+def test_a_folder_of_this_machine_needs_a_table_for_results_in_a_store(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    scans = write_scans(tmp_path / "scans", 1)
+    with pytest.raises(DatasetError, match="need a table"):
+        medseg.segment(bundle, scans, OUT, device="cpu")
+    assert not store.read()
+
+
+def test_of_a_call_that_ends_early_all_that_was_done_is_in_the_store(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 4), "in")
+    done = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, ScanDone):
+            done.append(event.name)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        medseg.segment(bundle, IN, OUT, device="cpu", listeners=[stop])
+    good = {entry.scan for entry in medseg.report(OUT).good}
+    assert set(done) <= good
+    maps = list_maps(store.read())
+    assert maps.keys() == {f"{name}.nii.gz" for name in good}
+    again = medseg.segment(bundle, IN, OUT, device="cpu")
+    kept = {each.scan for each in again.results if each.state == "skipped"}
+    assert kept == good
+    assert len(list_maps(store.read())) == 4
+
+
+def test_what_is_done_is_put_while_others_are_worked_on(
+    store: Store, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 2), "in")
+    monkeypatch.setattr(remote_batch, "LEDGER_SECONDS", 0.0)
+    counts = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, ScanDone):
+            found = store.read()
+            lines = found["out/shards/1-of-1/ledger.jsonl"].count(b"\n")
+            counts.append((lines, len(list_maps(found))))
+
+    medseg.segment(bundle, IN, OUT, device="cpu", listeners=[look])
+    assert counts == [(1, 1), (2, 2)]
+
+
+def test_of_shards_that_start_at_once_none_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RemoteFolder(OUT, tmp_path / "here")
+    look = RemoteFolder._has_others
+
+    def begin_meanwhile(self: RemoteFolder) -> bool:
+        store.put("out/a.nii.gz", b"1")
+        store.put("out/ledger.jsonl", b"")
+        return look(self)
+
+    monkeypatch.setattr(RemoteFolder, "_has_others", begin_meanwhile)
+    folder.begin()
+    assert store.read().keys() == {"out/a.nii.gz", "out/ledger.jsonl"}

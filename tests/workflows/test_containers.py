@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import inspect
 import json
 import re
 import tomllib
@@ -93,6 +94,8 @@ def test_a_task_of_mercure_gets_dicom_back_and_says_what_is_wanted(
         ('{"process": {"settings": {"device": 1}}}', "is a text"),
         ('{"process": [{}, {}]}', "cannot be understood"),
         ("[]", "cannot be understood"),
+        ('{"process": {"settings": [[1, 2]]}}', "cannot be understood"),
+        pytest.param("[" * 100_000, "cannot be understood", id="deep"),
         ("?", "cannot be understood"),
     ],
 )
@@ -106,7 +109,7 @@ def test_a_task_that_cannot_be_understood_is_refused(
 
 
 def test_settings_are_arguments_of_segment() -> None:
-    names = medseg.segment.__kwdefaults__
+    names = inspect.signature(medseg.segment).parameters
     assert set(MODULE.SETTINGS) <= names.keys()
 
 

@@ -96,8 +96,11 @@ def read_settings(source: Path) -> dict[str, Any]:
         if isinstance(process, list):
             (process,) = process
         settings = process.get("settings") or {}
-        given = dict(settings)
-    except (ValueError, TypeError, AttributeError) as error:
+        given = {str(name): value for name, value in settings.items()}
+    except (
+        *(OSError, ValueError, TypeError),
+        *(AttributeError, RecursionError),
+    ) as error:
         raise MedsegError(
             "the task cannot be understood; its settings are expected in process → settings",
             source=file,

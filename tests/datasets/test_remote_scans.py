@@ -1,0 +1,70 @@
+"""Scans by their addresses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medseg._support.object_store import NoObjectError, StoredObject
+from medseg.datasets import remote_scans
+from medseg.datasets.remote_scans import (
+    FetchedScans,
+    find_remote_scans,
+    lists_addresses,
+)
+from medseg.errors import DatasetError
+
+SIGNED = "https://host/{}?credential=a/b&signature=secret"
+
+
+def take_all(name: str) -> bool:
+    return bool(name)
+
+
+def test_signed_links_are_called_by_their_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "list.csv"
+    lines = [SIGNED.format("a/ct.nii.gz"), SIGNED.format("mr.nii.gz")]
+    table.write_text("\n".join(["scan", *lines, ""]))
+    assert lists_addresses(str(table))
+    found = find_remote_scans(str(table), tmp_path, take_all)
+    assert [scan.name for scan in found.scans] == ["ct", "mr"]
+
+    def look_at(address: str) -> StoredObject:
+        if "mr.nii.gz" in address:
+            raise NoObjectError("there is no such object")
+        return StoredObject(address, -1)
+
+    def fetch(stored: StoredObject, file: Path) -> None:
+        assert stored.address.endswith("signature=secret")
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+
+    monkeypatch.setattr(remote_scans, "look_at", look_at)
+    monkeypatch.setattr(remote_scans, "fetch", fetch)
+    fetched = FetchedScans(tmp_path / "fetched")
+    for scan in found.scans:
+        fetched.add(scan)
+    files = [Path(scan.cells[0]).name for scan in fetched.scans]
+    assert files == ["ct.nii.gz", "mr.nii.gz"]
+    # One that is gone does not stop the others.
+    assert fetched.missing == [SIGNED.format("mr.nii.gz")]
+
+
+def test_an_error_about_signed_links_holds_no_signature(tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    link = SIGNED.format("ct.nii.gz")
+    table.write_text(f"name,scan\na,{link}\na,{link}\n")
+    with pytest.raises(DatasetError, match="one name") as caught:
+        find_remote_scans(str(table), tmp_path, take_all)
+    assert "secret" not in str(caught.value)
+
+
+def test_only_the_columns_of_scans_lead_to_stores(tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("name,scan,origin\na,ct.nii.gz,https://host/ct\n")
+    assert not lists_addresses(str(table))
+    assert not lists_addresses(str(tmp_path))
+    assert not lists_addresses(str(tmp_path / "none.csv"))
