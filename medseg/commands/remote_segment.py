@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 import shutil
 import tempfile
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg._support.object_store import hide_query, is_address
@@ -38,28 +36,16 @@ ROUND_SCANS = 64
 ROUND_BYTES = 4 << 30
 """What is fetched at a time; twice as much lies here, since the next scans come meanwhile."""
 
-P = ParamSpec("P")
-
 _WHOLE = Shard(1, 1)
 
 
-def reaching_stores(function: Callable[P, Batch]) -> Callable[P, Batch]:
-    """Let ``segment`` take addresses of object stores for ``scans`` and ``out``."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def reach(*args: P.args, **options: P.kwargs) -> Batch:
-        given = signature.bind(*args, **options).arguments
-        scans, out = str(given["scans"]), str(given["out"])
-        is_remote = is_address(scans) or is_address(out)
-        if is_remote or lists_addresses(scans):
-            return _segment_remote(function, given)
-        return function(*args, **options)
-
-    return reach
+def needs_store(scans: str | Path, out: str | Path) -> bool:
+    """Tell whether scans, or where their results go, lie in an object store."""
+    scans, out = str(scans), str(out)
+    return is_address(scans) or is_address(out) or lists_addresses(scans)
 
 
-def _segment_remote(
+def segment_remote(
     function: Callable[..., Batch], given: Mapping[str, Any]
 ) -> Batch:
     """Segment scans that are, or whose results are, in an object store.

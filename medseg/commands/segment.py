@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
+from medseg._support.provenance import get_device_name
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
-from medseg.commands.remote_segment import reaching_stores
+from medseg.commands.remote_segment import needs_store, segment_remote
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
@@ -20,16 +22,17 @@ from medseg.inference.batch_state import BatchState, write_state
 from medseg.inference.devices_of_batch import (
     count_ahead,
     load_segmenters,
-    make_stages,
 )
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
+from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.output_folder import holds_no_others, refuse_overwriting
-from medseg.inference.pipeline import run_pipelines
+from medseg.inference.pipeline import choose_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import ERROR_MAPS, choose_formats
+from medseg.inference.segmenter import Segmenter
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
 from medseg.names import hash_text, make_printable
@@ -40,7 +43,6 @@ SEARCHING = "looking for scans"
 _FILES_PER_EVENT = 50
 
 
-@reaching_stores
 def segment(
     bundle: str | Path,
     scans: str | Path,
@@ -140,6 +142,10 @@ def segment(
         >>> [(entry.scan, entry.state) for entry in batch.results]
         [('phantom_000', 'done'), ('phantom_001', 'done')]
     """
+    # All that was given, by name: nothing else is there yet.
+    given = dict(locals())
+    if needs_store(scans, out):
+        return segment_remote(segment, given)
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)
@@ -204,9 +210,14 @@ def segment(
         def record(entry: Entry, seconds: Mapping[str, float]) -> bytes:
             return ledger.entries.format(batch.record(entry, seconds))
 
-        lines: list[bytes] = run_pipelines(
+        run = choose_pipelines(
+            [
+                partial(_segment_scan, segmenter, error_maps)
+                for segmenter in segmenters
+            ]
+        )
+        lines: list[bytes] = run(
             found.scans,
-            make_stages(segmenters, error_maps=error_maps),
             read=batch.read,
             write=batch.write,
             on_error=batch.on_error,
@@ -236,6 +247,17 @@ def segment(
         gone,
         part,
     )
+
+
+def _segment_scan(
+    segmenter: Segmenter, error_maps: bool, opened: OpenScan
+) -> SegmentedScan:
+    if opened.kept is not None or opened.volume is None:
+        return SegmentedScan(opened)
+    # The volume passed the checks of Segmenter.segment when it was read.
+    prediction = segmenter.predict(opened.volume)
+    finish = partial(prediction.finish, error_map=error_maps)
+    return SegmentedScan(opened, finish, get_device_name(segmenter.device))
 
 
 def _open_ledger(

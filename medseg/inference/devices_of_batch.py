@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from medseg._support.platform.processes import measure_memory
-from medseg._support.provenance import get_device_name
 from medseg.bundle.bundle import Bundle
-from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.devices import choose_devices
-
-SegmentStage = Callable[[OpenScan], SegmentedScan]
 
 _MOST_AHEAD = 8
 _BYTES_PER_SCAN = 1 << 30
@@ -38,32 +33,6 @@ def load_segmenters(
     if devices == "all" or "," in devices:
         names = [str(device) for device in choose_devices(devices)]
     return [Segmenter(bundle, name, **choices) for name in names]
-
-
-def make_stages(
-    segmenters: Sequence[Segmenter], *, error_maps: bool
-) -> list[SegmentStage]:
-    """Return what each segmenter does to a scan of a batch.
-
-    Args:
-        segmenters: One for each device.
-        error_maps: Whether a map of probable errors is made of each scan.
-    """
-    return [
-        partial(_segment_scan, segmenter, error_maps)
-        for segmenter in segmenters
-    ]
-
-
-def _segment_scan(
-    segmenter: Segmenter, error_maps: bool, opened: OpenScan
-) -> SegmentedScan:
-    if opened.kept is not None or opened.volume is None:
-        return SegmentedScan(opened)
-    # The volume passed the checks of Segmenter.segment when it was read.
-    prediction = segmenter.predict(opened.volume)
-    finish = partial(prediction.finish, error_map=error_maps)
-    return SegmentedScan(opened, finish, get_device_name(segmenter.device))
 
 
 def count_ahead(segmenters: Sequence[Segmenter]) -> int:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from typing import Any, Generic, Literal, TypeVar
 
@@ -90,8 +91,22 @@ def run_pipeline(
     return done
 
 
+def choose_pipelines(
+    segment: Sequence[Callable[[Loaded], Segmented]],
+) -> Callable[..., list[Any]]:
+    """Return ``run_pipeline`` or, for several stages, ``run_pipelines``, with these.
+
+    Args:
+        segment: That stage, for each device.
+    """
+    if len(segment) == 1:
+        return partial(run_pipeline, segment=segment[0])
+    return partial(run_pipelines, segment=segment)
+
+
 def run_pipelines(
     items: Iterable[Item],
+    *,
     segment: Sequence[Callable[[Loaded], Segmented]],
     **stages: Any,
 ) -> list[Result]:
@@ -109,8 +124,6 @@ def run_pipelines(
     Raises:
         Exception: As ``run_pipeline``; the other pipelines finish what they have begun.
     """
-    if len(segment) == 1:
-        return run_pipeline(items, segment=segment[0], **stages)
     queue = _SharedItems(items)
     with ThreadPoolExecutor(
         len(segment), thread_name_prefix="medseg-segment"

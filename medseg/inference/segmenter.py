@@ -47,7 +47,6 @@ from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
-from medseg.inference.windows import Corner
 from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import (
@@ -611,26 +610,22 @@ class NetworkRunner:
         scan_pass = SlidingWindowPass(self.sliding_window, plan)
         with self.ensemble.arithmetic():
             while corners := scan_pass.next_corners():
-                scores = self._try_windows(scan_pass, corners)
-                if scores is None:
-                    release_memory(self.device)
+                try:
+                    scores = self.ensemble(scan_pass.cut(corners))
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    if not scan_pass.halve_batch(len(corners)):
+                        raise
+                else:
+                    scan_pass.add(corners, scores)
+                    del (
+                        scores
+                    )  # or memory would hold them beside the next windows'
                     continue
-                scan_pass.add(corners, scores)
-                del scores  # or memory would hold them beside the next windows'
+                # Behind the handler, whose error holds on to what the try had made.
+                release_memory(self.device)
         return scan_pass.finish()
-
-    def _try_windows(
-        self, scan_pass: SlidingWindowPass, corners: Sequence[Corner]
-    ) -> torch.Tensor | None:
-        """Return the scores of windows; ``None`` if fewer are to be tried."""
-        try:
-            return self.ensemble(scan_pass.cut(corners))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if not scan_pass.halve_batch(len(corners)):
-                raise
-        return None
 
 
 class Ensemble:

@@ -239,6 +239,7 @@ def test_mlflows_model_takes_an_assembly(assembly: Path, scans: Path) -> None:
 
     class Context:
         artifacts: ClassVar = {"bundle": str(assembly)}
+        model_config = None
 
     model = SegmentationModel()
     model.load_context(Context())

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from medseg.inference.pipeline import run_pipeline, run_pipelines
+from medseg.inference.pipeline import choose_pipelines, run_pipeline
 
 STAGES = ("read", "segment", "write")
 STAGES_TRIED = ["read", "segment"]
@@ -282,7 +282,8 @@ def test_slow_reading_and_writing_are_done_several_at_a_time() -> None:
 def run_lanes(items, segment, **stages):
     plain = {"read": lambda item: item, "write": lambda item: item}
     handlers = {"on_error": unexpected, "record": keep}
-    return run_pipelines(items, segment, **{**plain, **handlers, **stages})
+    run = choose_pipelines(segment)
+    return run(items, **{**plain, **handlers, **stages})
 
 
 def test_lanes_share_items_and_results_keep_their_order() -> None:

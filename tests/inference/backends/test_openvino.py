@@ -28,7 +28,11 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.reading import read_agreement
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import AGREEMENT, OPENVINO
-from medseg.inference.backends.openvino import OpenVinoMember, convert
+from medseg.inference.backends.openvino import (
+    OpenVinoBackend,
+    OpenVinoMember,
+    convert,
+)
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble
 from medseg.networks.loading import load_network
@@ -215,8 +219,9 @@ def test_a_wrong_backend_is_said(exported: Path) -> None:
         MedsegError, match="choose one of auto, torch, openvino"
     ):
         Segmenter(exported, "cpu", backend="abacus")
+    bundle, gpu = load_bundle(exported), torch.device("cuda")
     with pytest.raises(MedsegError, match="computes on a CPU"):
-        Segmenter(exported, "meta", backend="openvino")
+        OpenVinoBackend().load(bundle, [], gpu, torch.float32)
 
 
 def test_a_missing_extra_is_named_and_auto_goes_without(
