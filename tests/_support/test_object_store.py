@@ -86,9 +86,10 @@ def test_a_full_disk_is_no_fault_of_the_store(
             tries.append(path)
             raise OSError(errno.ENOSPC, "No space left on device", file)
 
-    monkeypatch.setattr(object_store, "_make_system", lambda _: FullDisk())
-    with pytest.raises(OutputError, match="free space"):
-        fetch(stored, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store, "_make_system", lambda _: FullDisk())
+        with pytest.raises(OutputError, match="free space"):
+            fetch(stored, tmp_path / "a")
     assert len(tries) == 1
 
 
