@@ -57,6 +57,7 @@ def describe_kind(value: Any) -> str:
         dict: "an object",
         list: "a list",
         str: "text",
+        bool: "true or false",
         type(None): "nothing",
     }
     return kinds.get(type(value), "a number")

@@ -6,6 +6,7 @@ so no text of a foreign error is passed on: it may hold a signed address.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import time
@@ -27,6 +28,7 @@ _ADDRESS = re.compile(
 )
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _CHUNK = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _ABSENT = (404, 410)
 _FORBIDDEN = (401, 403)
 
@@ -214,7 +216,9 @@ def _try(action: Callable[[], _Result], address: str) -> _Result:
     for wait in (*WAITS, None):
         try:
             return action()
-        except Exception as error:  # noqa: BLE001 - each store has errors of its own
+        except Exception as error:
+            if _is_of_disk(error):
+                raise  # whoever writes the file says so
             if _is_absent(error, source):
                 raise NoObjectError(
                     "there is no such object", source=source
@@ -223,6 +227,11 @@ def _try(action: Callable[[], _Result], address: str) -> _Result:
                 raise _make_error(error, source) from None
         time.sleep(wait)
     raise AssertionError("the last try returns or raises")
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Tell whether this machine's disk is full, of which no store speaks."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _is_absent(error: Exception, source: str) -> bool:

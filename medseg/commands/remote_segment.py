@@ -28,6 +28,7 @@ from medseg.errors import MedsegError
 from medseg.events import Event, Notice, ScanDone, notify
 from medseg.inference.batch_state import STATE, read_state
 from medseg.inference.entries import EntryList
+from medseg.inference.failures import is_bug
 from medseg.inference.shards import Shard, parse_shard
 from medseg.names import abbreviate
 
@@ -77,6 +78,7 @@ def segment_remote(
         rounds.run(work)
         if shard is None:
             _summarise(folder, here, pages=given.get("report", True))
+    rounds.raise_bug()
     address = "" if folder is None else folder.address
     results, errors = rounds.results, rounds.errors
     return Batch(Path(out), results, {}, errors, 0, shard, address)
@@ -97,6 +99,7 @@ class _Rounds:
         errors: Scan → what is wrong with it, in full.
         total: How many scans there are.
         done: The scans whose new results were not put yet.
+        bug: The first bug met.
     """
 
     function: Callable[..., Batch]
@@ -109,6 +112,7 @@ class _Rounds:
     errors: dict[str, str] = field(default_factory=dict)
     total: int = 0
     done: set[str] = field(default_factory=set)
+    bug: Exception | None = None
 
     def run(self, work: Path) -> None:
         """Segment all scans; what is done stays done, also where something ends it early."""
@@ -130,8 +134,16 @@ class _Rounds:
         if self.folder is not None:
             names = [scan.name for scan in fetched.scans]
             self.folder.fetch_results(names)
-        batch = self._segment(fetched)
         self.total -= len(fetched.labels)
+        self._state_total(is_last=False)
+        try:
+            batch = self._segment(fetched)
+        except Exception as error:
+            if not is_bug(error) or not self._has_ended():
+                raise
+            # As where all scans lie here, the others go first.
+            self.bug = self.bug or error
+            return
         self._state_total(is_last=False)
         if self.folder is not None:
             self.folder.put_results(batch.results)
@@ -165,6 +177,16 @@ class _Rounds:
             self._state_total(is_last=False)
             self.folder.put_done(self.part, self.done)
             self.done.clear()
+
+    def _has_ended(self) -> bool:
+        """Tell whether all scans at hand were worked on."""
+        state = read_state(self.here / self.part.folder)
+        return state is not None and bool(state.ended)
+
+    def raise_bug(self) -> None:
+        """Raise the first bug met, if there was one."""
+        if self.bug is not None:
+            raise self.bug
 
     def _state_total(self, *, is_last: bool) -> None:
         """Correct the state of the scans at hand: there are more, or these were the last."""

@@ -615,7 +615,7 @@ class NetworkRunner:
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    if not scan_pass.halve_batch():
+                    if not scan_pass.halve_batch(len(corners)):
                         raise
                 else:
                     scan_pass.add(corners, scores)

@@ -278,20 +278,23 @@ class SlidingWindowPass:
             windows.append(window.to(self._device))
         return torch.stack(windows)
 
-    def halve_batch(self) -> bool:
+    def halve_batch(self, tried: int) -> bool:
         """Compute half as many windows at a time from now on; ``False`` if it was one already.
 
         In the next scans, too: what did not fit would not fit then either.
+
+        Args:
+            tried: How many did not fit. Another thread may have halved the batch meanwhile.
         """
-        tried = len(self.next_corners())
         if tried == 1:
             return False
-        self._setup.batch_size = tried // 2
+        fewer = min(self._setup.batch_size, tried // 2)
+        self._setup.batch_size = fewer
         _log.warning(
             "%d windows at a time do not fit the memory of %s; going on with %d",
             tried,
             self._device,
-            self._setup.batch_size,
+            fewer,
         )
         return True
 
@@ -353,10 +356,11 @@ class SlidingWindowPass:
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
         self._sums.settle_before(finished)
-        needed = min(
-            writer.write_before(finished, self._sums)
-            for writer in self._writers
-        )
+        needed = finished
+        # No generator: what its closure holds stays with an error's traceback.
+        for writer in self._writers:
+            of_writer = writer.write_before(finished, self._sums)
+            needed = min(needed, of_writer)
         self._own.add_before(finished, self._sums)
         if self._given is not None:
             self._given.add_before(finished, self._sums)

@@ -82,3 +82,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'medseg.io' has no attribute '{name}'")
     return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

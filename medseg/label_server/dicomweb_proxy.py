@@ -63,6 +63,8 @@ _STORED_UID = re.compile(
     rb"00081155.{1,200}?([0-9]{1,64}(?:\.[0-9]{1,64})+)", re.DOTALL
 )
 """A Referenced SOP Instance UID in the answer of STOW-RS (PS3.18, 10.5.3), in JSON or XML."""
+_REFERENCED, _FAILED = b"00081199", b"00081198"
+"""The sequences there of what was stored, and of what was not."""
 MOST_ANSWER_BYTES = 1 << 24
 """Of an answer to what was stored; it names each instance."""
 
@@ -207,7 +209,10 @@ class DicomWebProxy:
         finally:
             await answer.aclose()
         person = REQUESTER.get().user
-        uids = [uid.decode() for uid in _STORED_UID.findall(body)]
+        # Whoever sends what is there already, and is refused, has not stored it.
+        _, _, stored = body.partition(_REFERENCED)
+        stored, _, _ = stored.partition(_FAILED)
+        uids = [uid.decode() for uid in _STORED_UID.findall(stored)]
         if uids and self._note_author and person != LOCAL.user:
             # What was stored is stored, also where nobody learns whose it is.
             with contextlib.suppress(OutputError):

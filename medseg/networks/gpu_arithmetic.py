@@ -11,14 +11,35 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-_cudnn: Any = torch.backends.cudnn  # PyTorch's types know nothing of `conv`
+# PyTorch's types know nothing of `conv` and `matmul`.
+_cudnn: Any = torch.backends.cudnn
+_mkldnn: Any = torch.backends.mkldnn
+
+
+class _Modes(NamedTuple):
+    """How float32 is taken: ``ieee``, ``tf32`` or ``none``, which leaves it to PyTorch.
+
+    Attributes:
+        convolutions: By convolutions.
+        products: By matrix products.
+        older: By these in PyTorch's older setting: a GPU refuses them where the two disagree.
+    """
+
+    convolutions: str = "none"
+    products: str = "none"
+    older: str = "highest"
+
+
+_FULL = _Modes("ieee", "ieee")
+_TRAINING = _Modes("tf32", "ieee")
+
 _lock = threading.Lock()
 _users = 0
-_before = ("none", "none")
+_before = _Modes()
 
 
 @contextlib.contextmanager
@@ -31,7 +52,7 @@ def full_float32() -> Iterator[None]:
     with _lock:
         if _users == 0:
             _before = _get_modes()
-            _set_modes("ieee", "ieee")
+            _set_modes(_FULL)
         _users += 1
     try:
         yield
@@ -39,7 +60,7 @@ def full_float32() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _set_modes(*_before)
+                _set_modes(_before)
 
 
 @contextlib.contextmanager
@@ -49,21 +70,28 @@ def training_arithmetic(device: torch.device) -> Iterator[None]:
         yield
         return
     modes, benchmark = _get_modes(), torch.backends.cudnn.benchmark
-    _set_modes("tf32", "ieee")
+    _set_modes(_TRAINING)
     torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:
-        _set_modes(*modes)
+        _set_modes(modes)
         torch.backends.cudnn.benchmark = benchmark
 
 
-def _get_modes() -> tuple[str, str]:
-    """Return how convolutions and matrix products take float32: ``ieee``, ``tf32`` or ``none``."""
+def _get_modes() -> _Modes:
+    older = "highest"
+    # Raised where somebody has used the newer setting alone.
+    with contextlib.suppress(RuntimeError):
+        older = torch.get_float32_matmul_precision()
     products = torch.backends.cuda.matmul
-    return _cudnn.conv.fp32_precision, products.fp32_precision
+    return _Modes(_cudnn.conv.fp32_precision, products.fp32_precision, older)
 
 
-def _set_modes(convolutions: str, products: str) -> None:
-    _cudnn.conv.fp32_precision = convolutions
-    torch.backends.cuda.matmul.fp32_precision = products
+def _set_modes(modes: _Modes) -> None:
+    on_cpu = _mkldnn.matmul.fp32_precision
+    torch.set_float32_matmul_precision(modes.older)
+    # That has set all three.
+    _mkldnn.matmul.fp32_precision = on_cpu
+    _cudnn.conv.fp32_precision = modes.convolutions
+    torch.backends.cuda.matmul.fp32_precision = modes.products

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import threading
@@ -25,6 +26,7 @@ from medseg._support.object_store import (
     look_at,
     put,
 )
+from medseg.errors import OutputError
 
 # moto takes seconds to import.
 pytestmark = pytest.mark.slow
@@ -68,6 +70,27 @@ def test_a_damaged_object_is_no_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="arrives damaged"):
         fetch(other, tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_the_store(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"123")
+    stored = look_at("s3://scans/a")
+    tries: list[str] = []
+
+    class FullDisk:
+        _strip_protocol = staticmethod(str)
+
+        def get_file(self, path: str, file: str) -> None:
+            tries.append(path)
+            raise OSError(errno.ENOSPC, "No space left on device", file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store, "_make_system", lambda _: FullDisk())
+        with pytest.raises(OutputError, match="free space"):
+            fetch(stored, tmp_path / "a")
+    assert len(tries) == 1
 
 
 def test_a_tag_that_is_no_hash_is_believed_to_be_none(

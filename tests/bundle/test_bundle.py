@@ -339,6 +339,7 @@ def test_a_wrong_override_says_what_is_allowed(
         (b"{", "is not valid JSON"),
         (b"null", "holds nothing"),
         (b"[1]", "holds a list"),
+        (b"true", "holds true or false"),
         (b'{"name": "a", "name": "b"}', "'name' stands twice"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' stands twice"),
         (b'{"a": NaN}', "NaN is not a number"),

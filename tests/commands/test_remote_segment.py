@@ -21,8 +21,11 @@ from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Event, ScanDone
+from medseg.inference.prediction import Prediction
+from medseg.inference.segmenter import Segmenter
 from medseg.io import write_labels
 from medseg.testing import make_phantom
+from medseg.volume import Volume
 
 # moto takes seconds to import.
 pytestmark = pytest.mark.slow
@@ -180,6 +183,30 @@ def test_two_scans_of_one_name_are_refused(
     store.put("in/a_b.nii.gz", content)
     with pytest.raises(DatasetError, match="results of one name"):
         medseg.segment(bundle, IN, OUT, device="cpu")
+
+
+def test_a_bug_in_one_scan_keeps_no_other_from_being_done(
+    store: Store,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 3), "in")
+    monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    predict = Segmenter.predict
+    seen: list[Volume] = []
+
+    def fail_second(self: Segmenter, volume: Volume) -> Prediction:
+        seen.append(volume)
+        if len(seen) == 2:
+            raise ValueError("a bug")
+        return predict(self, volume)
+
+    monkeypatch.setattr(Segmenter, "predict", fail_second)
+    with pytest.raises(ValueError, match="a bug"):
+        medseg.segment(bundle, IN, OUT, device="cpu")
+    names = {"scan_00.nii.gz", "scan_02.nii.gz"}
+    assert list_maps(store.read()).keys() == names
 
 
 def test_nothing_lies_here_when_it_is_over(

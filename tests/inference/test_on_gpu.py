@@ -16,6 +16,7 @@ from support.pretend_gpu import pretend_gpus
 
 from medseg import MedsegError, Segmenter, segment
 from medseg.inference import sliding_window
+from medseg.inference.failures import clear_frames
 from medseg.volume import Volume
 
 CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
@@ -122,6 +123,44 @@ def count_bytes_of_pass(segmenter: Segmenter) -> int:
     sums = sliding_window.count_bytes_held(windows, window.layout.channels)
     taps = 3 * 8 * 4 * max(scan().shape)
     return sums + 4 * int(np.prod(windows.shape) + 16**3) + taps
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "Accumulator.add",
+        "LabelWriter._find_winners",
+        "ConfidenceAccumulator._add_planes",
+        "SlidingWindowPass.finish",
+    ],
+)
+def test_an_error_that_is_kept_holds_nothing_on_the_gpu(
+    bundle: Path, where: str
+) -> None:
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        loaded = gpus.live
+        gpus.fail(where, RuntimeError("a bug"))
+        with pytest.raises(RuntimeError, match="a bug") as raised:
+            segmenter.segment(scan())
+        clear_frames(raised.value)
+        assert gpus.live == loaded
+
+
+def test_what_did_not_fit_is_halved_though_another_thread_was_first(
+    bundle: Path,
+) -> None:
+    with pretend_gpus():
+        window = on_gpu(bundle)._runner.sliding_window
+        first, second = (
+            sliding_window.SlidingWindowPass(window, window.plan(scan()))
+            for _ in range(2)
+        )
+        window.batch_size = 2
+        assert first.halve_batch(2)
+        assert second.halve_batch(2)
+        assert window.batch_size == 1
+        assert not second.halve_batch(1)
 
 
 def test_a_lack_of_memory_at_the_start_is_survived(

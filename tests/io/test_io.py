@@ -14,6 +14,7 @@ from PIL import Image
 from support import dicom as made
 from support.label_maps import in_other_order
 
+import medseg.io
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import (
     find_series,
@@ -210,3 +211,8 @@ def test_a_series_found_is_a_scan_read(tmp_path):
     folder = made.save(tmp_path, made.series())
     (found,), _ = find_series(folder)
     assert np.array_equal(read_image(found.files).array[0], made.voxels())
+
+
+def test_names_are_listed_before_they_are_loaded() -> None:
+    assert dir(medseg.io) == sorted(medseg.io.__all__)
+    assert all(hasattr(medseg.io, name) for name in medseg.io.__all__)

@@ -311,7 +311,9 @@ def test_where_cases_are_files_there_is_nothing_to_reach() -> None:
     assert ask(proxy_to(None), "GET", "/dicom/studies").code == 404
 
 
-IN_JSON = b"""{"00081199": {"vr": "SQ", "Value": [
+IN_JSON = b"""{"00081198": {"vr": "SQ", "Value": [
+ {"00081155": {"vr": "UI", "Value": ["2.25.10"]}}]},
+"00081199": {"vr": "SQ", "Value": [
  {"00081150": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.66.4"]},
   "00081155": {"vr": "UI", "Value": ["2.25.11"]}},
  {"00081155" : {"Value" : ["2.25.12"], "vr" : "UI"}}]}}"""
@@ -319,6 +321,8 @@ IN_XML = b"""<NativeDicomModel><DicomAttribute tag="00081199" vr="SQ"><Item numb
 <DicomAttribute tag="00081155" vr="UI" keyword="ReferencedSOPInstanceUID">
 <Value number="1">2.25.11</Value></DicomAttribute></Item><Item number="2">
 <DicomAttribute tag="00081155" vr="UI"><Value number="1">2.25.12</Value></DicomAttribute>
+</Item></DicomAttribute><DicomAttribute tag="00081198" vr="SQ"><Item number="1">
+<DicomAttribute tag="00081155" vr="UI"><Value number="1">2.25.13</Value></DicomAttribute>
 </Item></DicomAttribute></NativeDicomModel>"""
 
 

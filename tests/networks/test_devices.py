@@ -125,6 +125,26 @@ def test_float32_is_full_until_the_last_that_wants_it_leaves() -> None:
     assert modes() == before
 
 
+def test_who_has_set_tf32_in_the_older_way_keeps_it_and_is_not_refused() -> (
+    None
+):
+    on_cpu = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        for older in ("high", "medium"):
+            torch.set_float32_matmul_precision(older)
+            before = modes()
+            with full_float32():
+                # A GPU asks for this before each product, which raises where settings disagree.
+                assert not torch.backends.cuda.matmul.allow_tf32
+                assert modes() == ("ieee", "ieee")
+            assert modes() == before
+            assert torch.get_float32_matmul_precision() == older
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.mkldnn.matmul.fp32_precision = on_cpu
+        torch.backends.cuda.matmul.fp32_precision = "none"
+
+
 def test_training_takes_tf32_and_the_fastest_algorithm_on_a_gpu_alone() -> None:
     before = modes()
     with training_arithmetic(torch.device("cuda")):

@@ -67,6 +67,11 @@ def test_scans_in_are_results_out(
     assert note["requested"]
     assert "2 of 3 scans segmented" in note["text"]
     assert "failed: bad" in note["text"]
+    # Nothing was learned about how good its results are.
+    good = [scan for scan in result["scans"] if scan["state"] == "done"]
+    assert {scan["expected_dice"] for scan in good} == {None}
+    assert {scan["quality"] for scan in good} == {"not calibrated"}
+    assert "not known" in note["text"]
 
 
 def test_a_task_of_mercure_gets_dicom_back_and_says_what_is_wanted(

@@ -167,9 +167,12 @@ def describe_scan(entry: Entry) -> dict[str, Any]:
         "warnings": list(entry.remarks),
     }
     if entry.quality is not None:
-        facts["expected_dice"] = entry.quality.expected_dice
+        # As in the report: where nothing was learned about it, words and no number.
+        shown = entry.quality.to_quality().shown
+        facts["expected_dice"] = shown.expected
+        facts["quality"] = shown.text
         facts["review"] = entry.quality.review
-        facts["reasons"] = list(entry.quality.reasons)
+        facts["reasons"] = list(shown.reasons)
     if entry.error or entry.reason:
         facts["error"] = entry.error or entry.reason
     return facts
@@ -184,6 +187,8 @@ def write_notification(batch: Batch) -> str:
     for entry in batch.to_review[:MOST_NAMED]:
         reasons = "; ".join(entry.review_reasons)
         lines.append(f"to review: {entry.scan}: {reasons}")
+    if batch.unjudged:
+        lines.append(f"note: {batch.unjudged}")
     return "\n".join(lines)
 
 
