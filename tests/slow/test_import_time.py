@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,20 +9,11 @@ from pathlib import Path
 import pytest
 from support.bundles import made_spec, trained_bundle
 from support.killed_batches import write_scans
+from support.processor_time import measure
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 MOST_SECONDS = 2.5
-
-
-def measure(code: str) -> float:
-    """Return the processor time of a process that runs some code."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    user = after.ru_utime - before.ru_utime
-    system = after.ru_stime - before.ru_stime
-    return user + system
 
 
 def test_a_segmenter_is_imported_in_little_more_than_pytorch() -> None:

@@ -21,6 +21,7 @@ from support.label_servers import (
     run_server,
     slicer_client,
 )
+from support.processor_time import measure
 
 from medseg import segment, train
 from medseg.io import read_image, read_labels
@@ -187,10 +188,13 @@ def test_a_scan_that_cannot_be_is_refused_and_a_doubtful_one_told(
         assert "the channel CT shows no air" in warning
 
 
+@pytest.mark.nightly
 def test_the_server_starts_and_answers_with_little_work(home: Path) -> None:
     studies, state = home / "studies", home / "new_state"
     with run_server(home / "bundle", studies, state) as server:
-        assert server.start_seconds < 10
+        # Ten on an idle machine of two cores; elsewhere PyTorch alone may take several.
+        most_seconds = max(10, 10 * measure("import torch"))
+        assert server.start_seconds < most_seconds
         before, calls = server.measure_work(), 10
         for _ in range(calls):
             assert server.ask("GET", "/info/").code == 200
