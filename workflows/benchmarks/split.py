@@ -3,8 +3,8 @@
     python workflows/benchmarks/split.py DATA BUNDLE OUT
 
 ``DATA`` is a folder with ``dataset.json`` (MSD); ``BUNDLE`` says which cases belong together, as
-those of a patient do. ``OUT/known`` gets copies of the cases outside of fold 0, to be trained on and
-validated on by folds of their own; ``OUT/unseen`` gets those of fold 0.
+those of a patient do. ``OUT/known`` gets copies of the cases outside of fold 0, to be trained on
+and validated on by folds of their own; ``OUT/unseen`` gets those of fold 0.
 """
 
 from __future__ import annotations
