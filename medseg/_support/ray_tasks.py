@@ -14,6 +14,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medseg._support.ray_cluster import ClusterError, Node, RayCluster
@@ -96,6 +97,7 @@ class TaskRun:
 
     Attributes:
         nodes: How many nodes can do a task, as of late.
+        lost: How many workers have died.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class TaskRun:
         self._most = TASKS_PER_SLOT
         self._next_count = 0.0
         self.nodes = 0
+        self.lost = 0
 
     def over(
         self, arguments: Iterable[tuple[Any, ...]]
@@ -202,6 +205,7 @@ class TaskRun:
             # Where the head is gone, every call is lost.
             self._head.require()
             call.lost += 1
+            self.lost += 1
             for_memory = isinstance(error, errors.OutOfMemoryError)
         else:
             if isinstance(result, _Raised):
@@ -262,16 +266,19 @@ def _call_silently(function: Callable[..., Any], *arguments: Any) -> Any:
 def _silence() -> Iterator[None]:
     """Send to nowhere what this process prints, libraries in C as well."""
     streams = (sys.stdout, sys.stderr)
-    former = []
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no file of anybody
-        for number, stream in enumerate(streams, start=1):
+    numbers = (1, 2)
+    former = [os.dup(number) for number in numbers]
+    with Path(os.devnull).open("w") as nowhere:
+        for number, stream in zip(numbers, streams, strict=True):
             stream.flush()
-            former.append(os.dup(number))
             os.dup2(nowhere.fileno(), number)
-    try:
-        yield
-    finally:
-        for number, stream in enumerate(streams, start=1):
-            stream.flush()
-            os.dup2(former[number - 1], number)
-            os.close(former[number - 1])
+        try:
+            with (
+                contextlib.redirect_stdout(nowhere),
+                contextlib.redirect_stderr(nowhere),
+            ):
+                yield
+        finally:
+            for number, saved in zip(numbers, former, strict=True):
+                os.dup2(saved, number)
+                os.close(saved)

@@ -174,7 +174,7 @@ def segment(
             metavar="ray[=ADDRESS]",
             help="Give the scans out to the nodes of a Ray cluster: that of this machine, or of "
             "this head's HOST:PORT. BUNDLE, SCANS and OUT must lie on a disk that all nodes "
-            "share.",
+            "share. Each scan takes --threads CPUs of its node.",
             show_default=False,
         ),
     ] = "",

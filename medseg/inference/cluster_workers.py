@@ -177,6 +177,8 @@ class ClusterWorkers:
             entry, seconds = self._adopt(batch, scans[number], result)
             batch.note = pace.describe(run.nodes)
             done[number] = record(entry, seconds)
+        if run.lost:
+            batch.ledger.remove_half_written()
         return done
 
     def _adopt(
