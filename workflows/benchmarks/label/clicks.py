@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,8 +35,8 @@ from medseg.training.clicks import Click, find_next_click
 from medseg.volume import Array, Volume
 
 BUNDLE = Path("bundles/hippocampus_mr/bundle.json")
-HELD_OUT = 0
-"""The fold of the whole data set that neither bundle sees, not even to choose its best step."""
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from split import HELD_OUT, write_part  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -60,41 +59,17 @@ def main() -> None:
     cases = find_cases(given.data, spec).cases
     _, held_out = split_cases(cases, spec.data, HELD_OUT)
     folder = given.work / "known"
-    known = write_known(given.data, folder, held_out, given.known)
+    if not folder.exists():
+        write_part(given.data, folder, held_out, most=given.known)
     opened = []
     for case in held_out[: given.cases]:
         opened.append((case.name, *open_case(case, spec)))
     rows: list[Row] = []
     for seed in map(int, given.seeds.split(",")):
-        automatic, interactive = train_both(given, known, seed)
+        automatic, interactive = train_both(given, folder, seed)
         rows += measure(automatic, interactive, opened, seed, given.clicks)
         write_rows(given.work / "clicks.csv", rows)
     print(make_table(rows))
-
-
-def write_known(
-    data: Path, folder: Path, held_out: Any, most: int | None
-) -> Path:
-    """Copy the data set without the held-out cases, or as many of its first cases."""
-    if folder.exists():
-        return folder
-    kept_out = {file.name for case in held_out for file in case.scan.files}
-    listing = json.loads((data / "dataset.json").read_text())
-    known = []
-    for item in listing["training"]:
-        if Path(item["image"]).name not in kept_out:
-            # Without one fold the others must be dealt anew, by patient.
-            item.pop("fold", None)
-            known.append(item)
-    known = known[:most]
-    for item in known:
-        for kind in ("image", "label"):
-            target = folder / item[kind]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(data / item[kind], target)
-    content = json.dumps({**listing, "training": known})
-    (folder / "dataset.json").write_text(content)
-    return folder
 
 
 def train_both(
