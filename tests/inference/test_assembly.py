@@ -315,6 +315,20 @@ def test_each_label_has_what_its_part_has_learned(
     assert ribs.quality.is_judged
 
 
+def test_an_assembly_answers_as_a_bundle_does(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu", labels="rib")
+    scan = make_scan()
+    prediction = segmenter.predict(scan)
+    with pytest.raises(ValueError, match="without labels to judge"):
+        _ = prediction.given_dice
+    judged = segmenter.predict(scan, given=prediction.labels)
+    assert list(judged.given_dice) == ["rib"]
+    with pytest.raises(MedsegError, match="no temperature of its own"):
+        segmenter.predict(scan, temperatures=[2.0])
+
+
 def test_masks_are_judged_part_by_part(
     untrained_bundle: Callable[..., Path],
 ) -> None:
