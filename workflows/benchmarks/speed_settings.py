@@ -145,13 +145,13 @@ START = """
 import sys, time
 began = time.perf_counter()
 from medseg.cli import main
-import medseg.inference.segmenter as segmenter
-run = segmenter.Ensemble.__call__
+import medseg.inference.bundle_predictor as predictor
+run = predictor.Ensemble.__call__
 def first(*given):
     print("first window", time.perf_counter() - began, file=sys.stderr)
-    segmenter.Ensemble.__call__ = run
+    predictor.Ensemble.__call__ = run
     return run(*given)
-segmenter.Ensemble.__call__ = first
+predictor.Ensemble.__call__ = first
 sys.argv = ["medseg", "segment", *sys.argv[1:], "--device", "cpu", "--quiet"]
 main()
 """
