@@ -21,8 +21,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from medseg._support.provenance import get_device_name
 from medseg.inference.failures import clear_frames
+from medseg.inference.loading import Predictor
 from medseg.inference.open_scan import OpenScan, SegmentedScan
-from medseg.inference.segmenter import Segmenter
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -95,24 +95,24 @@ def run_pipeline(
 
 
 def segment_scan(
-    segmenter: Segmenter, error_maps: bool, opened: OpenScan
+    predictor: Predictor, error_maps: bool, opened: OpenScan
 ) -> SegmentedScan:
     """Take one scan of a batch through the network: the stage between reading and writing.
 
     Args:
-        segmenter: Of its bundle.
+        predictor: With the networks of its bundle.
         error_maps: Whether its probable errors are mapped.
         opened: The scan; nothing is done where its earlier result is kept.
 
     Raises:
-        MedsegError: As ``Segmenter.predict``.
+        MedsegError: As ``Predictor.predict``.
     """
     if opened.kept is not None or opened.volume is None:
         return SegmentedScan(opened)
     # The volume passed the checks of Segmenter.segment when it was read.
-    prediction = segmenter.predict(opened.volume)
+    prediction = predictor.predict(opened.volume)
     finish = partial(prediction.finish, error_map=error_maps)
-    return SegmentedScan(opened, finish, get_device_name(segmenter.device))
+    return SegmentedScan(opened, finish, get_device_name(predictor.device))
 
 
 def choose_pipelines(

@@ -161,7 +161,9 @@ def _segment(
     ((entry, seconds),) = run_pipeline(
         [scan],
         read=work.read,
-        segment=partial(segment_scan, segmenter, assignment.options.error_maps),
+        segment=partial(
+            segment_scan, segmenter._predictor, assignment.options.error_maps
+        ),
         write=work.write,
         on_error=on_error,
         record=lambda entry, seconds: (entry, dict(seconds)),

@@ -50,7 +50,7 @@ class LocalWorkers:
         """Return the pipelines of the devices."""
         error_maps = batch.options.error_maps
         stages = [
-            partial(segment_scan, segmenter, error_maps)
+            partial(segment_scan, segmenter._predictor, error_maps)
             for segmenter in self.segmenters
         ]
         return partial(
