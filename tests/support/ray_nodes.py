@@ -40,8 +40,11 @@ class RayNodes:
         self._home = home
         self.address = f"127.0.0.1:{_find_port()}"
         self.session = home / "session"
-        # Sockets have short paths only.
+        self._agents: list[psutil.Process] = []
         (home / "sitecustomize.py").write_text(_KILLER)
+
+    def start(self) -> None:
+        """Start the head and one more node."""
         port = self.address.rpartition(":")[2]
         self._start(
             "--head",
@@ -69,6 +72,8 @@ class RayNodes:
             capture_output=True,
             timeout=280,
         )
+        # They outlive a raylet that is killed, by some seconds.
+        self._agents += self.list_raylets()[-1].children(recursive=True)
 
     def list_processes(self, name: str = "") -> list[psutil.Process]:
         """Return the processes of this cluster whose command has a text in it, oldest first."""
@@ -105,7 +110,7 @@ class RayNodes:
         workers = []
         for raylet in self.list_raylets():
             workers += raylet.children(recursive=True)
-        _kill([*self.list_processes(), *workers])
+        _kill([*self.list_processes(), *workers, *self._agents])
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:
@@ -126,13 +131,13 @@ def _find_port() -> int:
 @contextmanager
 def ray_nodes() -> Iterator[RayNodes]:
     """Start a cluster; nothing of it is left at the end."""
+    # Sockets have short paths only.
     home = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    nodes = None
+    nodes = RayNodes(home)
     try:
-        nodes = RayNodes(home)
+        nodes.start()
         yield nodes
     finally:
-        if nodes is not None:
-            nodes.stop()
-            assert not nodes.list_processes()
+        nodes.stop()
+        assert not nodes.list_processes()
         shutil.rmtree(home, ignore_errors=True)
