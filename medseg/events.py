@@ -22,11 +22,16 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Part ``done`` of ``total`` of a task (checking, preprocessing, segmenting)."""
+    """Part ``done`` of ``total`` of a task (checking, preprocessing, segmenting).
+
+    Attributes:
+        note: What else a person may want to see of it.
+    """
 
     task: str
     done: int
     total: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

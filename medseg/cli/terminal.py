@@ -82,8 +82,8 @@ class Terminal:
     def __call__(self, event: events.Event) -> None:
         """Show what happened."""
         match event:
-            case events.Progress(task, done, total):
-                self._show_progress(task, done, total)
+            case events.Progress(task, done, total, note):
+                self._show_progress(task, done, total, note)
             case events.StepDone():
                 self._show_step(event)
             case events.RunStarted():

@@ -26,13 +26,15 @@ from medseg.inference.devices_of_batch import (
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
+from medseg.inference.loading import Predictor
+from medseg.inference.method import Method
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.output_folder import holds_no_others, refuse_overwriting
 from medseg.inference.pipeline import choose_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import ERROR_MAPS, choose_formats
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.scan_work import ResultOptions
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
 from medseg.names import hash_text, make_printable
@@ -195,14 +197,11 @@ def segment(
         state = BatchState.begin(trained.spec, start.total)
         write_state(ledger, state)
         batch = ScanBatch(
-            segmenters[0],
+            Method.of(segmenters[0]),
             ledger,
             chosen_formats,
+            ResultOptions(report, error_maps, resample_uneven, searched),
             total=len(found.scans),
-            pictures=report,
-            error_maps=error_maps,
-            resample_uneven=resample_uneven,
-            searched=searched,
             listeners=listeners,
         )
         results = _enter_left_out(batch, found, ledger)
@@ -212,7 +211,7 @@ def segment(
 
         run = choose_pipelines(
             [
-                partial(_segment_scan, segmenter, error_maps)
+                partial(_segment_scan, segmenter._predictor, error_maps)
                 for segmenter in segmenters
             ]
         )
@@ -250,14 +249,14 @@ def segment(
 
 
 def _segment_scan(
-    segmenter: Segmenter, error_maps: bool, opened: OpenScan
+    predictor: Predictor, error_maps: bool, opened: OpenScan
 ) -> SegmentedScan:
     if opened.kept is not None or opened.volume is None:
         return SegmentedScan(opened)
     # The volume passed the checks of Segmenter.segment when it was read.
-    prediction = segmenter.predict(opened.volume)
+    prediction = predictor.predict(opened.volume)
     finish = partial(prediction.finish, error_map=error_maps)
-    return SegmentedScan(opened, finish, get_device_name(segmenter.device))
+    return SegmentedScan(opened, finish, get_device_name(predictor.device))
 
 
 def _open_ledger(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.spec import BundleSpec
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.networks.devices import release_memory
-
-if TYPE_CHECKING:
-    from medseg.inference.segmenter import Ensemble
 
 _MOST_ROUNDING = 0.2
 """Largest relative error of scores that coarse arithmetic causes by itself."""

@@ -10,10 +10,10 @@ import numpy as np
 from medseg.bundle.bundle import Step
 from medseg.bundle.spec import BundleSpec, CropSpec
 from medseg.inference.assembly_prediction import AssemblyPrediction, Painting
-from medseg.inference.label_boxes import Box, find_label_box, grow_box
 from medseg.inference.label_writer import choose_label_type
 from medseg.inference.prediction import Prediction
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import Box, find_label_box, grow_box
 from medseg.volume import Array, Volume
 
 
@@ -53,6 +53,7 @@ class AssemblyRun:
         scan: The scan.
         spec: The assembly as a bundle.
         chosen: Names of the labels to paint.
+        is_judging: Whether labels were given to be judged, too.
     """
 
     def __init__(
@@ -61,10 +62,13 @@ class AssemblyRun:
         scan: Volume,
         spec: BundleSpec,
         chosen: Collection[str],
+        *,
+        is_judging: bool = False,
     ) -> None:
         self._scan = scan
         self._spec = spec
         self._chosen = chosen
+        self._is_judging = is_judging
         self._waiting = list(steps)
         self._order = [step.spec.name for step in steps]
         self._boxes: dict[str, Box | None] = {}
@@ -122,6 +126,7 @@ class AssemblyRun:
             chosen=self._chosen,
             blind=self._blind,
             warnings=tuple(self._warnings),
+            is_judging=self._is_judging,
         )
 
     def _find_place(self, step: Step) -> Box | None:

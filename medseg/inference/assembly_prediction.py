@@ -10,11 +10,11 @@ import numpy as np
 
 from medseg.bundle.bundle import Step
 from medseg.bundle.spec import BundleSpec
-from medseg.inference.label_boxes import Box
 from medseg.inference.label_writer import choose_label_type
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import Box
 from medseg.quality.estimates import Quality, join_qualities
 from medseg.volume import Array, Volume
 
@@ -46,6 +46,7 @@ class AssemblyPrediction(Prediction):
         chosen: Names of the labels that the result has.
         blind: Bundles that did not run, as nothing was found of what they look at.
         warnings: What was not looked for, and why.
+        is_judging: Whether labels were given to be judged.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class AssemblyPrediction(Prediction):
         chosen: Collection[str],
         blind: Sequence[Step] = (),
         warnings: tuple[str, ...] = (),
+        is_judging: bool = False,
     ) -> None:
         self._scan = scan.grid
         self._spec = spec
@@ -64,19 +66,18 @@ class AssemblyPrediction(Prediction):
         self._chosen = frozenset(chosen)
         self._blind = blind
         self._warnings = warnings
+        self._is_judging = is_judging
 
     @property
-    def labels(self) -> Array:  # type: ignore[override]
-        """Label indices ``(i, j, k)`` on the scan's grid, with nothing removed."""
+    def labels(self) -> Array:
+        """Label indices ``(i, j, k)`` on the scan's grid, no component removed."""
         return self.finish(keep_largest=()).labels
 
     @property
     def given_dice(self) -> dict[str, float]:
-        """The raw expected Dice of labels that were given to be judged, by label name.
-
-        Labels that a part paints by regions, which are judged by names of their own, have the mean
-        of these, as in estimates of results.
-        """
+        """Name → the Dice to be expected of the labels that were given to be judged."""
+        if not self._is_judging:
+            raise ValueError("this prediction was made without labels to judge")
         dice = {}
         for each in self._paintings:
             of_part = each.prediction.given_dice
@@ -94,14 +95,9 @@ class AssemblyPrediction(Prediction):
         keep_largest: Collection[str] | None = None,
         error_map: bool = False,
     ) -> Segmentation:
-        """Finish what each part has found as its bundle says, and paint it.
-
-        Args:
-            keep_largest: As for a bundle, by the assembly's names; each part's own unless given.
-            error_map: As for a bundle; of background, the highest of its parts.
-        """
-        spec = self._require_spec()
-        canvas = _Canvas(self._scan.shape, spec.label_set, error_map)
+        """Finish what each part has found, and paint one over the other."""
+        label_set = self._spec.label_set
+        canvas = _Canvas(self._scan.shape, label_set, error_map)
         parts: dict[str, Segmentation] = {}
         for each in self._paintings:
             kept = keep_largest
@@ -115,7 +111,7 @@ class AssemblyPrediction(Prediction):
             parts[each.step.spec.name] = replace(
                 found, labels=_NOTHING, error_map=None
             )
-        return self._join(spec, canvas, parts)
+        return self._join(canvas, parts)
 
     def _join_qualities(
         self,
@@ -129,20 +125,13 @@ class AssemblyPrediction(Prediction):
                 qualities[step.spec.name] = _describe_blind(step)
         return join_qualities(qualities, names)
 
-    def _require_spec(self) -> BundleSpec:
-        if self._spec is None:
-            raise TypeError("an assembly always has a spec")
-        return self._spec
-
     def _join(
-        self,
-        spec: BundleSpec,
-        canvas: _Canvas,
-        parts: Mapping[str, Segmentation],
+        self, canvas: _Canvas, parts: Mapping[str, Segmentation]
     ) -> Segmentation:
         """Put together what is known of the parts."""
+        label_set = self._spec.label_set
         volumes = measure_volumes_ml(
-            canvas.labels, spec.label_set, self._scan.voxel_ml
+            canvas.labels, label_set, self._scan.voxel_ml
         )
         volumes = {
             name: volumes[name] for name in volumes if name in self._chosen
@@ -154,7 +143,7 @@ class AssemblyPrediction(Prediction):
         }
         return Segmentation(
             canvas.labels,
-            spec.label_set,
+            label_set,
             volumes,
             quality=self._join_qualities(parts, left),
             confidence=_join_confidence(parts, left),
@@ -166,7 +155,7 @@ class AssemblyPrediction(Prediction):
                 *_list_warnings(parts),
             ),
             grid=self._scan,
-            spec=spec,
+            spec=self._spec,
         )
 
 

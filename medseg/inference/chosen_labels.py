@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError
 from medseg.inference.segmentation import Segmentation
+from medseg.labels import LabelSet
 from medseg.quality.estimates import select_labels
+from medseg.volume import Array
 
 _MOST_LISTED = 20
 
@@ -61,28 +63,40 @@ def _split_names(texts: Sequence[str], known: Sequence[str]) -> set[str]:
     return names
 
 
-def keep_chosen(found: Segmentation, names: frozenset[str]) -> Segmentation:
-    """Return a segmentation with some of its labels alone; the others become background."""
-    label_set = found.label_set
+def keep_labels(
+    labels: Array, label_set: LabelSet, names: frozenset[str]
+) -> Array:
+    """Return a label map with some labels alone; the others become background."""
     if names.issuperset(label_set.names):
-        return found
-    table = np.zeros(label_set.classes, found.labels.dtype)
+        return labels
+    table = np.zeros(label_set.classes, labels.dtype)
     for label in label_set:
         if label.name in names:
             table[label.index] = label.index
-    labels = np.empty_like(found.labels)
-    for k in range(labels.shape[2]):
-        labels[:, :, k] = table[found.labels[:, :, k]]
-    volumes = {
-        name: ml for name, ml in found.volumes_ml.items() if name in names
-    }
-    confidence = {
-        name: value for name, value in found.confidence.items() if name in names
-    }
+    kept = np.empty_like(labels)
+    for k in range(kept.shape[2]):
+        kept[:, :, k] = table[labels[:, :, k]]
+    return kept
+
+
+def select_values(
+    values: Mapping[str, float], label_set: LabelSet, names: frozenset[str]
+) -> dict[str, float]:
+    """Return the values of some structures; of regions, which are not chosen, all."""
+    if names.issuperset(label_set.names):
+        return dict(values)
+    return {name: value for name, value in values.items() if name in names}
+
+
+def keep_chosen(found: Segmentation, names: frozenset[str]) -> Segmentation:
+    """Return a segmentation with some of its labels alone."""
+    label_set = found.label_set
+    if names.issuperset(label_set.names):
+        return found
     return replace(
         found,
-        labels=labels,
-        volumes_ml=volumes,
-        confidence=confidence,
+        labels=keep_labels(found.labels, label_set, names),
+        volumes_ml=select_values(found.volumes_ml, label_set, names),
+        confidence=select_values(found.confidence, label_set, names),
         quality=select_labels(found.quality, names),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg.bundle.hashes import hash_file
 from medseg.datasets.cases import Scan
 from medseg.errors import OutputError
 from medseg.events import Listener, Notice, notify
-from medseg.inference.ledger import Ledger
 from medseg.inference.ledger_entry import Entry
 
 _READABLE = (".nii.gz", ".nrrd", ".mha", ".png")
@@ -19,15 +18,19 @@ class EarlierResults:
     """What a folder of results holds already.
 
     Args:
-        ledger: Of the folder, open.
+        out: The folder.
+        entries: Scan → its entry in the ledger so far.
         listeners: Told when a result is replaced because something changed.
     """
 
     def __init__(
-        self, ledger: Ledger, listeners: Sequence[Listener] = ()
+        self,
+        out: Path,
+        entries: Mapping[str, Entry],
+        listeners: Sequence[Listener] = (),
     ) -> None:
-        self._ledger = ledger
-        self._out = ledger.folder
+        self._out = out
+        self._entries = entries
         self._listeners = listeners
 
     def find(
@@ -44,7 +47,7 @@ class EarlierResults:
         Raises:
             OutputError: If a file of the result cannot be read.
         """
-        entry = self._ledger.entries.get(scan.name)
+        entry = self._entries.get(scan.name)
         if entry is None or entry.state != "done":
             return None
         if entry.content != content:
@@ -76,7 +79,7 @@ class EarlierResults:
             scan: The scan.
             names: The files that were to be replaced and were not; all unless given.
         """
-        earlier = self._ledger.entries.get(scan.name)
+        earlier = self._entries.get(scan.name)
         if earlier is None:
             return ()
         files = []

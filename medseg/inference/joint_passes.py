@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from medseg._support.memory import is_out_of_memory
 from medseg.inference.accumulator import count_bytes_held
+from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.inference.pass_plan import PassPlan, PassResult
 from medseg.inference.sliding_window import SlidingWindowPass
 from medseg.networks.devices import release_memory
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume
-
-if TYPE_CHECKING:
-    from medseg.inference.segmenter import NetworkRunner
 
 _MOST_BYTES_TOGETHER = 2 << 30
 """Memory that sums of scores may take where several networks pass over a scan at once."""
@@ -27,28 +24,28 @@ class Look:
     """What one of several networks is to look at.
 
     Attributes:
-        runner: Runs it.
+        predictor: Runs it.
         given: Label indices on the scan's grid that are to be judged, too.
     """
 
-    runner: NetworkRunner
+    predictor: BundlePredictor
     given: Array | None
 
     def plan(self, shared: SharedInput, volume: Volume) -> PassPlan:
         """Plan its pass on the grid it shares with others."""
-        window = self.runner.sliding_window
+        window = self.predictor.sliding_window
         grid = shared.find_grid(window.spec.preprocessing)
         return window.plan(volume, self.given, grid=grid)
 
     def can_join(self, other: Look) -> bool:
         """Tell whether every window is the same for both networks."""
-        own = self.runner.sliding_window
-        precision = other.runner.ensemble.precision
-        if self.runner.ensemble.precision != precision:
+        own = self.predictor.sliding_window
+        precision = other.predictor.ensemble.precision
+        if self.predictor.ensemble.precision != precision:
             return (
                 False  # they compute in one context, which is of one precision
             )
-        return own.has_windows_of(other.runner.sliding_window)
+        return own.has_windows_of(other.predictor.sliding_window)
 
 
 def pass_together(looks: Sequence[Look], volume: Volume) -> list[PassResult]:
@@ -82,7 +79,7 @@ def _take_group(
         if group and not look.can_join(group[0][0]):
             break
         plan = look.plan(shared, volume)
-        channels = look.runner.sliding_window.layout.channels
+        channels = look.predictor.sliding_window.layout.channels
         held += count_bytes_held(plan.windows, channels)
         if group and held > _MOST_BYTES_TOGETHER:
             break
@@ -105,22 +102,22 @@ def _pass_group(
     # Behind the handler, whose error holds on to what the first try had made.
     shared.forget()
     if is_alone:
-        return [first.runner.pass_on_host(plan)]
-    release_memory(first.runner.device)
-    return [look.runner.pass_over(plan) for look, plan in group]
+        return [first.predictor.pass_on_host(plan)]
+    release_memory(first.predictor.device)
+    return [look.predictor.pass_over(plan) for look, plan in group]
 
 
 def _pass_with_shared_image(
     group: Sequence[tuple[Look, PassPlan]], shared: SharedInput
 ) -> list[PassResult]:
     first, plan = group[0]
-    window = first.runner.sliding_window
+    window = first.predictor.sliding_window
     image = shared.make(window.spec, window.make_input, plan.storage.image)
     plan.stopwatch.lap("input")
     seeing = [(look, replace(each, image=image)) for look, each in group]
     if len(seeing) > 1:
         return _run_windows_together(seeing)
-    return [first.runner.run_windows(seeing[0][1])]
+    return [first.predictor.run_windows(seeing[0][1])]
 
 
 def _run_windows_together(
@@ -129,9 +126,9 @@ def _run_windows_together(
     with contextlib.ExitStack() as arithmetic:
         passes = []
         for look, plan in group:
-            ensemble = look.runner.ensemble
+            ensemble = look.predictor.ensemble
             arithmetic.enter_context(ensemble.arithmetic())
-            window = look.runner.sliding_window
+            window = look.predictor.sliding_window
             scan_pass = SlidingWindowPass(window, plan)
             passes.append((ensemble, scan_pass, plan.stopwatch))
         leader = passes[0][1]

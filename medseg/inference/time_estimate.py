@@ -6,8 +6,10 @@ import time
 
 import torch
 
+from medseg.inference.assembly_predictor import AssemblyPredictor
 from medseg.inference.blank_window import find_values
-from medseg.inference.segmenter import NetworkRunner, Segmenter
+from medseg.inference.bundle_predictor import BundlePredictor
+from medseg.inference.segmenter import Segmenter
 from medseg.inference.sliding_window import SlidingWindowPass
 from medseg.volume import Volume
 
@@ -26,8 +28,10 @@ def estimate_seconds(segmenter: Segmenter, volume: Volume) -> float:
     Returns:
         Seconds: those of one window, times the windows that are not blank.
     """
-    runner = segmenter._runner
-    window = runner.sliding_window
+    predictor = segmenter._predictor
+    if isinstance(predictor, AssemblyPredictor):
+        raise TypeError("only the windows of one bundle are alike")
+    window = predictor.sliding_window
     scan_pass = SlidingWindowPass(window, window.plan(volume))
     seen = None
     count = 0
@@ -38,14 +42,14 @@ def estimate_seconds(segmenter: Segmenter, volume: Volume) -> float:
             count += 1
     if seen is None:
         return 0.0
-    return count * _measure(runner, seen)
+    return count * _measure(predictor, seen)
 
 
-def _measure(runner: NetworkRunner, windows: torch.Tensor) -> float:
+def _measure(predictor: BundlePredictor, windows: torch.Tensor) -> float:
     """Return how long the networks take for a window."""
     taken = []
     for _ in range(_TRIES):
         began = time.perf_counter()
-        runner.ensemble.compute(windows)
+        predictor.ensemble.compute(windows)
         taken.append(time.perf_counter() - began)
     return min(taken)

@@ -82,7 +82,7 @@ def test_bundles_do_what_totalsegmentator_does_otherwise_than_nnunet(
         assert step.bundle.trained.origin is not None
     # What is needed for two organs is one of five networks.
     segmenter = Segmenter(assembly, "cpu", labels=["liver", "spleen"])
-    assert list(segmenter._parts) == ["organs"]
+    assert list(segmenter._predictor.parts) == ["organs"]
 
 
 def test_a_task_that_is_cropped_looks_around_what_the_coarse_model_finds(

@@ -21,8 +21,8 @@ from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Event, ScanDone
-from medseg.inference.prediction import Prediction
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.bundle_prediction import BundlePrediction
+from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.io import write_labels
 from medseg.testing import make_phantom
 from medseg.volume import Volume
@@ -246,16 +246,16 @@ def test_a_bug_in_one_scan_keeps_no_other_from_being_done(
 ) -> None:
     put_folder(store, write_scans(tmp_path / "scans", 3), "in")
     monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
-    predict = Segmenter.predict
+    predict = BundlePredictor.predict
     seen: list[Volume] = []
 
-    def fail_second(self: Segmenter, volume: Volume) -> Prediction:
+    def fail_second(self: BundlePredictor, volume: Volume) -> BundlePrediction:
         seen.append(volume)
         if len(seen) == 2:
             raise ValueError("a bug")
         return predict(self, volume)
 
-    monkeypatch.setattr(Segmenter, "predict", fail_second)
+    monkeypatch.setattr(BundlePredictor, "predict", fail_second)
     with pytest.raises(ValueError, match="a bug"):
         medseg.segment(bundle, IN, OUT, device="cpu")
     names = {"scan_00.nii.gz", "scan_02.nii.gz"}

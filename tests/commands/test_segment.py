@@ -30,9 +30,9 @@ from medseg.errors import (
     OutputError,
 )
 from medseg.events import Event, Notice, Progress
+from medseg.inference.bundle_prediction import BundlePrediction
 from medseg.inference.ledger import open_ledger, read_ledger
 from medseg.inference.ledger_entry import Entry, QualityEntry
-from medseg.inference.prediction import Prediction
 from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
@@ -970,13 +970,15 @@ def test_components_and_error_maps_are_made_while_the_network_sees_the_next_scan
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads: list[str] = []
-    finish = Prediction.finish
+    finish = BundlePrediction.finish
 
-    def finish_noting(prediction: Prediction, **given: object) -> Segmentation:
+    def finish_noting(
+        prediction: BundlePrediction, **given: object
+    ) -> Segmentation:
         threads.append(threading.current_thread().name)
         return finish(prediction, **given)
 
-    monkeypatch.setattr(Prediction, "finish", finish_noting)
+    monkeypatch.setattr(BundlePrediction, "finish", finish_noting)
     bundle = untrained_bundle(inference={"keep_largest": ["kidney"]})
     segment(bundle, scans, tmp_path / "out", error_maps=True, device="cpu")
     assert len(threads) == 3

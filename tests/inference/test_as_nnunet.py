@@ -15,7 +15,7 @@ from support.bundles import made_spec
 from torch.nn import functional
 
 from medseg.bundle.spec import BundleSpec
-from medseg.inference.segmenter import Ensemble
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
 from medseg.volume import Affine, Array, Volume
 

@@ -17,8 +17,8 @@ from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes
-from medseg.inference.label_boxes import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
+from medseg.metrics.label_boxes import find_label_box, grow_box
 from medseg.preprocessing import network_input
 from medseg.volume import Array, Volume
 
@@ -103,15 +103,16 @@ def test_the_arithmetic_of_every_part_is_said(
 ) -> None:
     segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
     assert segmenter.arithmetic == "torch fp32"
-    segmenter._parts["bones"].precision = torch.bfloat16
-    assert segmenter.arithmetic == "torch bf16; torch fp32"
+    (member,) = segmenter._predictor.parts["bones"].ensemble.members
+    member.precision = torch.bfloat16
+    assert segmenter._predictor.arithmetic == "torch bf16; torch fp32"
 
 
 def test_parts_of_another_precision_do_not_share_its_context(
     untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
-    (member,) = segmenter._parts["bones"]._runner.ensemble._members
+    (member,) = segmenter._predictor.parts["bones"].ensemble.members
     member.precision = torch.bfloat16
     monkeypatch.setattr(joint_passes, "_run_windows_together", None)
     assert segmenter.segment(make_scan()).labels.any()
@@ -247,7 +248,7 @@ def test_chosen_labels_run_the_parts_they_need(
     scan = make_scan()
     whole = paint(folder, scan)
     segmenter = Segmenter(folder, "cpu", labels="rib")
-    assert list(segmenter._parts) == ["bones"]
+    assert list(segmenter._predictor.parts) == ["bones"]
     found = segmenter.segment(scan)
     assert np.array_equal(found.labels, np.where(whole == 1, 1, 0))
     assert list(found.volumes_ml) == ["rib"]
@@ -312,6 +313,20 @@ def test_each_label_has_what_its_part_has_learned(
     assert list(found.quality.shown.labels) == ["rib"]
     ribs = Segmenter(folder, "cpu", labels=["rib"]).segment(scan)
     assert ribs.quality.is_judged
+
+
+def test_an_assembly_answers_as_a_bundle_does(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu", labels="rib")
+    scan = make_scan()
+    prediction = segmenter.predict(scan)
+    with pytest.raises(ValueError, match="without labels to judge"):
+        _ = prediction.given_dice
+    judged = segmenter.predict(scan, given=prediction.labels)
+    assert list(judged.given_dice) == ["rib"]
+    with pytest.raises(MedsegError, match="no temperature of its own"):
+        segmenter.predict(scan, temperatures=[2.0])
 
 
 def test_masks_are_judged_part_by_part(

@@ -18,9 +18,11 @@ from medseg.events import Event, Notice
 from medseg.inference.batch import ScanBatch
 from medseg.inference.ledger import open_ledger
 from medseg.inference.ledger_entry import Entry
+from medseg.inference.method import Method
 from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.result_files import RESULT_FORMATS
+from medseg.inference.scan_work import ResultOptions
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.volume import Volume
@@ -60,11 +62,11 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
         segmenter = Flawed(untrained_bundle(), errors)
         with open_ledger(out) as ledger:
             work = ScanBatch(
-                segmenter,
+                Method.of(segmenter),
                 ledger,
                 {"nifti": RESULT_FORMATS.get("nifti")},
+                ResultOptions(pictures=False),
                 total=len(scans),
-                pictures=False,
                 listeners=listeners,
             )
 

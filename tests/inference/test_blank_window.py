@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from medseg.inference.blank_window import BlankWindow, find_values
-from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.bundle_predictor import Ensemble
+from medseg.inference.segmenter import Segmenter
 from medseg.volume import Volume
 
 

@@ -354,12 +354,12 @@ def test_clicks_are_answered_by_one_network_compiled_once_without_flips(
     for speed in ("exact", "balanced"):
         segmenter = Segmenter(folder, device="cpu", speed=speed)
         correction = segmenter.begin_correction(scan)
-        network = segmenter._runner.for_clicks
+        network = segmenter._predictor._click_network
         assert network is not None
         assert len(network._flips) == 1
         segmenter.begin_correction(scan)
-        assert segmenter._runner.for_clicks is network
-        is_compiled = isinstance(network._members[0], CompiledMember)
+        assert segmenter._predictor._click_network is network
+        is_compiled = isinstance(network.members[0], CompiledMember)
         assert is_compiled == (speed == "balanced")
         mask = empty(scan)
         labels[speed] = correction.correct(mask, 1, inside=[(12, 9, 7)])

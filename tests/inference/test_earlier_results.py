@@ -31,9 +31,14 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def test_what_is_unchanged_is_kept(ledger: Ledger) -> None:
-    kept = EarlierResults(ledger).find(SCAN, "c", "k")
+    kept = EarlierResults(ledger.folder, ledger.entries).find(SCAN, "c", "k")
     assert kept == ledger.entries["a"]
-    assert EarlierResults(ledger).find(Scan("b", ()), "c", "k") is None
+    assert (
+        EarlierResults(ledger.folder, ledger.entries).find(
+            Scan("b", ()), "c", "k"
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,10 @@ def test_another_scan_or_another_bundle_makes_it_anew(
 ) -> None:
     told: list[Event] = []
     assert (
-        EarlierResults(ledger, [told.append]).find(SCAN, content, key) is None
+        EarlierResults(ledger.folder, ledger.entries, [told.append]).find(
+            SCAN, content, key
+        )
+        is None
     )
     assert [
         event.message.startswith(notice)
@@ -63,7 +71,7 @@ def test_each_file_must_be_there_and_unchanged(
     ledger: Ledger, name: str
 ) -> None:
     told: list[Event] = []
-    earlier = EarlierResults(ledger, [told.append])
+    earlier = EarlierResults(ledger.folder, ledger.entries, [told.append])
     (ledger.folder / name).write_bytes(b"someone's own")
     assert earlier.find(SCAN, "c", "k") is None
     assert [event.message for event in told if isinstance(event, Notice)] == [
@@ -74,7 +82,10 @@ def test_each_file_must_be_there_and_unchanged(
 
 
 def test_other_files_that_are_needed_must_be_there(ledger: Ledger) -> None:
-    earlier, other = EarlierResults(ledger), ledger.folder / "error_map"
+    earlier, other = (
+        EarlierResults(ledger.folder, ledger.entries),
+        ledger.folder / "error_map",
+    )
     assert earlier.find(SCAN, "c", "k", [other]) is None
     other.touch()
     assert earlier.find(SCAN, "c", "k", [other]) is not None
@@ -83,13 +94,16 @@ def test_other_files_that_are_needed_must_be_there(ledger: Ledger) -> None:
 def test_a_failed_scan_is_tried_again(ledger: Ledger) -> None:
     entry = ledger.entries["a"].model_copy(update={"state": "failed"})
     ledger.enter(entry)
-    assert EarlierResults(ledger).find(SCAN, "c", "k") is None
+    assert (
+        EarlierResults(ledger.folder, ledger.entries).find(SCAN, "c", "k")
+        is None
+    )
 
 
 def test_files_that_a_failed_scan_leaves_behind_are_named(
     ledger: Ledger,
 ) -> None:
-    earlier = EarlierResults(ledger)
+    earlier = EarlierResults(ledger.folder, ledger.entries)
     (ledger.folder / "a.seg.dcm").unlink()
     assert earlier.warn_of_stale(SCAN) == (
         "a.nii.gz is of an earlier run, and may be of another scan",

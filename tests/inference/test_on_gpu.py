@@ -86,7 +86,7 @@ def test_a_second_try_in_the_hosts_memory_has_all_of_the_gpus(
     with pretend_gpus() as gpus:
         segmenter = on_gpu(bundle)
         loaded = gpus.live
-        segmenter._runner.sliding_window.batch_size = 1
+        segmenter._predictor.sliding_window.batch_size = 1
         gpus.fail(where, error)
         found = segmenter.segment(scan())
         assert gpus.at_retry == [loaded]
@@ -104,7 +104,7 @@ def test_a_batch_that_did_not_fit_is_not_tried_with_the_next_scan(
         loaded = gpus.live
         gpus.fail("TorchMember.__call__", error, times=2)
         found = segmenter.segment(scan())
-        assert segmenter._runner.sliding_window.batch_size == 2
+        assert segmenter._predictor.sliding_window.batch_size == 2
         # Besides the networks only what the pass holds, nothing of the windows tried.
         held = count_bytes_of_pass(segmenter)
         assert all(live <= loaded + held for live in gpus.at_retry)
@@ -118,7 +118,7 @@ def test_a_batch_that_did_not_fit_is_not_tried_with_the_next_scan(
 
 def count_bytes_of_pass(segmenter: Segmenter) -> int:
     """Return what image, scores and their weights take on the GPU."""
-    window = segmenter._runner.sliding_window
+    window = segmenter._predictor.sliding_window
     windows = window.plan(scan()).windows
     sums = sliding_window.count_bytes_held(windows, window.layout.channels)
     taps = 3 * 8 * 4 * max(scan().shape)
@@ -151,7 +151,7 @@ def test_what_did_not_fit_is_halved_though_another_thread_was_first(
     bundle: Path,
 ) -> None:
     with pretend_gpus():
-        window = on_gpu(bundle)._runner.sliding_window
+        window = on_gpu(bundle)._predictor.sliding_window
         first, second = (
             sliding_window.SlidingWindowPass(window, window.plan(scan()))
             for _ in range(2)
@@ -280,7 +280,7 @@ def test_the_host_waits_for_the_gpu_for_labels_but_not_for_windows(
     with pretend_gpus() as gpus:
         segmenter = on_gpu(bundle)
         for batch_size in (8, 1):
-            segmenter._runner.sliding_window.batch_size = batch_size
+            segmenter._predictor.sliding_window.batch_size = batch_size
             gpus.forget_counts()
             segmenter.segment(scan())
             reasons = dict(gpus.waits)

@@ -55,6 +55,18 @@ def test_a_prediction_is_finished_in_several_ways(
         _ = prediction.given_dice
 
 
+def test_a_prediction_speaks_of_the_labels_that_were_asked_for(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    folder = untrained_bundle()
+    volume = scan()
+    everything = Segmenter(folder, "cpu").predict(volume).labels
+    segmenter = Segmenter(folder, "cpu", labels="kidney")
+    prediction = segmenter.predict(volume, given=everything)
+    assert np.array_equal(prediction.labels, np.where(everything == 2, 2, 0))
+    assert list(prediction.given_dice) == ["kidney"]
+
+
 def test_only_the_largest_component_is_kept_where_asked(
     untrained_bundle: Callable[..., Path],
 ) -> None:

@@ -18,9 +18,9 @@ from medseg.commands.segment import segment
 from medseg.errors import MedsegError
 from medseg.events import Event, Notice
 from medseg.inference import batch as batch_module
+from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.inference.failures import describe_error
 from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
-from medseg.inference.segmenter import Segmenter
 
 PATIENT = "Qwertz^Zaphod"
 SECRETS = ("Qwertz", "Zaphod", "ZX81-4711", "Sonnenstein")
@@ -113,13 +113,13 @@ def fail_when_reading(
 def fail_when_segmenting(
     monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
 ) -> None:
-    run = Segmenter.predict
+    run = BundlePredictor.predict
 
-    def predict(self: Segmenter, volume: Any, **options: Any) -> Any:
+    def predict(self: BundlePredictor, volume: Any, **options: Any) -> Any:
         fail(volume.source)
         return run(self, volume, **options)
 
-    monkeypatch.setattr(Segmenter, "predict", predict)
+    monkeypatch.setattr(BundlePredictor, "predict", predict)
 
 
 def fail_when_writing(

@@ -29,7 +29,8 @@ from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.bundle_predictor import Ensemble
+from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
@@ -335,10 +336,10 @@ def test_the_members_of_a_bundle_are_averaged(
     windows = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         first, second = network_of(folder)(windows), network_of(other)(windows)
-        both = Segmenter(folder, "cpu")._runner.ensemble(windows)
-        alone = Segmenter(folder, "cpu", fold_ensemble=False)._runner.ensemble(
-            windows
-        )
+        both = Segmenter(folder, "cpu")._predictor.ensemble(windows)
+        alone = Segmenter(
+            folder, "cpu", fold_ensemble=False
+        )._predictor.ensemble(windows)
     assert torch.allclose(both, (first + second) / 2, atol=1e-5)
     assert torch.allclose(alone, first, atol=1e-5)
 
@@ -383,7 +384,7 @@ def test_wrong_arithmetic_of_a_gpu_is_not_used(
 ) -> None:
     ensemble = Ensemble([CoarseMember(factor)], 3)
     refuse_wrong_arithmetic(ensemble, made_spec(), torch.device("cpu"))
-    assert {member.precision for member in ensemble._members} == {precision}
+    assert {member.precision for member in ensemble.members} == {precision}
 
 
 def test_a_grey_picture_is_red_green_and_blue(
@@ -493,7 +494,7 @@ import ctypes, re, resource, sys
 from pathlib import Path
 import numpy as np
 from medseg.inference.arithmetic_check import refuse_wrong_arithmetic
-from medseg.inference.segmenter import Ensemble
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.inference.segmenter import Segmenter
 from medseg.errors import MedsegError
 from medseg.volume import Volume

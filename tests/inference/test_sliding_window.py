@@ -12,7 +12,8 @@ import torch
 from support.bundles import made_spec
 
 from medseg.errors import MedsegError
-from medseg.inference import segmenter as segmenter_module
+from medseg.inference import bundle_predictor
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.inference.pass_plan import (
     HOST,
     HOST_ONLY,
@@ -20,7 +21,7 @@ from medseg.inference.pass_plan import (
     Storage,
     choose_storage,
 )
-from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.segmenter import Segmenter
 from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
 from medseg.volume import Volume
 
@@ -55,7 +56,7 @@ def hungry_segmenter(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> Segmenter:
     segmenter = Segmenter(bundle, "cpu")
-    runner = segmenter._runner
+    runner = segmenter._predictor
     monkeypatch.setattr(runner, "ensemble", Hungry(runner.ensemble, most))
     runner.sliding_window.batch_size = 8
     return segmenter
@@ -70,7 +71,7 @@ def test_fewer_windows_at_a_time_where_memory_is_short(
     segmenter = hungry_segmenter(bundle, monkeypatch, most=3)
     with caplog.at_level(logging.WARNING):
         labels = segmenter.segment(scan()).labels
-    batches = segmenter._runner.ensemble.batches
+    batches = segmenter._predictor.ensemble.batches
     assert batches[:-1] == [2] * (len(batches) - 1)
     assert 1 <= batches[-1] <= 2
     assert "going on with 2" in caplog.text
@@ -145,7 +146,7 @@ def test_a_pass_that_used_the_gpu_falls_back_to_the_host(
     monkeypatch.setattr(
         SlidingWindow, "_choose_storage", lambda self, windows: planned
     )
-    monkeypatch.setattr(segmenter_module, "SlidingWindowPass", OnSmallGpu)
+    monkeypatch.setattr(bundle_predictor, "SlidingWindowPass", OnSmallGpu)
     found = segmenter.segment(scan())
     assert tried == [planned, HOST_ONLY]
     assert np.array_equal(found.labels, wanted)
@@ -162,7 +163,7 @@ def test_there_is_no_second_try_in_the_hosts_memory(
         tried.append(plan.storage)
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(segmenter_module, "SlidingWindowPass", fail)
+    monkeypatch.setattr(bundle_predictor, "SlidingWindowPass", fail)
     with pytest.raises(MedsegError, match="does not fit the memory"):
         Segmenter(untrained_bundle(), "cpu").segment(scan())
     assert tried == [HOST_ONLY]

@@ -184,8 +184,10 @@ def test_scores_are_the_mean_over_the_folds(trained: Trained) -> None:
     whole = Segmenter(trained.out, "cpu")
     windows = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
-        mean = sum(one._runner.ensemble(windows) for one in singles) / FOLDS
-        assert torch.allclose(whole._runner.ensemble(windows), mean, atol=1e-5)
+        mean = sum(one._predictor.ensemble(windows) for one in singles) / FOLDS
+        assert torch.allclose(
+            whole._predictor.ensemble(windows), mean, atol=1e-5
+        )
     first = (
         Segmenter(trained.out, "cpu", fold_ensemble=False)
         .segment(volume)

@@ -23,7 +23,7 @@ from medseg.bundle.spec import SpeedLimitsSpec, SpeedSetting, SpeedTrial
 from medseg.bundle.spec_files import write_trained
 from medseg.inference.backends import at_speed, openvino, processor
 from medseg.inference.backends.quantised import QUANTISED
-from medseg.inference.segmenter import Ensemble
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.inference.time_estimate import estimate_seconds
 from medseg.testing import make_phantom
 from medseg.training import speed_settings, speed_trials
@@ -191,12 +191,12 @@ def test_a_bundle_is_segmented_as_was_decided(copy: Path) -> None:
     use(copy, "int8_bf16")
     balanced = Segmenter(copy, "cpu")
     assert balanced.backend == "openvino"
-    assert balanced._runner.sliding_window.spec.inference.overlap == 0.25
+    assert balanced._predictor.sliding_window.spec.inference.overlap == 0.25
     assert balanced.spec.inference.overlap == 0.5, "the bundle says what it did"
     exact = Segmenter(copy, "cpu", speed="exact")
     torch_alone = Segmenter(copy, "cpu", backend="torch")
     assert exact.backend == torch_alone.backend == "torch"
-    assert exact._runner.sliding_window.spec.inference.overlap == 0.5
+    assert exact._predictor.sliding_window.spec.inference.overlap == 0.5
     wanted = torch_alone.segment(scan(1)).labels
     assert np.array_equal(exact.segment(scan(1)).labels, wanted)
     assert balanced.choices["speed"] == "balanced"

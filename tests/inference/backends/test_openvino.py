@@ -34,7 +34,7 @@ from medseg.inference.backends.openvino import (
     convert,
 )
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.segmenter import Ensemble
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.networks.loading import load_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume

@@ -27,7 +27,7 @@ def segment(bundle: Path, backend: str, threads: int) -> tuple[Array, int]:
         segmenter = Segmenter(bundle, "cpu", backend=backend)
         used = torch.get_num_threads()
         if backend == "openvino":
-            (member,) = segmenter._runner.ensemble._members
+            (member,) = segmenter._predictor.ensemble.members
             used = member._compiled.get_property("INFERENCE_NUM_THREADS")
         return segmenter.segment(volume).labels, used
 

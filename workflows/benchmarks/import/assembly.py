@@ -26,7 +26,7 @@ import torch
 from medseg import Segmenter, Volume
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec_files import write_bundle
-from medseg.inference.segmenter import Ensemble
+from medseg.inference.bundle_predictor import Ensemble
 from medseg.networks.building import build_network
 from medseg.training.run_folder import RunFolder
 

@@ -3,6 +3,7 @@
 Trains an automatic bundle and, from it, an interactive one with the same number of steps; segments
 held-out cases with both, without clicks, and compares them case by case; then clicks on the largest
 error of any label, up to ``--clicks`` times, each click in the middle of it, as a person would.
+Beside it, what clicks could do at best: each mends the whole connected error that it lies in.
 
     python workflows/benchmarks/label/clicks.py Task04_Hippocampus WORK --steps 500 --seeds 0,1
 
@@ -15,8 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -36,8 +36,8 @@ from medseg.training.clicks import Click, find_next_click
 from medseg.volume import Array, Volume
 
 BUNDLE = Path("bundles/hippocampus_mr/bundle.json")
-HELD_OUT = 0
-"""The fold of the whole data set that neither bundle sees, not even to choose its best step."""
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from split import HELD_OUT, write_part  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -60,41 +60,17 @@ def main() -> None:
     cases = find_cases(given.data, spec).cases
     _, held_out = split_cases(cases, spec.data, HELD_OUT)
     folder = given.work / "known"
-    known = write_known(given.data, folder, held_out, given.known)
+    if not folder.exists():
+        write_part(given.data, folder, held_out, most=given.known)
     opened = []
     for case in held_out[: given.cases]:
         opened.append((case.name, *open_case(case, spec)))
     rows: list[Row] = []
     for seed in map(int, given.seeds.split(",")):
-        automatic, interactive = train_both(given, known, seed)
+        automatic, interactive = train_both(given, folder, seed)
         rows += measure(automatic, interactive, opened, seed, given.clicks)
         write_rows(given.work / "clicks.csv", rows)
     print(make_table(rows))
-
-
-def write_known(
-    data: Path, folder: Path, held_out: Any, most: int | None
-) -> Path:
-    """Copy the data set without the held-out cases, or as many of its first cases."""
-    if folder.exists():
-        return folder
-    kept_out = {file.name for case in held_out for file in case.scan.files}
-    listing = json.loads((data / "dataset.json").read_text())
-    known = []
-    for item in listing["training"]:
-        if Path(item["image"]).name not in kept_out:
-            # Without one fold the others must be dealt anew, by patient.
-            item.pop("fold", None)
-            known.append(item)
-    known = known[:most]
-    for item in known:
-        for kind in ("image", "label"):
-            target = folder / item[kind]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(data / item[kind], target)
-    content = json.dumps({**listing, "training": known})
-    (folder / "dataset.json").write_text(content)
-    return folder
 
 
 def train_both(
@@ -165,6 +141,24 @@ def measure(
                     mask, label, inside, outside, around=[click.point]
                 )
             yield from score(seed, name, number, mask, reference, labels)
+        best = segmenter.segment(scan).labels
+        for number in range(1, clicks + 1):
+            mend_largest_error(best, reference, labels)
+            clicked = f"perfect {number}"
+            yield from score(seed, name, clicked, best, reference, labels)
+
+
+def mend_largest_error(
+    mask: Array, reference: Array, labels: medseg.LabelSet
+) -> None:
+    """Make a mask right in the whole connected error that the next click lies in."""
+    found_error = find_largest_error(mask, reference, labels)
+    if found_error is None:
+        return
+    name, click = found_error
+    index = next(label.index for label in labels if label.name == name)
+    error = find_connected_error(mask, reference, index, click)
+    mask[error] = reference[error]
 
 
 def find_largest_error(
@@ -177,14 +171,25 @@ def find_largest_error(
         click = find_next_click(is_there, should_be)
         if click is None:
             continue
-        wrong = is_there & ~should_be
-        if click.is_inside:
-            wrong = should_be & ~is_there
-        parts, _ = ndimage.label(wrong)
-        size = int((parts == parts[click.point]).sum())
+        size = int(
+            find_connected_error(mask, reference, label.index, click).sum()
+        )
         if size > largest:
             largest, found = size, (label.name, click)
     return found
+
+
+def find_connected_error(
+    mask: Array, reference: Array, index: int, click: Click
+) -> Array:
+    """Return the connected error of a label that a click lies in, booleans."""
+    is_there, should_be = mask == index, reference == index
+    wrong = is_there & ~should_be
+    if click.is_inside:
+        wrong = should_be & ~is_there
+    parts, _ = ndimage.label(wrong)
+    connected: Array = parts == parts[click.point]
+    return connected
 
 
 def score(

@@ -1,0 +1,199 @@
+"""``BundlePrediction``: what the networks of one bundle answer for one scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from medseg.bundle.spec import BundleSpec, QualityFinding
+from medseg.datasets.validated_range import RangeCheck
+from medseg.inference.chosen_labels import (
+    keep_chosen,
+    keep_labels,
+    select_values,
+)
+from medseg.inference.confidence import (
+    PERCENT,
+    ConfidenceSums,
+    map_errors,
+    map_errors_within,
+)
+from medseg.inference.label_writer import LabelWriter
+from medseg.inference.largest_components import keep_largest_components
+from medseg.inference.pass_plan import HOST, PassResult
+from medseg.inference.prediction import Prediction, measure_volumes_ml
+from medseg.inference.segmentation import Segmentation
+from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import find_boxes
+from medseg.quality.calibration import estimate_quality
+from medseg.quality.estimates import Quality
+from medseg.volume import Array, Volume
+
+
+class BundlePrediction(Prediction):
+    """What the networks of one bundle answer for one scan, before postprocessing.
+
+    Args:
+        scan: The scan's grid and warnings; its voxels are not needed any more.
+        result: Of the pass over the scan.
+        label_set: What the label indices mean.
+        calibration: What confidence meant on held-out cases, if the bundle knows.
+        keep_largest: The labels of which the bundle keeps only the largest component.
+        spec: The bundle, which result formats name.
+        measure_range: Measures the scan for the comparison of the result with what the bundle was
+            validated on, if it knows. Called by who finishes: on a GPU's thread it would hold up
+            the next scan.
+        is_made_up: Whether the bundle was trained on made-up data.
+        chosen: Names of the labels that segmentations have; all unless given.
+    """
+
+    def __init__(
+        self,
+        scan: Volume,
+        result: PassResult,
+        label_set: LabelSet,
+        calibration: QualityFinding | None = None,
+        keep_largest: Collection[str] = (),
+        spec: BundleSpec | None = None,
+        measure_range: Callable[[], RangeCheck | None] = lambda: None,
+        is_made_up: bool = False,
+        chosen: Collection[str] | None = None,
+    ) -> None:
+        self._scan = scan
+        self._result = result
+        self._label_set = label_set
+        self._calibration = calibration
+        self._keep_largest = keep_largest
+        self._spec = spec
+        self._measure_range = measure_range
+        self._is_made_up = is_made_up
+        self._chosen = frozenset(label_set.names if chosen is None else chosen)
+        self._errors: Array | None = None
+
+    @property
+    def labels(self) -> Array:
+        """Label indices ``(i, j, k)`` on the scan's grid, no component removed."""
+        return keep_labels(self._result.labels, self._label_set, self._chosen)
+
+    @property
+    def given_dice(self) -> dict[str, float]:
+        """Name → the Dice to be expected of the labels that were given to be judged."""
+        if self._result.given is None:
+            raise ValueError("this prediction was made without labels to judge")
+        dice = self._result.given.expected_dice(self._label_set)
+        return select_values(dice, self._label_set, self._chosen)
+
+    def finish(
+        self,
+        *,
+        keep_largest: Collection[str] | None = None,
+        error_map: bool = False,
+    ) -> Segmentation:
+        """Make a segmentation of the prediction."""
+        names = self._keep_largest if keep_largest is None else keep_largest
+        labels, sums = self._apply_keep_largest(names)
+        label_set = self._label_set
+        confidence = sums.expected_dice(label_set)
+        confidence_at = {}
+        for which, temperature in enumerate(
+            self._result.temperatures[1:], start=1
+        ):
+            confidence_at[temperature] = sums.expected_dice(label_set, which)
+        seconds = {
+            stage: round(took, 4)
+            for stage, took in self._result.seconds.items()
+        }
+        found = Segmentation(
+            labels,
+            label_set,
+            measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
+            quality=self._estimate_quality(labels, confidence),
+            confidence=confidence,
+            confidence_at=confidence_at,
+            error_map=self._error_map() if error_map else None,
+            probabilities=self._result.probabilities,
+            seconds=seconds,
+            warnings=(*self._scan.warnings, *self._result.warnings),
+            grid=self._scan,
+            spec=self._spec,
+        )
+        return keep_chosen(found, self._chosen)
+
+    @cached_property
+    def _range_check(self) -> RangeCheck | None:
+        return self._measure_range()
+
+    def _estimate_quality(
+        self, labels: Array, confidence: Mapping[str, float]
+    ) -> Quality:
+        quality = estimate_quality(confidence, self._calibration)
+        quality = replace(quality, is_made_up=self._is_made_up)
+        if self._range_check is None:
+            return quality
+        departures = self._range_check.find_departures(labels)
+        return quality.with_departures(departures)
+
+    def _apply_keep_largest(
+        self, names: Collection[str]
+    ) -> tuple[Array, ConfidenceSums]:
+        """Return the labels with small components removed, and the sums over what is left."""
+        sums = self._result.confidence
+        indices = [
+            label.index for label in self._label_set if label.name in names
+        ]
+        if not indices:
+            return self._result.labels, sums
+        kept = self._remove_smaller_components(indices)
+        shares = self._compute_shares_kept(kept, indices)
+        return kept, sums.with_share_kept(shares)
+
+    def _remove_smaller_components(self, indices: Sequence[int]) -> Array:
+        """Return the labels on the scan's grid, components taken where the bundle says."""
+        result = self._result
+        if result.on_grid is None:
+            return keep_largest_components(self._result.labels, indices)
+        on_grid = keep_largest_components(result.on_grid, indices)
+        kept = np.zeros_like(self._result.labels)
+        box = result.grid.crop(kept[None])[0]
+        # As all labels came there, so that nothing but small components is missing.
+        writer = LabelWriter(result.grid.network_to_scan, box, HOST)
+        writer.write_nearest(on_grid)
+        return kept
+
+    def _compute_shares_kept(
+        self, after: Array, indices: Sequence[int]
+    ) -> Mapping[int, float]:
+        """Return class → share of its mask's probability that lies in what is kept of it."""
+        result = self._result
+        grid = result.grid
+        before_seen = grid.crop(self._result.labels[None])[0]
+        after_seen = grid.crop(after[None])[0]
+        shares = {}
+        for index, box in find_boxes(self._result.labels, indices).items():
+            part = grid.locate(box, self._result.labels.shape)
+            was_there = before_seen[part] == index
+            is_kept = after_seen[part] == index
+            if np.array_equal(was_there, is_kept):
+                continue
+            errors = map_errors_within(result.confidence, grid, part)
+            total = _sum_percent_right(was_there, errors)
+            kept = _sum_percent_right(is_kept, errors)
+            shares[index] = kept / total if total else 1.0
+        return shares
+
+    def _error_map(self) -> Array:
+        if self._errors is None:
+            result = self._result
+            self._errors = map_errors(
+                result.confidence, result.grid, self._scan.shape
+            )
+        return self._errors
+
+
+def _sum_percent_right(mask: Array, errors: Array) -> int:
+    """Return by how many percent the labels of a mask are right, added up over its voxels."""
+    percent_wrong = int(errors[mask].sum(dtype=np.int64))
+    return PERCENT * int(mask.sum()) - percent_wrong
