@@ -6,6 +6,7 @@ so no text of a foreign error is passed on: it may hold a signed address.
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import re
@@ -203,13 +204,19 @@ def _hash(file: Path) -> str:
 
 def _describe(address: str, facts: Mapping[str, Any]) -> StoredObject:
     size = facts.get("size")
+    return StoredObject(
+        address, -1 if size is None else int(size), _find_md5(facts)
+    )
+
+
+def _find_md5(facts: Mapping[str, Any]) -> str:
+    """Return the MD5 that a store states, in hex; empty if it states none."""
+    encoded = facts.get("md5Hash")
+    if isinstance(encoded, str):  # Google's way
+        return base64.b64decode(encoded).hex()
     # Of an object that was put in parts, the tag is no MD5, and has another form.
     match = _MD5.fullmatch(str(facts.get("ETag", "")))
-    return StoredObject(
-        address,
-        -1 if size is None else int(size),
-        match[1] if match else "",
-    )
+    return match[1] if match else ""
 
 
 def _try(action: Callable[[], _Result], address: str) -> _Result:

@@ -124,9 +124,11 @@ def test_what_lies_below_an_address_is_called_as_the_address_is_written(
             host, _, path = address.partition("://")[2].partition("/")
             return f"{host.partition('@')[0]}/{path}".rstrip("/")
 
-        def find(self, path: str, detail: bool) -> dict[str, dict[str, int]]:
+        def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
             assert path == "archive/scans"
-            return {"archive/scans//a.nii.gz": {"size": 1}}
+            # As Google writes it, of "1".
+            md5 = "xMpCOKC5I4INzFCab3WEmw=="
+            return {"archive/scans//a.nii.gz": {"size": 1, "md5Hash": md5}}
 
     def open_azure(scheme: str, account: str) -> Azure:
         accounts.append(account)
@@ -136,6 +138,7 @@ def test_what_lies_below_an_address_is_called_as_the_address_is_written(
     address = "abfs://archive@hospital.dfs.core.windows.net/scans/"
     (found,) = list_objects(address)
     assert found.address == address + "/a.nii.gz"
+    assert found.md5 == hashlib.md5(b"1").hexdigest()
     assert set(accounts) == {"hospital"}
     list(list_objects("az://archive/scans"))
     assert accounts[-1] == ""
