@@ -26,6 +26,7 @@ from medseg.cli.output import (
     open_terminal,
     print_json,
 )
+from medseg.names import split_channel, split_suffix
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -324,7 +325,8 @@ def _print_failures(terminal: Terminal, batch: Batch) -> None:
 def _locate(batch: Batch, entry: Entry) -> str:
     """Return a scan's name in results, and where it was found, each once."""
     place = batch.places.get(entry.scan, "")
-    if place.startswith(entry.scan):
+    stem, _ = split_suffix(place)
+    if entry.scan in (place, stem, split_channel(stem)[0]):
         return place
     return f"{entry.scan} ({place})" if place else entry.scan
 
