@@ -46,6 +46,11 @@ class Taps(NamedTuple):
         )
 
 
+    def after(self, first: int) -> Taps:
+        """Return the taps where a part is read that begins with this index."""
+        return self._replace(lower=self.lower - first, upper=self.upper - first)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GridMap:
     """Where the voxels of a target grid lie in a source grid.
