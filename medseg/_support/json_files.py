@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medseg.errors import MedsegError
 
@@ -37,18 +38,44 @@ def parse_json_object(
         MedsegError: If it is no JSON object; of the kind ``error``.
     """
     parse = parse_json if is_strict else json.loads
+    return parse_mapping(text, file, error, "JSON", parse)
+
+
+def parse_mapping(
+    text: str,
+    file: Path,
+    error: type[MedsegError],
+    language: Literal["JSON", "YAML"],
+    parse: Callable[[str], Any],
+) -> dict[str, Any]:
+    """Parse the text of a file that holds one mapping.
+
+    Args:
+        text: The text.
+        file: Where it stands, for errors.
+        error: Of which kind they are.
+        language: What it is written in.
+        parse: Parses it; raises ``ValueError`` where it is not that, and ``RecursionError``.
+
+    Raises:
+        MedsegError: If it is no mapping; of the kind ``error``.
+    """
     try:
         content = parse(text)
     except RecursionError as cause:
         raise error("is nested too deeply", source=file) from cause
     except ValueError as cause:
         raise error(
-            "is not valid JSON", source=file, detail=str(cause)
+            f"is not valid {language}", source=file, detail=str(cause)
         ) from cause
     if isinstance(content, dict):
         return content
+    wanted = _MAPPINGS[language]
     kind = describe_kind(content)
-    raise error(f"must hold a JSON object {{…}}, holds {kind}", source=file)
+    raise error(f"must hold {wanted}, holds {kind}", source=file)
+
+
+_MAPPINGS = {"JSON": "a JSON object {…}", "YAML": "a YAML mapping"}
 
 
 def describe_kind(value: Any) -> str:

@@ -16,6 +16,7 @@ import typer
 from medseg._support.json_values import nan_to_none
 from medseg._support.log_file import LogFile
 from medseg._support.platform.processes import handle_stop_signals
+from medseg._support.ray_cluster import LostClusterError
 from medseg.cli.consoles import shows_all_signs
 from medseg.errors import BusyError, MedsegError, recordable_text
 
@@ -27,7 +28,8 @@ FAILED = 1
 INVALID = 2
 """Exit code: the call or the bundle is wrong."""
 BUSY = 75
-"""Exit code: another process works in the folder; BSD's code for what may succeed later."""
+"""Exit code: another process works in the folder, or a cluster was lost; BSD's code for what may
+succeed later."""
 INTERRUPTED = 130
 """Exit code: Ctrl-C or SIGTERM stopped the command, as shells report Ctrl-C."""
 
@@ -98,7 +100,7 @@ def _hush_libraries(quiet: bool) -> Iterator[None]:
 
 def get_exit_code(error: Exception) -> int:
     """Return the exit code for an error that ended a command."""
-    if isinstance(error, BusyError):
+    if isinstance(error, (BusyError, LostClusterError)):
         return BUSY
     return INVALID if isinstance(error, MedsegError) else FAILED
 

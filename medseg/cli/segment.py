@@ -26,6 +26,7 @@ from medseg.cli.output import (
     open_terminal,
     print_json,
 )
+from medseg.names import split_channel, split_suffix
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -167,6 +168,27 @@ def segment(
             show_default=False,
         ),
     ] = "",
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            metavar="ray[=ADDRESS]",
+            help="Give the scans out to the nodes of a Ray cluster: that of this machine, or of "
+            "this head's HOST:PORT. BUNDLE, SCANS and OUT must lie on a disk that all nodes "
+            "share. Each scan takes --threads CPUs of its node.",
+            show_default=False,
+        ),
+    ] = "",
+    tasks_per_gpu: Annotated[
+        int,
+        typer.Option(
+            "--tasks-per-gpu",
+            metavar="N",
+            min=1,
+            help="How many scans share a GPU of the cluster: reading and writing of one then "
+            "overlap with the network of another.",
+        ),
+    ] = 1,
     threads: Threads = None,
     log: Log = None,
     quiet: Quiet = False,
@@ -182,7 +204,8 @@ def segment(
     same command again: finished scans are kept.
 
     Exit code 1: some scans failed, or lack a format asked for. 2: the call, the bundle or a
-    folder is wrong. 75: another call is segmenting into OUT. 130: stopped by Ctrl-C or SIGTERM.
+    folder is wrong. 75: another call is segmenting into OUT, or the cluster was lost. 130: stopped
+    by Ctrl-C or SIGTERM.
 
     Examples:
 
@@ -193,6 +216,8 @@ def segment(
       medseg segment total/ scans/ results/ --labels liver,spleen
 
       medseg segment BUNDLE inbox/ results/ --modality CT --allow-empty --quiet --log night.log
+
+      medseg segment BUNDLE scans/ results/ --on ray=10.0.0.1:6379
     """
     with open_terminal(
         "Run the same command again to resume.",
@@ -227,6 +252,8 @@ def segment(
             threads=threads,
             sources=sources,
             shard=shard,
+            on=on,
+            tasks_per_gpu=tasks_per_gpu,
             listeners=terminal.listeners,
         )
     if as_json:
@@ -298,7 +325,8 @@ def _print_failures(terminal: Terminal, batch: Batch) -> None:
 def _locate(batch: Batch, entry: Entry) -> str:
     """Return a scan's name in results, and where it was found, each once."""
     place = batch.places.get(entry.scan, "")
-    if place.startswith(entry.scan):
+    stem, _ = split_suffix(place)
+    if entry.scan in (place, stem, split_channel(stem)[0]):
         return place
     return f"{entry.scan} ({place})" if place else entry.scan
 

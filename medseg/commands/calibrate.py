@@ -2,69 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import (
-    atomic_folder,
-    refuse_fixed_folder,
-    write_atomically,
-)
-from medseg._support.json_values import nan_to_none
-from medseg._support.platform.locks import (
-    LockedError,
-    lock_folder,
-    remove_locked,
-)
+from medseg._support.files import refuse_fixed_folder
 from medseg._support.provenance import collect_provenance
-from medseg.bundle.bundle import (
-    BUNDLE_FILE,
-    Bundle,
-    require_single,
-    with_trained,
-)
-from medseg.bundle.hashes import hash_network
+from medseg.bundle.bundle import Bundle, require_single, with_trained
 from medseg.bundle.spec import BundleSpec
-from medseg.bundle.spec_files import write_bundle, write_trained
 from medseg.commands.bundle_argument import open_bundle
-from medseg.commands.bundle_files import (
-    copy_bundle,
-    copy_exported,
-    copy_files,
-    read_scores,
-    write_configs,
+from medseg.commands.calibrated_files import (
+    hold_journal,
+    make_working_copy,
+    write_calibrated,
 )
 from medseg.commands.imported_bundle import refuse_used_folder
 from medseg.datasets.labelled_cases import open_labelled_cases
-from medseg.errors import (
-    BusyError,
-    CheckpointError,
-    MedsegError,
-    OutputError,
-)
+from medseg.errors import CheckpointError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
-from medseg.inference.backends.quantised import QUANTISED
 from medseg.networks.devices import choose_device
-from medseg.training.calibration import (
-    SPEED_MEMORY,
-    CalibrationState,
-    run_calibration,
-)
+from medseg.training.calibration import CalibrationState, run_calibration
 from medseg.training.calibration_cases import (
     leave_out_learned,
     refuse_made_up,
     say_unknown_labels,
 )
-from medseg.training.journal import Journal
-from medseg.training.markdown import replace_sections
-from medseg.training.run_folder import RunFolder
 
-_METRICS_KEY = "calibration"
 _OVERRIDABLE = ("data.", "quality.")
 
 
@@ -149,6 +113,42 @@ def calibrate(
         medseg.errors.MedsegError: a calibration changes nothing that a network computes: --set \
 takes fields of data and quality; got 'training.steps=9'
     """
+    # All that was given, by name: nothing else is there yet.
+    given = dict(locals())
+    return calibrate_and_export(None, **given)
+
+
+def calibrate_and_export(
+    export: Callable[[Bundle], Path] | None,
+    bundle: str | Path,
+    out: str | Path | None,
+    *,
+    data: str | Path,
+    in_place: bool,
+    keep_largest: bool = False,
+    device: str = "auto",
+    overrides: Sequence[str] = (),
+    skip_bad_cases: bool = False,
+    trust_values: bool = False,
+    listeners: Sequence[Listener] = (),
+) -> Calibration:
+    """Do what ``calibrate`` does, and export the networks before anything of it is written.
+
+    Where the export fails, what was learned is kept for the next call, and nothing else.
+
+    Args:
+        export: Exports the networks of a calibrated copy; returns the folder that holds them.
+        bundle: As for ``calibrate``, and so are the others.
+        out: As for ``calibrate``.
+        data: As for ``calibrate``.
+        in_place: As for ``calibrate``.
+        keep_largest: As for ``calibrate``.
+        device: As for ``calibrate``.
+        overrides: As for ``calibrate``.
+        skip_bad_cases: As for ``calibrate``.
+        trust_values: As for ``calibrate``.
+        listeners: As for ``calibrate``.
+    """
     loaded = _load(bundle, overrides)
     target = _choose_target(loaded, out, in_place)
     root = Path(data)
@@ -170,8 +170,8 @@ takes fields of data and quality; got 'training.steps=9'
     cases, own = leave_out_learned(loaded, labelled, root, listeners)
     say_unknown_labels(cases, loaded, listeners)
     calibrated = with_trained(Bundle(spec, loaded.folder), loaded.trained)
-    with _hold_journal(target, in_place) as journal:
-        copy = _make_working_copy(calibrated, journal.file.parent / "bundle")
+    with hold_journal(target, in_place) as journal:
+        copy = make_working_copy(calibrated, journal.file.parent / "bundle")
         state = run_calibration(
             CalibrationState(
                 copy,
@@ -183,9 +183,10 @@ takes fields of data and quality; got 'training.steps=9'
                 listeners=listeners,
             )
         )
+        exported = None if export is None else export(state.bundle)
         metrics = dict(state.metrics)
         metrics["provenance"] = collect_provenance(choose_device(device))
-        _write(loaded, state, metrics, target, in_place)
+        write_calibrated(loaded, state, metrics, target, in_place, exported)
     trained = state.bundle.trained
     quality = trained.quality
     assert quality is not None
@@ -265,131 +266,3 @@ def _choose_spec(
             update={"keep_largest": None}
         )
     return spec.model_copy(update=update)
-
-
-# --- the files ----------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _hold_journal(target: Path, in_place: bool) -> Iterator[Journal]:
-    """Give the journal of the work on a folder, which nobody else works on; remove it at the end.
-
-    Raises:
-        BusyError: If another process does.
-        OutputError: If it cannot be written.
-    """
-    folder = target / ".calibration"
-    if not in_place:
-        folder = target.with_name(f".{target.name}.calibration")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = lock_folder(folder)
-    except (LockedError, FileNotFoundError) as error:
-        # Gone is the folder of a call that has just ended.
-        raise BusyError(
-            "another process is calibrating this bundle; wait for it or stop it",
-            source=target,
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            "cannot be written to; check its permissions and the free space",
-            source=target,
-            detail=error.strerror,
-        ) from error
-    journal = Journal(folder / "journal.jsonl")
-    is_done = False
-    with lock:
-        try:
-            yield journal
-            is_done = True
-        finally:
-            # What is noted stays for the call that goes on.
-            noted = [journal.file, *folder.glob(f"{SPEED_MEMORY}*")]
-            if is_done or not any(file.is_file() for file in noted):
-                remove_locked(folder, lock)
-
-
-def _make_working_copy(bundle: Bundle, folder: Path) -> Bundle:
-    """Copy a bundle for what steps write: it stays as it is until all is computed.
-
-    The copy of a call that was interrupted is used further, with what was written into it.
-    """
-    copy = with_trained(Bundle(bundle.spec, folder), bundle.trained)
-    if folder.is_dir():
-        if copy.is_trained and hash_network(copy) == hash_network(bundle):
-            return copy
-        shutil.rmtree(folder)
-    with atomic_folder(folder) as part:
-        copy_bundle(bundle, part)
-        copy_exported(bundle, part)
-    return copy
-
-
-def _write(
-    loaded: Bundle,
-    state: CalibrationState,
-    metrics: Mapping[str, Any],
-    target: Path,
-    in_place: bool,
-) -> None:
-    """Write what was found into a copy of a bundle, which appears whole, or into the bundle."""
-    if in_place:
-        spec = state.bundle.spec
-        if spec != open_bundle(target).spec:
-            write_bundle(spec, target / BUNDLE_FILE)
-        _replace_quantised(loaded, state.bundle, target)
-        _write_findings(loaded, state, metrics, target)
-        return
-    with atomic_folder(target) as folder:
-        copy_bundle(Bundle(state.bundle.spec, loaded.folder), folder)
-        copy_exported(loaded, folder)
-        _replace_quantised(loaded, state.bundle, folder)
-        _write_findings(loaded, state, metrics, folder)
-
-
-def _replace_quantised(loaded: Bundle, found: Bundle, folder: Path) -> None:
-    """Give a bundle's folder the networks in int8 of a new decision on the speed."""
-    if found.trained.speed == loaded.trained.speed:
-        return
-    # Until the decision is written, last of all, it is computed as exact.
-    undecided = loaded.trained.model_copy(update={"speed": None})
-    write_trained(undecided, folder)
-    shutil.rmtree(folder / QUANTISED, ignore_errors=True)
-    copy_files(found.folder, folder, (QUANTISED.as_posix(),))
-
-
-def _write_findings(
-    loaded: Bundle,
-    state: CalibrationState,
-    metrics: Mapping[str, Any],
-    folder: Path,
-) -> None:
-    """Write what was found into a bundle's folder; what decides comes last."""
-    files = RunFolder(folder)
-    content = _read_metrics(loaded)
-    if "cases" not in content:  # of a training
-        content["scores"] = metrics["scores"]
-    content[_METRICS_KEY] = metrics
-    text = json.dumps(nan_to_none(content), indent=2)
-    card = ""
-    if files.card.is_file():
-        card = files.card.read_text(encoding="utf-8", errors="replace")
-    sections = dict(state.sections)
-    origin = state.bundle.trained.origin
-    if origin is not None:
-        sections["Results"] = "medseg measured them for its calibration, below."
-    bundle = state.bundle
-    write_atomically(files.metrics, text + "\n")
-    write_configs(bundle, folder, read_scores(Bundle(bundle.spec, folder)))
-    write_atomically(files.card, replace_sections(card, sections))
-    write_trained(bundle.trained, folder)
-
-
-def _read_metrics(bundle: Bundle) -> dict[str, Any]:
-    """Return what a bundle's ``metrics.json`` holds; nothing where an import has none."""
-    file = RunFolder(bundle.folder).metrics
-    if not file.is_file():
-        return {}
-    read_scores(bundle)  # or it is damaged, and says so
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content

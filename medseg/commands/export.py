@@ -23,12 +23,16 @@ from medseg.commands.bundle_files import (
     require_empty,
     write_configs,
 )
-from medseg.commands.calibrate import calibrate
-from medseg.commands.openvino_export import export_to_openvino
+from medseg.commands.calibrate import calibrate_and_export
+from medseg.commands.openvino_export import (
+    choose_comparison,
+    export_to_openvino,
+)
 from medseg.errors import CheckpointError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
 from medseg.inference.backends import openvino
 from medseg.inference.backends.at_speed import EXACT, find_decided_speed
+from medseg.inference.backends.exported import OPENVINO
 from medseg.interop.monai_bundle.departures import list_departures
 from medseg.interop.onnx import require_onnx, write_onnx
 from medseg.networks.levels import FinestLevel
@@ -120,7 +124,8 @@ def export(
         return _export_bundles(loaded, target, to, scans, listeners)
     if to == "openvino":
         _say_undecided(loaded, listeners)
-        made = export_to_openvino(loaded, target, scans, listeners)
+        comparison = choose_comparison(loaded.spec, scans)
+        made = export_to_openvino(loaded, target, comparison, listeners)
         return Export(*made)
     if target is None:
         raise OutputError(
@@ -220,7 +225,19 @@ def _calibrate_and_export(
 ) -> Export:
     """Calibrate a bundle, or a copy of it in ``out``, and export it for OpenVINO into itself."""
     openvino.require()
-    calibration = calibrate(
+    # Now, and not when all is calibrated.
+    comparison = choose_comparison(bundle.spec, scans)
+    agreements = []
+
+    def convert(calibrated: Bundle) -> Path:
+        made, agreement = export_to_openvino(
+            calibrated, None, comparison, listeners
+        )
+        agreements.append(agreement)
+        return made
+
+    calibration = calibrate_and_export(
+        convert,
         bundle.folder,
         out,
         data=data,
@@ -228,9 +245,8 @@ def _calibrate_and_export(
         device="cpu",
         listeners=listeners,
     )
-    calibrated = load_bundle(calibration.folder)
-    folder, agreement = export_to_openvino(calibrated, None, scans, listeners)
-    return Export(out or folder, agreement)
+    folder = calibration.folder if out is not None else bundle.folder / OPENVINO
+    return Export(folder, agreements[-1])
 
 
 def _say_undecided(bundle: Bundle, listeners: Sequence[Listener]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg._support.files import atomic_folder
-from medseg.bundle.bundle import Bundle
+from medseg.bundle.bundle import Bundle, with_trained
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
 from medseg.commands.bundle_files import copy_bundle, require_empty
@@ -37,15 +37,17 @@ _DEFAULT_SPACING_MM = 1.5
 def export_to_openvino(
     bundle: Bundle,
     out: Path | None,
-    scans: str | Path | None,
+    comparison: Comparison,
     listeners: Sequence[Listener],
 ) -> tuple[Path, AgreementSpec]:
     """Export a bundle's networks for OpenVINO, and measure how far label maps agree.
 
+    Until all is measured, ``out`` is not there, and the bundle has what was exported before.
+
     Args:
         bundle: A trained bundle.
         out: A new or empty folder for a copy of it; unless given it gets them itself.
-        scans: What to compare on; phantoms unless given.
+        comparison: What to compare label maps on.
         listeners: Told of progress.
 
     Returns:
@@ -58,22 +60,24 @@ def export_to_openvino(
         MedsegError: If a network cannot be converted.
     """
     openvino.require()
-    if scans is None:
-        comparison = _compare_on_phantoms(bundle.spec)
-    else:
-        comparison = _compare_on_scans(bundle.spec, Path(scans))
-    if out is None:
-        return _convert(bundle, comparison, listeners)
-    require_empty(out)
-    with atomic_folder(out) as folder:
-        copy_bundle(bundle, folder)
-        copy = Bundle(bundle.spec, folder)
-        _, agreement = _convert(copy, comparison, listeners)
-    return out, agreement
+    if out is not None:
+        require_empty(out)
+        with atomic_folder(out) as folder:
+            agreement = _convert_copy(bundle, folder, comparison, listeners)
+        return out, agreement
+    target = bundle.folder / OPENVINO
+    with atomic_folder(target) as folder:
+        copy = folder / "copy"
+        copy.mkdir()
+        agreement = _convert_copy(bundle, copy, comparison, listeners)
+        for file in (copy / OPENVINO).iterdir():
+            file.rename(folder / file.name)
+        shutil.rmtree(copy)
+    return target, agreement
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparison:
+class Comparison:
     """What label maps are compared on.
 
     Attributes:
@@ -85,18 +89,29 @@ class _Comparison:
     made_up: bool
 
 
-def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
+def choose_comparison(spec: BundleSpec, scans: str | Path | None) -> Comparison:
+    """Return what label maps are compared on: scans, or phantoms unless some are given.
+
+    Raises:
+        DatasetError: If there is no scan.
+    """
+    if scans is None:
+        return _compare_on_phantoms(spec)
+    return _compare_on_scans(spec, Path(scans))
+
+
+def _compare_on_scans(spec: BundleSpec, path: Path) -> Comparison:
     channels = len(spec.channels)
     scans = find_scans(path, channels, channel_specs=spec.channels).scans
     readers = [partial(read_scan, scan, channels) for scan in scans]
-    return _Comparison(readers, made_up=False)
+    return Comparison(readers, made_up=False)
 
 
-def _compare_on_phantoms(spec: BundleSpec) -> _Comparison:
+def _compare_on_phantoms(spec: BundleSpec) -> Comparison:
     readers = [
         partial(_make_phantom_volume, spec, seed) for seed in range(_PHANTOMS)
     ]
-    return _Comparison(readers, made_up=True)
+    return Comparison(readers, made_up=True)
 
 
 def _make_phantom_volume(spec: BundleSpec, seed: int) -> Volume:
@@ -131,32 +146,33 @@ def _choose_phantom_grid(
     return (i, j, k), spacing
 
 
-def _convert(
-    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
-) -> tuple[Path, AgreementSpec]:
-    """Write a bundle's networks for OpenVINO into it, and measure how far they agree."""
-    target = bundle.folder / OPENVINO
-    with atomic_folder(target) as folder:
-        _write_openvino(bundle, folder)
-        agreement = AgreementSpec(
-            network=hash_network(bundle),
-            files={
-                file.name: hash_file(file) for file in sorted(folder.iterdir())
-            },
-            made_with={
-                name: version(name) for name in ("medseg", "torch", "openvino")
-            },
-        )
-        # As yet it states no agreement, so that nothing is used before it is measured.
-        write_agreement(agreement, folder)
-    try:
-        measured = _measure_agreement(bundle, comparison, listeners)
-        agreement = agreement.model_copy(update=measured)
-        write_agreement(agreement, target)
-    except BaseException:
-        shutil.rmtree(target)
-        raise
-    return target, agreement
+def _convert_copy(
+    bundle: Bundle,
+    folder: Path,
+    comparison: Comparison,
+    listeners: Sequence[Listener],
+) -> AgreementSpec:
+    """Copy a bundle, give the copy its networks for OpenVINO, and measure how far they agree."""
+    copy_bundle(bundle, folder)
+    copy = with_trained(Bundle(bundle.spec, folder), bundle.trained)
+    exported = folder / OPENVINO
+    exported.mkdir()
+    _write_openvino(copy, exported)
+    agreement = AgreementSpec(
+        network=hash_network(copy),
+        files={
+            file.name: hash_file(file) for file in sorted(exported.iterdir())
+        },
+        made_with={
+            name: version(name) for name in ("medseg", "torch", "openvino")
+        },
+    )
+    # As yet it states no agreement: the networks are known by it while they are measured.
+    write_agreement(agreement, exported)
+    measured = _measure_agreement(copy, comparison, listeners)
+    agreement = agreement.model_copy(update=measured)
+    write_agreement(agreement, exported)
+    return agreement
 
 
 def _write_openvino(bundle: Bundle, folder: Path) -> None:
@@ -169,7 +185,7 @@ def _write_openvino(bundle: Bundle, folder: Path) -> None:
 
 
 def _measure_agreement(
-    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
+    bundle: Bundle, comparison: Comparison, listeners: Sequence[Listener]
 ) -> dict[str, int | bool]:
     """Segment volumes with both backends; count the voxels that differ."""
     reference = Segmenter(bundle, "cpu", backend="torch", precision="fp32")

@@ -28,7 +28,7 @@ from medseg.inference.ledger import read_ledger, read_ledgers
 from medseg.inference.ledger_entry import Entry
 from medseg.inference.report_index import PAGES
 from medseg.inference.report_rows import PREVIEWS, get_preview_path
-from medseg.inference.result_files import ERROR_MAPS, SUMMARIES
+from medseg.inference.result_files import SUMMARIES, list_error_map_paths
 from medseg.inference.shards import SHARDS, Shard
 from medseg.inference.volumes_table import VOLUMES_PARQUET
 from medseg.names import LEDGER
@@ -127,7 +127,7 @@ class RemoteFolder:
         for entry in entries:
             files = [self.here / file for file in entry.files]
             files.append(get_preview_path(self.here, entry.scan))
-            files += (self.here / ERROR_MAPS).glob(f"{entry.scan}.*")
+            files += list_error_map_paths(self.here, entry.scan)
             for file in filter(Path.is_file, files):
                 if entry.state == "done":
                     self._put(file)

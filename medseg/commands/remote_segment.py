@@ -55,6 +55,7 @@ def segment_remote(
         given: Its arguments.
 
     Raises:
+        MedsegError: If a table of sources, or a cluster, is asked for.
         DatasetError: If there is no scan.
         OutputError: If something else lies at the address of the results.
         StorageError: If a store cannot be read or written; what was done stays done.
@@ -63,6 +64,11 @@ def segment_remote(
         raise MedsegError(
             "a table of sources tells of files on this machine; scans in an object store have a "
             "list of their own, which says where each is"
+        )
+    if given.get("on"):
+        raise MedsegError(
+            "a cluster works on folders that all its nodes share; scans and results in an object "
+            "store are divided among machines by --shard"
         )
     scans, out = str(given["scans"]), str(given["out"])
     shard = parse_shard(given["shard"]) if given.get("shard") else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
-from medseg._support.provenance import get_device_name
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
+from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.batch import Batch
 from medseg.commands.remote_segment import needs_store, segment_remote
@@ -19,24 +18,17 @@ from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import BatchState, write_state
-from medseg.inference.devices_of_batch import (
-    count_ahead,
-    load_segmenters,
-)
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
-from medseg.inference.loading import Predictor
-from medseg.inference.method import Method
-from medseg.inference.open_scan import OpenScan, SegmentedScan
 from medseg.inference.output_folder import holds_no_others, refuse_overwriting
-from medseg.inference.pipeline import choose_pipelines
 from medseg.inference.report import write_summaries
 from medseg.inference.report_rows import PREVIEWS
 from medseg.inference.result_files import ERROR_MAPS, choose_formats
 from medseg.inference.scan_work import ResultOptions
 from medseg.inference.shards import Shard, parse_shard
 from medseg.inference.sources_table import SourcesTable
+from medseg.inference.workers import open_workers
 from medseg.names import hash_text, make_printable
 
 SEARCHING = "looking for scans"
@@ -68,6 +60,8 @@ def segment(
     threads: int | None = None,
     sources: str | Path | None = None,
     shard: str = "",
+    on: str = "",
+    tasks_per_gpu: int = 1,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -117,6 +111,10 @@ def segment(
         shard: ``I/N`` does one of N parts, beside other processes that do the others into the
             same ``out``; ``auto`` takes it from a scheduler's variables. Unless given, all scans
             are done. Shards write no report and no table of volumes: ``medseg.report`` does.
+        on: ``ray`` gives the scans out to a Ray cluster, that of this machine or of
+            ``RAY_ADDRESS``; ``ray=HOST:PORT`` to that of this head. All nodes must see bundle,
+            scans and ``out`` at the same paths. A scan whose process dies three times fails.
+        tasks_per_gpu: How many scans share a GPU of the cluster.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -125,7 +123,8 @@ def segment(
     Raises:
         BundleError: If the bundle is wrong.
         CheckpointError: If it has no weights.
-        MissingExtraError: If the backend is not installed.
+        MissingExtraError: If the backend is not installed; or Ray, where it is asked for.
+        ClusterError: If the cluster cannot be reached, or has ended; what was done stays done.
         MedsegError: If there is no such device, backend or precision.
         DatasetError: If there is no scan.
         OutputError: If ``out`` or ``sources`` cannot be written, or ``out`` holds the scans.
@@ -168,21 +167,28 @@ def segment(
     table = None if sources is None else SourcesTable(Path(sources), out)
     if table is not None:
         table.check()
-    with limit_threads(threads):
-        segmenters = load_segmenters(
-            trained,
-            device,
-            backend=backend,
-            precision=precision,
-            mirror=mirror,
-            fold_ensemble=fold_ensemble,
-            speed=speed,
-            labels=labels,
-        )
-
     searched = hash_text(str(resolve_path(scans)))
+    choices = {
+        "backend": backend,
+        "precision": precision,
+        "mirror": mirror,
+        "fold_ensemble": fold_ensemble,
+        "speed": speed,
+        "labels": labels,
+    }
     with (
         limit_threads(threads),
+        open_workers(
+            trained,
+            device,
+            choices,
+            path=find_bundle_path(bundle),
+            root=scans,
+            on=on,
+            threads=threads,
+            tasks_per_gpu=tasks_per_gpu,
+            listeners=listeners,
+        ) as workers,
         _open_ledger(out, part, found.list_renamed()) as ledger,
     ):
         found = found.keep_former_names(ledger.entries)
@@ -197,7 +203,7 @@ def segment(
         state = BatchState.begin(trained.spec, start.total)
         write_state(ledger, state)
         batch = ScanBatch(
-            Method.of(segmenters[0]),
+            workers.method,
             ledger,
             chosen_formats,
             ResultOptions(report, error_maps, resample_uneven, searched),
@@ -209,20 +215,8 @@ def segment(
         def record(entry: Entry, seconds: Mapping[str, float]) -> bytes:
             return ledger.entries.format(batch.record(entry, seconds))
 
-        run = choose_pipelines(
-            [
-                partial(_segment_scan, segmenter._predictor, error_maps)
-                for segmenter in segmenters
-            ]
-        )
-        lines: list[bytes] = run(
-            found.scans,
-            read=batch.read,
-            write=batch.write,
-            on_error=batch.on_error,
-            record=record,
-            ahead=count_ahead(segmenters),
-        )
+        run = workers.prepare(batch)
+        lines: list[bytes] = run(found.scans, record=record)
         for line in lines:
             results.append(line)
         here = _list_names(found)
@@ -246,17 +240,6 @@ def segment(
         gone,
         part,
     )
-
-
-def _segment_scan(
-    predictor: Predictor, error_maps: bool, opened: OpenScan
-) -> SegmentedScan:
-    if opened.kept is not None or opened.volume is None:
-        return SegmentedScan(opened)
-    # The volume passed the checks of Segmenter.segment when it was read.
-    prediction = predictor.predict(opened.volume)
-    finish = partial(prediction.finish, error_map=error_maps)
-    return SegmentedScan(opened, finish, get_device_name(predictor.device))
 
 
 def _open_ledger(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
+from medseg.metrics.label_boxes import find_boxes
 from medseg.volume import Array
 
 LEAST_SHARE = 0.05
@@ -14,7 +16,7 @@ LEAST_SHARE = 0.05
 _SPECK = 0.1
 """Share of a label's cross-section that may touch the border as a speck."""
 
-_NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+_CORNERS_TOUCH: Literal[26] = 26
 
 
 def count_pieces(labels: Array, most: int) -> dict[int, int]:
@@ -27,16 +29,22 @@ def count_pieces(labels: Array, most: int) -> dict[int, int]:
     Returns:
         Index → pieces, of the labels that are there.
     """
-    from scipy.ndimage import find_objects, label
+    import cc3d
 
     pieces = {}
-    for index, box in enumerate(find_objects(labels, most), start=1):
-        if box is None:
-            continue
-        components, _ = label(labels[box] == index, _NEIGHBOURS)
-        sizes = np.bincount(components.ravel())[1:]
-        least = LEAST_SHARE * sizes.sum()
-        pieces[index] = int(np.count_nonzero(sizes >= least))
+    for index, box in find_boxes(labels, range(1, most + 1)).items():
+        mask = labels[box] == index
+        components, count = cc3d.connected_components(
+            mask,
+            connectivity=_CORNERS_TOUCH,
+            binary_image=True,
+            return_N=True,
+        )
+        pieces[index] = count
+        if count > 1:
+            sizes = np.bincount(components[mask])[1:]
+            least = LEAST_SHARE * sizes.sum()
+            pieces[index] = int(np.count_nonzero(sizes >= least))
     return pieces
 
 
@@ -62,5 +70,7 @@ def list_faces(labels: Array) -> Iterator[Array]:
     for axis, size in enumerate(labels.shape):
         if size < 2:
             continue
-        for end in (0, -1):
-            yield labels.take(end, axis)
+        along = np.moveaxis(labels, axis, 0)
+        # Not by `take`, which copies the whole image first unless k is its fastest axis.
+        yield along[0]
+        yield along[-1]

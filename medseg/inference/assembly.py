@@ -10,10 +10,10 @@ import numpy as np
 from medseg.bundle.bundle import Step
 from medseg.bundle.spec import BundleSpec, CropSpec
 from medseg.inference.assembly_prediction import AssemblyPrediction, Painting
-from medseg.inference.label_boxes import Box, find_label_box, grow_box
 from medseg.inference.label_writer import choose_label_type
 from medseg.inference.prediction import Prediction
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import Box, find_label_box, grow_box
 from medseg.volume import Array, Volume
 
 

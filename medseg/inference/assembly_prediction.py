@@ -10,11 +10,11 @@ import numpy as np
 
 from medseg.bundle.bundle import Step
 from medseg.bundle.spec import BundleSpec
-from medseg.inference.label_boxes import Box
 from medseg.inference.label_writer import choose_label_type
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import Box
 from medseg.quality.estimates import Quality, join_qualities
 from medseg.volume import Array, Volume
 

@@ -40,6 +40,7 @@ class ScanBatch(ScanWork):
         listeners: Told of progress and warnings, by the thread that works.
 
     Attributes:
+        ledger: The ledger.
         note: What else is told with progress, such as how many machines work.
     """
 
@@ -56,7 +57,7 @@ class ScanBatch(ScanWork):
         super().__init__(
             method, ledger.folder, ledger.entries, formats, options, listeners
         )
-        self._ledger = ledger
+        self.ledger = ledger
         self._total = total
         self._done = 0
         self.note = ""
@@ -77,7 +78,7 @@ class ScanBatch(ScanWork):
         entry = super().on_error(scan, stage, error)
         if is_gpu_failure(error):
             with self._lock:
-                self._ledger.enter(entry)
+                self.ledger.enter(entry)
             raise error
         return entry
 
@@ -92,7 +93,7 @@ class ScanBatch(ScanWork):
             entry = entry.model_copy(update={"seconds": dict(seconds)})
         with self._lock:
             if is_new:
-                self._ledger.enter(entry)
+                self.ledger.enter(entry)
             self._done += 1
             self._tell(entry)
             notify(
@@ -104,7 +105,7 @@ class ScanBatch(ScanWork):
     def refuse(self, fault: Fault) -> Entry:
         """Enter something that cannot even be tried."""
         entry = self.make_entry(fault.where, "failed", error=fault.what)
-        self._ledger.enter(entry)
+        self.ledger.enter(entry)
         self._tell(entry)
         return entry
 
@@ -113,11 +114,11 @@ class ScanBatch(ScanWork):
         skipped = []
         for scan in scans:
             entry = self.make_entry(scan.name, "skipped", reason=scan.reason)
-            earlier = self._ledger.entries.get(scan.name)
+            earlier = self.ledger.entries.get(scan.name)
             has_result = earlier is not None and earlier.is_good
             is_known = earlier is not None and earlier.reason == scan.reason
             if not has_result and not is_known:
-                self._ledger.enter(entry)
+                self.ledger.enter(entry)
             self._tell(entry)
             skipped.append(entry)
         return skipped
@@ -131,11 +132,11 @@ class ScanBatch(ScanWork):
             here: Every name of this call. What another call found elsewhere stays as it is.
             holds: Tells whether a scan of this name would be of this call.
         """
-        for entry in tuple(self._ledger.entries.values()):
+        for entry in tuple(self.ledger.entries.values()):
             is_gone = entry.is_failed and entry.scan not in here
             is_gone = is_gone and holds(entry.scan)
-            if is_gone and entry.searched == self._options.searched:
-                self._ledger.enter(
+            if is_gone and entry.searched == self.options.searched:
+                self.ledger.enter(
                     self.make_entry(entry.scan, "skipped", reason=GONE)
                 )
 

@@ -21,13 +21,13 @@ from medseg.inference.confidence import (
     map_errors,
     map_errors_within,
 )
-from medseg.inference.label_boxes import find_boxes
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.largest_components import keep_largest_components
 from medseg.inference.pass_plan import HOST, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import find_boxes
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume

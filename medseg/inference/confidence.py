@@ -20,8 +20,8 @@ import numpy.typing as npt
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.label_boxes import find_box_of_labels
 from medseg.labels import LabelSet
+from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.preprocessing.grid import NetworkGrid
 from medseg.preprocessing.resampled_parts import (
     Box,

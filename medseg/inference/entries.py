@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from typing import SupportsIndex, overload
 
 from medseg.inference.ledger_entry import Entry
 
@@ -57,15 +57,18 @@ class EntryList(Sequence[Entry]):
         self._lines.append(line)
 
     @overload
-    def __getitem__(self, index: int) -> Entry: ...
+    def __getitem__(self, index: SupportsIndex) -> Entry: ...
 
     @overload
     def __getitem__(self, index: slice) -> Sequence[Entry]: ...
 
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(index, int):
-            return Entry.model_validate_json(self._lines[index])
-        return [Entry.model_validate_json(line) for line in self._lines[index]]
+    def __getitem__(
+        self, index: SupportsIndex | slice
+    ) -> Entry | Sequence[Entry]:
+        lines = self._lines[index]
+        if isinstance(lines, bytes):
+            return Entry.model_validate_json(lines)
+        return [Entry.model_validate_json(line) for line in lines]
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from medseg.inference.label_boxes import find_boxes
+from medseg.metrics.label_boxes import find_boxes
 from medseg.volume import Array
 
 _CORNERS_TOUCH: Literal[26] = 26
@@ -24,7 +24,7 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
     """
     kept = np.array(labels, order="F")
     for index, box in find_boxes(labels, indices).items():
-        mask = np.ascontiguousarray(labels[box] == index)
+        mask = labels[box] == index
         is_smaller = _find_smaller_components(mask)
         if is_smaller is not None:
             kept[box][is_smaller] = 0
@@ -41,13 +41,16 @@ def _find_smaller_components(
     """
     import cc3d
 
-    components: Array = cc3d.connected_components(
-        mask, connectivity=_CORNERS_TOUCH, binary_image=True
+    components, count = cc3d.connected_components(
+        # In the order in which MONAI goes through it.
+        np.ascontiguousarray(mask),
+        connectivity=_CORNERS_TOUCH,
+        binary_image=True,
+        return_N=True,
     )
-    if components.max() == 1:
+    if count == 1:
         return None
-    sizes = np.bincount(components.reshape(-1))
-    sizes[0] = 0  # the background
+    sizes = np.bincount(components[mask])
     largest = np.argsort(sizes)[-1]
     is_smaller: npt.NDArray[np.bool_] = mask & (components != largest)
     return is_smaller

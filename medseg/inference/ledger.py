@@ -54,6 +54,7 @@ class Ledger:
         handle: The same, open.
         entries: Scan → its latest entry so far.
         damaged: How many lines cannot be read.
+        result_folders: Where nobody else writes results.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Ledger:
         handle: int,
         entries: Entries,
         damaged: int,
+        result_folders: Sequence[Path] = (),
     ) -> None:
         self.folder = folder
+        self._result_folders = result_folders
         self.damaged = damaged
         self.path = path
         self._handle = handle
@@ -92,6 +95,17 @@ class Ledger:
             os.ftruncate(self._handle, size)
             raise _make_write_error(self.path, error) from error
         self._entries.add(entry, text)
+
+    def remove_half_written(self) -> None:
+        """Remove what killed processes left half-written; nothing where others still write.
+
+        Raises:
+            OutputError: If it cannot be removed.
+        """
+        try:
+            _remove_half_written(self._result_folders)
+        except OSError as error:
+            raise _make_write_error(self.path, error) from error
 
 
 @contextlib.contextmanager
@@ -128,6 +142,7 @@ def open_ledger(
         patience = SHORT_PATIENCE_SECONDS if shard is None else PATIENCE_SECONDS
         with _lock(own, patience):
             refuse_others(folder, shard)
+            folders: list[Path] = []
             try:
                 _cut_torn_line(handle)
                 if shard is None:
@@ -142,7 +157,7 @@ def open_ledger(
                 entries, damaged = read_ledgers(folder)
             else:
                 entries, damaged = _read_own(folder, shard, renamed)
-            yield Ledger(folder, path, handle, entries, damaged)
+            yield Ledger(folder, path, handle, entries, damaged, folders)
     finally:
         os.close(handle)
 

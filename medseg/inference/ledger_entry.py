@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -182,13 +183,14 @@ class Entry(BaseModel):
         return self.quality.reasons
 
 
-class Outcomes:
+class Outcomes(ABC):
     """Scans of a batch by what became of them; whoever holds their entries says which they are."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _list_entries(self) -> Sequence[Entry]:
-        raise NotImplementedError
+        """Return the entries."""
 
     @property
     def good(self) -> tuple[Entry, ...]:

@@ -19,7 +19,10 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Generic, Literal, TypeVar
 
+from medseg._support.provenance import get_device_name
 from medseg.inference.failures import clear_frames
+from medseg.inference.loading import Predictor
+from medseg.inference.open_scan import OpenScan, SegmentedScan
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -89,6 +92,27 @@ def run_pipeline(
             del work
         done += [future.result() for future in behind]
     return done
+
+
+def segment_scan(
+    predictor: Predictor, error_maps: bool, opened: OpenScan
+) -> SegmentedScan:
+    """Take one scan of a batch through the network: the stage between reading and writing.
+
+    Args:
+        predictor: With the networks of its bundle.
+        error_maps: Whether its probable errors are mapped.
+        opened: The scan; nothing is done where its earlier result is kept.
+
+    Raises:
+        MedsegError: As ``Predictor.predict``.
+    """
+    if opened.kept is not None or opened.volume is None:
+        return SegmentedScan(opened)
+    # The volume passed the checks of Segmenter.segment when it was read.
+    prediction = predictor.predict(opened.volume)
+    finish = partial(prediction.finish, error_map=error_maps)
+    return SegmentedScan(opened, finish, get_device_name(predictor.device))
 
 
 def choose_pipelines(

@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 
-from medseg.inference.label_boxes import find_box_of_labels
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import count_voxels
+from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.volume import Array
 
 _NOWHERE = (slice(0), slice(0), slice(0))

@@ -323,5 +323,12 @@ def _check_format(volume: Volume, name: str, kind: ResultFormat) -> None:
 
 def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:
     """Return where the error map of a scan lies, or would: percent, on the scan's grid."""
-    ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
-    return out / ERROR_MAPS / f"{scan}{ending}"
+    of_pictures, of_volumes = list_error_map_paths(out, scan)
+    is_picture = spec.preprocessing.input == "picture"
+    return of_pictures if is_picture else of_volumes
+
+
+def list_error_map_paths(out: Path, scan: str) -> tuple[Path, Path]:
+    """Return where the error map of a scan can lie: a picture's, and a volume's."""
+    folder = out / ERROR_MAPS
+    return folder / f"{scan}.png", folder / f"{scan}.nii.gz"

@@ -77,6 +77,9 @@ class ScanWork:
         listeners: Told of warnings, by the thread that works.
 
     Attributes:
+        out: The folder of results.
+        formats: Of the result files, by name.
+        options: What else is wanted.
         full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
             caller, in no result.
         bug: The first bug met, with its traceback.
@@ -93,10 +96,10 @@ class ScanWork:
     ) -> None:
         self._method = method
         self._spec = method.spec
-        self._out = out
+        self.out = out
         self._earlier = EarlierResults(out, earlier, listeners)
-        self._formats = formats
-        self._options = options
+        self.formats = formats
+        self.options = options
         self._listeners = listeners
         # Several threads write where there are several GPUs, or one is fast.
         self._lock = threading.Lock()
@@ -128,12 +131,12 @@ class ScanWork:
         )
         if kept is None:
             volume = self._read_volume(scan)
-            missing = find_missing_formats(volume, self._formats)
+            missing = find_missing_formats(volume, self.formats)
             return OpenScan(scan, content, key, volume, missing)
         label_map = find_label_map(kept)
         if label_map is None or not self._lacks_picture(scan):
             return OpenScan(scan, content, key, None, kept=kept)
-        labels = read_labels(self._out / label_map)
+        labels = read_labels(self.out / label_map)
         volume = self._read_volume(scan)
         return OpenScan(
             scan,
@@ -216,19 +219,19 @@ class ScanWork:
 
     def make_entry(self, scan: str, state: State, **facts: Any) -> Entry:
         """Make the ledger's entry of a scan, as of now."""
-        searched = self._options.searched
+        searched = self.options.searched
         return self._method.make_entry(scan, state, searched=searched, **facts)
 
     def _list_further_files(self, scan: Scan) -> list[Path]:
         """Return the files of a result that the ledger does not list."""
-        if not self._options.error_maps:
+        if not self.options.error_maps:
             return []
-        return [get_error_map_path(self._out, scan.name, self._spec)]
+        return [get_error_map_path(self.out, scan.name, self._spec)]
 
     def _read_volume(self, scan: Scan) -> Volume:
         channels = self._spec.channels
         volume = read_scan(
-            scan, channels, resample_uneven=self._options.resample_uneven
+            scan, channels, resample_uneven=self.options.resample_uneven
         )
         admitted = admit(volume, self._spec)
         # From here on the volume is called what results call it.
@@ -236,8 +239,8 @@ class ScanWork:
 
     def _lacks_picture(self, scan: Scan) -> bool:
         return (
-            self._options.pictures
-            and not get_preview_path(self._out, scan.name).is_file()
+            self.options.pictures
+            and not get_preview_path(self.out, scan.name).is_file()
         )
 
     def _write_files(
@@ -245,7 +248,7 @@ class ScanWork:
     ) -> WrittenFiles:
         scan = opened.scan
         steps: dict[str, Step] = {}
-        for name, kind in self._formats.items():
+        for name, kind in self.formats.items():
             if name not in opened.missing:
                 steps[name] = partial(
                     self._write_format, kind, scan, volume, segmentation.labels
@@ -262,14 +265,14 @@ class ScanWork:
     def _write_format(
         self, kind: ResultFormat, scan: Scan, volume: Volume, labels: Array
     ) -> dict[str, str]:
-        file = self._out / f"{scan.name}{kind.ending}"
+        file = self.out / f"{scan.name}{kind.ending}"
         kind.write(file, labels, volume, self._spec)
         return {file.name: hash_result(file)}
 
     def _write_error_map(
         self, scan: Scan, volume: Volume, error_map: Array
     ) -> dict[str, str]:
-        file = get_error_map_path(self._out, scan.name, self._spec)
+        file = get_error_map_path(self.out, scan.name, self._spec)
         write_labels(file, error_map, volume)
         return {}
 
@@ -277,14 +280,14 @@ class ScanWork:
         self, scan: Scan, missing: Iterable[str]
     ) -> tuple[str, ...]:
         """Warn of earlier files of formats that the scan has none of this time."""
-        formats = [name for name in missing if name in self._formats]
-        endings = [self._formats[name].ending for name in formats]
+        formats = [name for name in missing if name in self.formats]
+        endings = [self.formats[name].ending for name in formats]
         files = [f"{scan.name}{ending}" for ending in endings]
         return self._earlier.warn_of_stale(scan, files)
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
-        file = get_preview_path(self._out, scan.name)
-        if self._options.pictures:
+        file = get_preview_path(self.out, scan.name)
+        if self.options.pictures:
             draw_picture(file, volume, labels, self._spec.label_set)
         else:
             remove_picture(file)  # it would show an earlier result

@@ -17,7 +17,7 @@ from medseg.layouts.structure_masks import (
     warn_of_missing_masks,
 )
 from medseg.layouts.tree_case import Form, TreeCase
-from medseg.layouts.tree_names import NamedFile
+from medseg.layouts.tree_names import NamedFile, begins_with
 from medseg.names import abbreviate, fold_name
 
 _FOLD_OF_PART = {"val": 0, "train": 1}
@@ -236,7 +236,7 @@ def _find_patient(
         return None
     folder = case.place[-1]
     has_number = any(sign.isdigit() for sign in folder)
-    is_called_so = fold_name(name).startswith(fold_name(folder))
+    is_called_so = begins_with(fold_name(name), fold_name(folder))
     if case.key and has_number and is_called_so:
         return "/".join(case.place)
     if not case.key and _VISIT.fullmatch(folder) and len(case.place) > 1:

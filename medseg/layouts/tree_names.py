@@ -311,9 +311,17 @@ def strip_place(
         >>> strip_place("BraTS20_001_flair", ("HGG", "BraTS20_001"))
         'flair'
     """
-    if place:
-        text = text.removeprefix(place[-1])
+    if place and begins_with(text, place[-1]):
+        text = text[len(place[-1]) :]
     return text.strip(SEPARATORS)
+
+
+def begins_with(text: str, name: str) -> bool:
+    """Tell whether a text begins with a name: ``case10_t1`` not with ``case1``."""
+    if not text.startswith(name):
+        return False
+    rest = text[len(name) :]
+    return not (name[-1:].isdigit() and rest[:1].isdigit())
 
 
 def mark_label(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.labels import LabelSet, Region
+from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.volume import Array
 
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +42,17 @@ def clear_ignored(
 def count_voxels(labels: Array, classes: int) -> Counts:
     """Count how often each label index, background included, occurs in ``(i, j, k)``."""
     counts = np.zeros(classes, np.int64)
-    # Slice by slice: numpy counts in 8-byte copies of what it is given.
+    box = find_box_of_labels(labels)
+    if box is not None:
+        counts += _count_by_slice(labels[box], classes)
+    # Most of a scan is background, and need not be counted.
+    counts[0] += labels.size - counts.sum()
+    return counts
+
+
+def _count_by_slice(labels: Array, classes: int) -> Counts:
+    counts = np.zeros(classes, np.int64)
+    # numpy counts in 8-byte copies of what it is given.
     for k in range(labels.shape[2]):
         voxels = labels[..., k].ravel(order="K")
         counts += np.bincount(voxels, minlength=classes)

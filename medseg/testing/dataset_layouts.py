@@ -15,6 +15,7 @@ A package that adds a layout tests it like this::
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -32,7 +33,7 @@ _SECRET = "SECRET"
 _NAMES = (f"{_SECRET}anna", f"{_SECRET}bert", f"{_SECRET}cleo")
 
 
-class DatasetLayoutContract:
+class DatasetLayoutContract(ABC):
     """What every layout promises; subclass it as ``Test…`` in a test module.
 
     Attributes:
@@ -47,6 +48,7 @@ class DatasetLayoutContract:
     labels: ClassVar[tuple[str, ...]] = ("organ",)
     secrets: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     def write_dataset(self, root: Path, names: Sequence[str]) -> None:
         """Write a data set with one usable case per name.
 
@@ -55,7 +57,6 @@ class DatasetLayoutContract:
             names: Letters only. They stand in the names of files and folders, and where a list
                 names its cases.
         """
-        raise NotImplementedError
 
     @pytest.fixture
     def root(self, tmp_path: Path) -> Path:

@@ -15,6 +15,7 @@ A package that adds a format tests it like this::
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ _SECRET = "SECRET-PATIENT"
 """Stands in the names of the file and of its folder; nothing that is recorded may hold it."""
 
 
-class ImageFormatContract:
+class ImageFormatContract(ABC):
     """What every image format promises; subclass it as ``Test…`` in a test module.
 
     Attributes:
@@ -59,6 +60,7 @@ class ImageFormatContract:
     secrets: ClassVar[tuple[str, ...]] = ()
     reads_series: ClassVar[bool] = False
 
+    @abstractmethod
     def write_volume(
         self, path: Path, array: npt.NDArray[Any], affine: Affine
     ) -> None:
@@ -69,7 +71,6 @@ class ImageFormatContract:
             array: int16 or uint8, shape ``(i, j, k)``; uint8, one slice, for pictures.
             affine: 4×4, voxel index → mm, RAS+.
         """
-        raise NotImplementedError
 
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:

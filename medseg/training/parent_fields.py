@@ -6,7 +6,7 @@ says nothing of these takes them from its parent; what it does say holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -136,6 +136,11 @@ def _list_intensities(
     return [intensity] * len(content["channels"])
 
 
+def _is_within(field: str, sections: Iterable[str]) -> bool:
+    """Tell whether a field is one of some, or stands in one of them."""
+    return any(f"{field}.".startswith(f"{each}.") for each in sections)
+
+
 def _replace_notes(
     notes: Mapping[str, str], parent: BundleSpec
 ) -> dict[str, str]:
@@ -145,7 +150,7 @@ def _replace_notes(
     kept = {
         field: reason
         for field, reason in notes.items()
-        if not field.startswith((*replaced, *fields))
+        if not _is_within(field, (*replaced, *fields))
     }
     reason = f"As in {parent.name}, whose weights training starts from"
     return kept | dict.fromkeys((*replaced, *fields), reason)

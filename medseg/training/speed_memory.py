@@ -9,7 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
-from medseg.bundle.spec import SpeedFinding, SpeedSetting, SpeedTrial
+from medseg.bundle.spec import (
+    SpeedFinding,
+    SpeedLimitsSpec,
+    SpeedSetting,
+    SpeedTrial,
+)
 
 
 class SpeedMemory:
@@ -17,17 +22,22 @@ class SpeedMemory:
 
     Args:
         file: Where it is kept.
-        network: Hash of the network that it is about.
+        conditions: Hash of all that a trial follows from, besides its setting and the number of
+            cases; what was tried under others is forgotten.
     """
 
-    def __init__(self, file: Path, network: str) -> None:
+    def __init__(self, file: Path, conditions: str) -> None:
         self._file = file
-        self._content: dict[str, Any] = {"network": network, "trials": {}}
+        self._content: dict[str, Any] = {
+            "conditions": conditions,
+            "trials": {},
+        }
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        if isinstance(content, dict) and content.get("network") == network:
+        is_known = isinstance(content, dict)
+        if is_known and content.get("conditions") == conditions:
             self._content.update(content)
 
     @property
@@ -58,18 +68,22 @@ class SpeedMemory:
         self._content["trials"][name] = trial.model_dump(mode="json")
         self._write()
 
-    def find_finding(self) -> SpeedFinding | None:
-        """Return what was decided, if it was: what comes after may have been interrupted."""
+    def find_finding(self, limits: SpeedLimitsSpec) -> SpeedFinding | None:
+        """Return what was decided within limits, if it was: what follows may be interrupted."""
         stored = self._content.get("finding")
-        if stored is None:
+        is_within = self._content.get("limits") == limits.model_dump()
+        if stored is None or not is_within:
             return None
         try:
             return SpeedFinding.model_validate(stored)
         except ValidationError:
             return None
 
-    def keep_finding(self, finding: SpeedFinding) -> None:
-        """Keep what was decided."""
+    def keep_finding(
+        self, finding: SpeedFinding, limits: SpeedLimitsSpec
+    ) -> None:
+        """Keep what was decided within limits."""
+        self._content["limits"] = limits.model_dump()
         self._content["finding"] = finding.model_dump(mode="json")
         self._write()
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from medseg.bundle.bundle import Bundle
-from medseg.bundle.hashes import hash_network
+from medseg.bundle.hashes import hash_network, hash_texts
 from medseg.bundle.spec import SpeedFinding
 from medseg.bundle.spec_files import write_trained
 from medseg.events import Listener, Progress, notify
+from medseg.inference.backends.processor import describe_processor
 from medseg.inference.backends.quantised import has_files, is_installed
 from medseg.training.speed_memory import SpeedMemory
 from medseg.training.speed_trials import ExactResults, SpeedCases, Trials
@@ -32,6 +34,15 @@ _MOST_CASES = 40
 _LEAST_SECONDS = 15.0
 """To convert, quantise and compile a small network takes about as long."""
 _LEAST_PER_CASE = 1e-3
+_SECTIONS = {
+    "channels",
+    "labels",
+    "regions",
+    "data",
+    "preprocessing",
+    "network",
+}
+"""What of a bundle, besides its inference, labels and references follow from."""
 _CASE_COST = 3.0
 """All that is tried with a case, in times that ``exact`` takes for it."""
 
@@ -71,8 +82,9 @@ def decide_speed(
     obstacle = _find_obstacle(bundle, cases)
     if obstacle:
         return SpeedDecision(None, obstacle)
-    remembered = SpeedMemory(memory, hash_network(bundle))
-    known = remembered.find_finding()
+    limits = bundle.spec.inference.speed_limits
+    remembered = SpeedMemory(memory, _hash_conditions(bundle, cases))
+    known = remembered.find_finding(limits)
     if known is not None and has_files(bundle, known.files):
         trained = bundle.trained.model_copy(update={"speed": known})
         write_trained(trained, bundle.folder)
@@ -103,8 +115,25 @@ def decide_speed(
     notify(listeners, Progress(_TASK, count, count))
     trials = Trials(bundle, cases, exact, remembered, began + seconds)
     finding = trials.decide()
-    remembered.keep_finding(finding)
+    remembered.keep_finding(finding, limits)
     return SpeedDecision(finding)
+
+
+def _hash_conditions(bundle: Bundle, cases: SpeedCases) -> str:
+    """Return a hash of what trials on the same cases follow from; the limits judge them later."""
+    spec = bundle.spec
+    chosen = {"speed", "speed_limits"}
+    return hash_texts(
+        (
+            hash_network(bundle),
+            spec.model_dump_json(include=_SECTIONS),
+            spec.inference.model_dump_json(exclude=chosen),
+            str(spec.training.patch),
+            *sorted(cases.undrawn),
+            describe_processor(),
+            version("openvino"),
+        )
+    )
 
 
 def _find_obstacle(bundle: Bundle, cases: SpeedCases) -> str:

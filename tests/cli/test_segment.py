@@ -11,6 +11,9 @@ from support.bundles import made_spec, trained_bundle
 from support.cli import call
 from support.scans import affine_of, write_scan
 
+from medseg.cli.segment import _locate
+from medseg.commands.batch import Batch
+from medseg.inference.ledger_entry import Entry
 from medseg.testing import write_dataset
 
 
@@ -110,3 +113,22 @@ def test_scans_with_warnings_are_counted_and_named(
     assert "scan_0" not in line
     told = (out / place).read_text()
     assert told.count("shows no air") == 6
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("a.nii.gz", "a.nii.gz"),
+        ("a_0000.nii.gz", "a_0000.nii.gz"),
+        ("a", "a"),
+        ("a.b.nii.gz", "a (a.b.nii.gz)"),
+        ("ab/scan.nii.gz", "a (ab/scan.nii.gz)"),
+        ("", "a"),
+    ],
+)
+def test_a_place_that_goes_on_is_not_taken_for_the_name_of_a_scan(
+    place: str, shown: str
+) -> None:
+    failed = Entry(scan="a", state="failed", error="x")
+    batch = Batch(Path("results"), results=[failed], places={"a": place})
+    assert _locate(batch, failed) == shown

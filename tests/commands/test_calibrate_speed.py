@@ -17,7 +17,7 @@ from medseg.bundle.bundle import load_bundle, with_trained
 from medseg.bundle.hashes import hash_network
 from medseg.bundle.spec import SpeedFinding, SpeedSetting, SpeedTrial
 from medseg.bundle.spec_files import write_trained
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, ScanError
 from medseg.events import Event, HeldOutDecision, Notice, Progress
 from medseg.inference.backends.quantised import QUANTISED, has_files
 from medseg.testing import write_dataset
@@ -221,6 +221,37 @@ def test_an_export_calibrates_first_where_labelled_cases_are_given(
     assert not any("--data" in text for text in list_notices(events))
     with pytest.raises(MedsegError, match="--data goes with --to openvino"):
         medseg.export(bundle, tmp_path / "x", to="onnx", data=data)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_failed_export_calibrates_nothing_and_goes_on(
+    bundle: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_place: bool,
+) -> None:
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    image = next((data / "imagesTr").iterdir())
+    (torn / image.name).write_bytes(image.read_bytes()[:500])
+    out = None if in_place else tmp_path / "out"
+    before = list_files(bundle)
+    with pytest.raises(ScanError):
+        medseg.export(bundle, out, to="openvino", scans=torn, data=data)
+    after = list_files(bundle)
+    kept = [name for name in after if not name.startswith(".calibration")]
+    assert {name: after[name] for name in kept} == before
+    assert not (tmp_path / "out").exists()
+    # The same call with whole scans is not refused, and nothing is tried again.
+    monkeypatch.setattr(Trials, "_measure", refuse)
+    (torn / image.name).write_bytes(image.read_bytes())
+    made = medseg.export(bundle, out, to="openvino", scans=torn, data=data)
+    assert made.agreement is not None
+    folder = out or bundle
+    assert load_bundle(folder).trained.quality is not None
+    assert (folder / "models" / "openvino" / "model.xml").is_file()
+    assert list(tmp_path.glob(".*")) == list(bundle.glob(".*")) == []
 
 
 def list_notices(events: list[Event]) -> list[str]:

@@ -225,6 +225,13 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, scans: Path) -> None:
     with pytest.raises(ScanError):
         export(bundle, to="openvino", scans=torn)
     assert files_of(tmp_path) == before
+    # Nor does it take an earlier export away.
+    export(bundle, to="openvino", scans=scans)
+    before = files_of(tmp_path)
+    with pytest.raises(ScanError):
+        export(bundle, to="openvino", scans=torn)
+    assert files_of(tmp_path) == before
+    assert Segmenter(bundle, "cpu").backend == "openvino"
 
 
 @pytest.mark.parametrize("kind", ["monai", "onnx", "openvino"])

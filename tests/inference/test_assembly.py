@@ -17,8 +17,8 @@ from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes
-from medseg.inference.label_boxes import find_label_box, grow_box
 from medseg.inference.segmentation import Segmentation
+from medseg.metrics.label_boxes import find_label_box, grow_box
 from medseg.preprocessing import network_input
 from medseg.volume import Array, Volume
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from medseg.inference.entries import Entries, EntryList
 from medseg.inference.ledger_entry import Entry, QualityEntry
 
@@ -63,3 +66,14 @@ def test_a_list_is_like_any_sequence() -> None:
     assert entries[-1] == FULL
     assert entries[:2] == [FULL, FAILED]
     assert repr(entries) == repr([FULL, FAILED, FULL])
+
+
+def test_entries_are_found_by_numbers_of_any_kind() -> None:
+    entries = EntryList()
+    entries.append(pack(FAILED))
+    entries.append(pack(FULL))
+    for number in (-1, np.int64(1), np.uint8(1), True):
+        assert entries[number] == FULL
+    assert entries[np.int64(0) : np.int64(1)] == [FAILED]
+    with pytest.raises(TypeError, match="indices must be integers"):
+        entries[1.0]  # type: ignore[call-overload]

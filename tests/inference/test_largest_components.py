@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from monai.transforms import get_largest_connected_component_mask
 
-from medseg.inference.label_boxes import find_box_of_labels
 from medseg.inference.largest_components import keep_largest_components
+from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.volume import Array
 
 

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from medseg.errors import OutputError
 from medseg.inference.ledger import open_ledger, read_ledger
-from medseg.inference.ledger_entry import Entry, QualityEntry, get_review_order
+from medseg.inference.ledger_entry import (
+    Entry,
+    Outcomes,
+    QualityEntry,
+    get_review_order,
+)
 
 
 def entry(scan: str = "a", state: str = "done", **facts) -> Entry:
@@ -319,3 +324,8 @@ def test_a_line_that_cannot_be_synced_is_taken_back(
             ledger.enter(entry("b"))
         assert (tmp_path / "ledger.jsonl").read_bytes() == before
         assert list(ledger.entries) == ["a"]
+
+
+def test_outcomes_cannot_be_without_entries() -> None:
+    with pytest.raises(TypeError, match="_list_entries"):
+        Outcomes()  # type: ignore[abstract]

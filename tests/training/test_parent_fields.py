@@ -142,7 +142,11 @@ def test_a_plan_takes_the_parents_network_and_keeps_what_the_data_say(
         network={"kind": "unet", "channels": 32},
         training={"patch": [64, 64, 64], "batch_size": 2, "steps": 9},
         inference={"keep_largest": None},
-        notes={"network.channels": "by memory", "training.steps": "by time"},
+        notes={
+            "network.channels": "by memory",
+            "training.steps": "by time",
+            "training.patches": "of no field that is replaced",
+        },
     )
     parent = Bundle(parent_spec(), tmp_path)
     spec = parse_spec(replace_by_parent_fields(planned, parent))
@@ -153,6 +157,7 @@ def test_a_plan_takes_the_parents_network_and_keeps_what_the_data_say(
     assert spec.intensities[1] == Window(**WINDOW)
     assert "network.channels" not in spec.notes
     assert spec.notes["training.steps"] == "by time"
+    assert "training.patches" in spec.notes
     assert parent.spec.name in spec.notes["network"]
 
 

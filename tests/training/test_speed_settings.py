@@ -307,6 +307,41 @@ def test_a_decision_goes_on_where_it_was_interrupted(
     assert len(decision.finding.trials) == 3
 
 
+def test_other_limits_judge_what_was_tried_and_another_network_is_tried_anew(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(speed_trials, "_PRECISIONS", ("fp32",))
+    monkeypatch.setattr(speed_trials, "_OVERLAPS", (0.25,))
+    measured: list[SpeedSetting] = []
+
+    def lose_dice(self: Any, setting: SpeedSetting) -> SpeedTrial:
+        measured.append(setting)
+        lost = 0.004 if setting.overlap == 0.25 else 0.0
+        result = trial(-lost, -lost, 0.5 - lost)
+        return result.model_copy(update={"setting": setting})
+
+    monkeypatch.setattr(Trials, "_measure", lose_dice)
+    cases = SpeedCases(Phantoms(copy, 5), draw_windows)
+    memory = tmp_path / "speed.json"
+    overlaps = []
+    for mean, tried in ((0.002, 2), (0.01, 2), (0.002, 2)):
+        limits = [f"inference.speed_limits.mean={mean}"]
+        bundle = Bundle(load_bundle(copy, limits).spec, copy)
+        finding = decide_speed(bundle, cases, 1e4, memory).finding
+        assert finding is not None
+        assert finding.balanced is not None
+        overlaps.append(finding.balanced.overlap)
+        assert len(measured) == tried
+    assert overlaps == [0.5, 0.25, 0.5]
+    # Of flips, on the other hand, every trial follows.
+    mirrored = load_bundle(
+        copy, ["inference.mirror=true", "inference.mirror_axes=[0]"]
+    )
+    decide_speed(Bundle(mirrored.spec, copy), cases, 1e4, memory)
+    assert len(measured) == 4
+
+
 def replace_time(measured: SpeedTrial) -> SpeedTrial:
     return measured.model_copy(update={"relative_time": 0.5})
 

@@ -28,7 +28,7 @@ import numpy as np
 
 NETWORK = "mid"
 CASES = 40
-CONTESTANTS = ("monai", "medseg-fp32", "medseg-balanced", "medseg-fast")
+CONTESTANTS = ("monai", "medseg-fp32", *inference.SPEEDS)
 
 
 def main() -> None:
@@ -70,11 +70,9 @@ def decide(run: Path, work: Path) -> None:
     from medseg.bundle.bundle import load_bundle
     from medseg.testing import make_phantom
     from medseg.training.held_out import HeldOutCase
-    from medseg.training.speed_settings import (
-        SpeedCases,
-        decide_speed,
-        describe_finding,
-    )
+    from medseg.training.speed_card import describe_finding
+    from medseg.training.speed_settings import decide_speed
+    from medseg.training.speed_trials import SpeedCases
 
     bundle = load_bundle(run)
 

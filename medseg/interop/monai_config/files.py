@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from medseg._support.json_files import parse_json_object
+from medseg._support.json_files import parse_json_object, parse_mapping
 from medseg.errors import MedsegError
 
 CONFIGS = "configs"
@@ -48,19 +48,7 @@ def read_config(file: Path) -> dict[str, Any]:
     text = _read_text(file)
     if file.suffix == ".json":
         return parse_json_object(text, file, MedsegError)
-    try:
-        content = parse_yaml(text)
-    except RecursionError as error:
-        raise MedsegError("is nested too deeply", source=file) from error
-    except ValueError as error:
-        raise MedsegError(
-            "is no valid configuration file", source=file, detail=str(error)
-        ) from error
-    if not isinstance(content, dict):
-        raise MedsegError(
-            "holds no mapping, as configuration files do", source=file
-        )
-    return content
+    return parse_mapping(text, file, MedsegError, "YAML", parse_yaml)
 
 
 def parse_yaml(text: str) -> Any:

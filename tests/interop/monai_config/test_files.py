@@ -68,3 +68,22 @@ def test_a_config_has_bounds(tmp_path: Path) -> None:
     device.symlink_to("/dev/zero")
     with pytest.raises(MedsegError, match="at most 4 MB"):
         read_config(device)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.yaml", "[1]", "must hold a YAML mapping, holds a list"),
+        ("a.yml", "a: [1", "is not valid YAML"),
+        ("a.json", "[1]", "must hold a JSON object {…}, holds a list"),
+        ("a.json", "{", "is not valid JSON"),
+    ],
+)
+def test_what_is_no_config_is_said_alike_in_both_languages(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(MedsegError) as raised:
+        read_config(file)
+    assert raised.value.message == said

@@ -1,11 +1,14 @@
-"""Shards against one process: equal results, what a tiny scan costs, memory, kills.
+"""Shards and Ray against one process: equal results, what a tiny scan costs, memory, kills.
 
     python workflows/benchmarks/batches/shards.py compare WORK --scans 20000 --shards 4
     python workflows/benchmarks/batches/shards.py kill WORK --scans 400 --shards 4 --kills 50
+    python workflows/benchmarks/batches/shards.py compare-ray WORK --scans 20000
+    python workflows/benchmarks/batches/shards.py kill-ray WORK --scans 400 --kills 50
 
 Scans are tiny and made up, and the network is tiny, so that what is measured is everything else.
 ``compare`` also does a tenth of the scans, which tells what grows with their number. ``kill`` kills
-shards with SIGKILL at random moments and starts them again.
+shards with SIGKILL at random moments and starts them again. The same over Ray with two raylets of
+this machine; there workers, the second raylet and the driver are killed.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[3] / "tests"))
+from support.ray_nodes import RayNodes, ray_nodes
 
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry
@@ -49,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("what", choices=["compare", "kill"])
+    parser.add_argument("what", choices=list(WAYS))
     parser.add_argument("work", type=Path)
     parser.add_argument("--scans", type=int, default=20_000)
     parser.add_argument("--shards", type=int, default=4)
@@ -57,30 +63,15 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = write_example_bundle(given.work / "bundle", trained=True)
-    if given.what == "compare":
-        compare(given.work, bundle, given.scans, given.shards)
-    else:
-        kill(given.work, bundle, given.scans, given.shards, given.kills)
+    WAYS[given.what](given, bundle)
 
 
 # --- the same results ---------------------------------------------------------------------
 
 
-def compare(work: Path, bundle: Path, count: int, shards: int) -> None:
-    peaks = {}
-    for scans in (count // 10, count):
-        folder = write_scans(work / f"scans-{scans}", scans)
-        table = write_table(work / f"scans-{scans}.csv", folder)
-        whole = work / f"whole-{scans}"
-        shutil.rmtree(whole, ignore_errors=True)
-        (run,) = run_all([command(bundle, folder, whole)])
-        entries, _ = read_ledgers(whole)
-        tell(f"one process, {scans} scans", [run], scans)
-        peaks[scans] = run.peak_mb
-    grown = peaks[count] - peaks[count // 10]
-    print(
-        f"one process grows by {grown:.0f} MB, {1000 * grown / (count - count // 10):.2f} kB a scan"
-    )
+def compare(given: argparse.Namespace, bundle: Path) -> None:
+    work, count, shards = given.work, given.scans, given.shards
+    entries, table = do_whole(work, bundle, count)
     parts = work / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     commands = [
@@ -95,6 +86,46 @@ def compare(work: Path, bundle: Path, count: int, shards: int) -> None:
     print("results are equal")
 
 
+def compare_ray(given: argparse.Namespace, bundle: Path) -> None:
+    work, count = given.work, given.scans
+    entries, _ = do_whole(work, bundle, count)
+    peaks = {}
+    with ray_nodes() as nodes:
+        for scans in (count // 10, count):
+            out = work / f"ray-{scans}"
+            shutil.rmtree(out, ignore_errors=True)
+            call = command(bundle, work / f"scans-{scans}", out)
+            (run,) = run_all([[*call, "--on", f"ray={nodes.address}"]])
+            tell(f"driver of 2 raylets, {scans} scans", [run], scans)
+            peaks[scans] = run.peak_mb
+    print(f"the driver grows by {peaks[count] - peaks[count // 10]:.0f} MB")
+    found, damaged = read_ledgers(out)
+    assert not damaged
+    check_equal(entries, found)
+    print("results are equal")
+
+
+def do_whole(
+    work: Path, bundle: Path, count: int
+) -> tuple[Mapping[str, Entry], Path]:
+    """Do all scans, and before them a tenth, in one process; return entries and the list."""
+    peaks = {}
+    for scans in (count // 10, count):
+        folder = write_scans(work / f"scans-{scans}", scans)
+        table = write_table(work / f"scans-{scans}.csv", folder)
+        whole = work / f"whole-{scans}"
+        shutil.rmtree(whole, ignore_errors=True)
+        (run,) = run_all([command(bundle, folder, whole)])
+        entries, _ = read_ledgers(whole)
+        tell(f"one process, {scans} scans", [run], scans)
+        peaks[scans] = run.peak_mb
+    grown = peaks[count] - peaks[count // 10]
+    print(
+        f"one process grows by {grown:.0f} MB, {1000 * grown / (count - count // 10):.2f} kB a scan"
+    )
+    return entries, table
+
+
 def tell(name: str, runs: Sequence[Run], scans: int) -> None:
     """Print what a scan takes: its tiny network, and all else."""
     cpu = sum(run.cpu for run in runs)
@@ -106,7 +137,7 @@ def tell(name: str, runs: Sequence[Run], scans: int) -> None:
     )
 
 
-def check_equal(whole: dict[str, Entry], found: dict[str, Entry]) -> None:
+def check_equal(whole: Mapping[str, Entry], found: Mapping[str, Entry]) -> None:
     assert whole.keys() == found.keys()
     for name, entry in whole.items():
         assert entry.files == found[name].files, name
@@ -116,7 +147,9 @@ def check_equal(whole: dict[str, Entry], found: dict[str, Entry]) -> None:
 # --- kills --------------------------------------------------------------------------------
 
 
-def kill(work: Path, bundle: Path, count: int, shards: int, kills: int) -> None:
+def kill(given: argparse.Namespace, bundle: Path) -> None:
+    work, count, shards = given.work, given.scans, given.shards
+    kills = given.kills
     folder = write_scans(work / f"scans-{count}", count)
     for out in ("whole", "killed"):
         shutil.rmtree(work / out, ignore_errors=True)
@@ -149,6 +182,56 @@ def kill(work: Path, bundle: Path, count: int, shards: int, kills: int) -> None:
     print(
         f"{kills} kills of {shards} shards, {count} scans: nothing lost, nothing twice, equal"
     )
+
+
+def kill_ray(given: argparse.Namespace, bundle: Path) -> None:
+    work, kills = given.work, given.kills
+    folder = write_scans(work / f"scans-{given.scans}", given.scans)
+    for name in ("whole", "killed"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    run_all([command(bundle, folder, work / "whole")])
+    out, chance = work / "killed", random.Random(0)
+    killed: Counter[str] = Counter()
+    with ray_nodes() as nodes:
+        call = command(bundle, folder, out)
+        call += ["--on", f"ray={nodes.address}"]
+        driver = start(call)
+        while killed.total() < kills:
+            time.sleep(chance.uniform(0, 8))
+            if driver.poll() is not None:
+                # All is done: so that there is something to kill, again from the start.
+                shutil.rmtree(out)
+                driver = start(call)
+            victim = chance.choices(["worker", "raylet", "driver"], [6, 1, 2])
+            killed[victim[0]] += kill_one(victim[0], nodes, driver)
+            if driver.poll() is not None:
+                driver = start(call)
+        assert driver.wait() == 0
+    entries, damaged = read_ledgers(out)
+    whole, _ = read_ledgers(work / "whole")
+    assert not damaged
+    check_equal(whole, entries)
+    ledger = (out / "ledger.jsonl").read_text().splitlines()
+    assert len(ledger) == len(whole), "something was done twice"
+    print(f"{dict(killed)} killed: nothing lost, nothing twice, equal")
+
+
+def kill_one(
+    victim: str, nodes: RayNodes, driver: subprocess.Popen[bytes]
+) -> bool:
+    """Kill one process; tell whether there was one."""
+    if victim == "driver":
+        driver.kill()
+        driver.wait()
+        return True
+    if victim == "raylet":
+        nodes.list_raylets()[1].kill()
+        nodes.add()
+        return True
+    workers = nodes.list_workers()
+    for worker in workers[:1]:
+        worker.kill()
+    return bool(workers)
 
 
 def list_done(out: Path) -> Iterator[str]:
@@ -227,6 +310,13 @@ def write_table(path: Path, folder: Path) -> Path:
             table.write(f"{name},{file.as_posix()}\n")
     return path
 
+
+WAYS = {
+    "compare": compare,
+    "kill": kill,
+    "compare-ray": compare_ray,
+    "kill-ray": kill_ray,
+}
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 Trains an automatic bundle and, from it, an interactive one with the same number of steps; segments
 held-out cases with both, without clicks, and compares them case by case; then clicks on the largest
 error of any label, up to ``--clicks`` times, each click in the middle of it, as a person would.
+Beside it, what clicks could do at best: each mends the whole connected error that it lies in.
 
     python workflows/benchmarks/label/clicks.py Task04_Hippocampus WORK --steps 500 --seeds 0,1
 
@@ -140,6 +141,24 @@ def measure(
                     mask, label, inside, outside, around=[click.point]
                 )
             yield from score(seed, name, number, mask, reference, labels)
+        best = segmenter.segment(scan).labels
+        for number in range(1, clicks + 1):
+            mend_largest_error(best, reference, labels)
+            clicked = f"perfect {number}"
+            yield from score(seed, name, clicked, best, reference, labels)
+
+
+def mend_largest_error(
+    mask: Array, reference: Array, labels: medseg.LabelSet
+) -> None:
+    """Make a mask right in the whole connected error that the next click lies in."""
+    found_error = find_largest_error(mask, reference, labels)
+    if found_error is None:
+        return
+    name, click = found_error
+    index = next(label.index for label in labels if label.name == name)
+    error = find_connected_error(mask, reference, index, click)
+    mask[error] = reference[error]
 
 
 def find_largest_error(
@@ -152,14 +171,25 @@ def find_largest_error(
         click = find_next_click(is_there, should_be)
         if click is None:
             continue
-        wrong = is_there & ~should_be
-        if click.is_inside:
-            wrong = should_be & ~is_there
-        parts, _ = ndimage.label(wrong)
-        size = int((parts == parts[click.point]).sum())
+        size = int(
+            find_connected_error(mask, reference, label.index, click).sum()
+        )
         if size > largest:
             largest, found = size, (label.name, click)
     return found
+
+
+def find_connected_error(
+    mask: Array, reference: Array, index: int, click: Click
+) -> Array:
+    """Return the connected error of a label that a click lies in, booleans."""
+    is_there, should_be = mask == index, reference == index
+    wrong = is_there & ~should_be
+    if click.is_inside:
+        wrong = should_be & ~is_there
+    parts, _ = ndimage.label(wrong)
+    connected: Array = parts == parts[click.point]
+    return connected
 
 
 def score(

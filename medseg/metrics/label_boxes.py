@@ -36,12 +36,13 @@ def find_boxes(labels: Array, indices: Sequence[int]) -> dict[int, Box]:
     outer = find_box_of_labels(labels)
     if outer is None:
         return {}
-    found = find_objects(labels[outer])
+    # A label map lies in memory with i fastest, and scipy goes along the last axis.
+    found = find_objects(labels[outer].T)
     boxes = {}
     for index in indices:
         inner = found[index - 1] if index <= len(found) else None
         if inner is not None:
-            i, j, k = map(_move_into, inner, outer)
+            i, j, k = map(_move_into, reversed(inner), outer)
             boxes[index] = (i, j, k)
     return boxes
 

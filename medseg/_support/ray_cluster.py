@@ -1,0 +1,253 @@
+"""A Ray cluster: joined without a word to its logs, and left in time where its head is gone.
+
+Ray's logs and its list of jobs are read by whoever runs the cluster. So the command line, which
+names folders, is not told. ``_private`` is Ray's own: what it lacks in another version is not
+missed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from medseg._support.platform.processes import STOP_SIGNALS
+from medseg.errors import MedsegError, MissingExtraError
+
+_RAY = "ray"
+_HEAD_SECONDS = 2.0
+_MISSED_LOOKS = 3
+"""The head is gone when it was looked for so many times in vain."""
+_GOODBYE_SECONDS = 5.0
+_OBJECT_STORE_BYTES = 100_000_000
+"""Of a cluster that is started here: only paths and ledger entries are passed."""
+
+
+class ClusterError(MedsegError):
+    """The cluster cannot be reached, or cannot do what is asked."""
+
+
+class LostClusterError(ClusterError):
+    """The head of the cluster is gone; the same call may go on when it is there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster, as Ray counts it."""
+
+    cpus: int
+    gpus: float
+
+
+def parse_cluster(text: str) -> str:
+    """Return the address in ``ray`` or ``ray=HOST:PORT``; empty for the cluster of this machine.
+
+    Raises:
+        MedsegError: If it is neither.
+
+    Examples:
+        >>> parse_cluster("ray=10.0.0.1:6379"), parse_cluster("ray")
+        ('10.0.0.1:6379', '')
+    """
+    kind, _, address = text.strip().partition("=")
+    if kind != _RAY:
+        raise MedsegError(
+            "a cluster is given as ray, or ray=HOST:PORT with the address of its head"
+        )
+    if "://" in address:
+        raise MedsegError(
+            "a Ray cluster is reached by its head's HOST:PORT, from a machine that belongs to it; "
+            "ray:// addresses are for programs outside"
+        )
+    return address
+
+
+@contextlib.contextmanager
+def connect_ray(address: str = "") -> Iterator[RayCluster]:
+    """Connect to a Ray cluster, and leave it at the end.
+
+    Args:
+        address: Of its head. Where none is given: the cluster that this program is connected to
+            already, that of ``RAY_ADDRESS``, the one that runs on this machine, or a new one on
+            this machine for as long as this lasts.
+
+    Raises:
+        MissingExtraError: If Ray is not installed.
+        ClusterError: If the cluster cannot be reached.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield RayCluster(ray)
+        return
+    with _hush(ray):
+        with _keep_signal_handlers():
+            _begin(ray, address)
+        try:
+            yield RayCluster(ray)
+        finally:
+            _leave(ray)
+
+
+def _import_ray() -> Any:
+    # Read by whatever Ray starts: it reports to its makers otherwise.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError(
+            "Ray is not installed; install it with: pip install 'medseg[ray]'"
+        ) from error
+    return ray
+
+
+def _begin(ray: Any, address: str) -> None:
+    """Connect this process, or start a cluster for it."""
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(address=address or "auto", **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address or os.environ.get("RAY_ADDRESS"):
+            raise ClusterError(
+                "the Ray cluster cannot be reached; see that its head runs, that this machine "
+                "belongs to it (ray start --address=HOST:PORT), and that both have the same "
+                "versions of Python and Ray",
+                source=address or None,
+                detail=type(error).__name__,
+            ) from error
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **quiet,
+        )
+
+
+@contextlib.contextmanager
+def _hush(ray: Any) -> Iterator[None]:
+    """Keep Ray from telling the cluster our command line, and from printing among our results."""
+    private = ray._private
+    with (
+        _replace(private.utils, "get_entrypoint_name", lambda: "medseg"),
+        _replace(private.worker, "print_to_stdstream", _print_nothing),
+    ):
+        yield
+
+
+def _print_nothing(*_: Any, **__: Any) -> None:
+    """Take the place of what prints in other versions of Ray, too."""
+
+
+@contextlib.contextmanager
+def _replace(module: Any, name: str, other: Any) -> Iterator[None]:
+    former = getattr(module, name, None)
+    setattr(module, name, other)
+    try:
+        yield
+    finally:
+        setattr(module, name, former)
+
+
+@contextlib.contextmanager
+def _keep_signal_handlers() -> Iterator[None]:
+    """Undo that Ray answers signals in the place of who did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _leave(ray: Any) -> None:
+    """Leave the cluster; a head that is gone is not waited for."""
+    goodbye = threading.Thread(target=ray.shutdown, daemon=True)
+    goodbye.start()
+    goodbye.join(_GOODBYE_SECONDS)
+    if goodbye.is_alive():
+        atexit.unregister(ray.shutdown)  # it would be waited for all the same
+
+
+class Head:
+    """Looks whether the head of a cluster still answers: Ray waits a minute, and then aborts.
+
+    Args:
+        address: Its ``HOST:PORT``.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._place = (host.strip("[]"), int(port))
+        self._next_look = 0.0
+        self._missed = 0
+
+    def look(self) -> None:
+        """Look now and then.
+
+        Raises:
+            LostClusterError: If it did not answer several times.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _HEAD_SECONDS
+        if self._answers():
+            self._missed = 0
+            return
+        self._missed += 1
+        if self._missed >= _MISSED_LOOKS:
+            raise LostClusterError(
+                "the head of the Ray cluster does not answer any more; start the cluster again, "
+                "and run the same command again: what is done stays done"
+            )
+
+    def require(self) -> None:
+        """Look until it answers.
+
+        Raises:
+            LostClusterError: If it does not.
+        """
+        while not self._answers():
+            self.look()
+            time.sleep(_HEAD_SECONDS / 4)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(self._place, _HEAD_SECONDS):
+                return True
+        except OSError:
+            return False
+
+
+class RayCluster:
+    """A cluster that this process is connected to.
+
+    Args:
+        ray: The package, connected.
+
+    Attributes:
+        ray: The same.
+        head: Its head.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        self.head = Head(ray.get_runtime_context().gcs_address)
+
+    def list_nodes(self) -> list[Node]:
+        """Return the nodes that are alive."""
+        nodes = []
+        for node in self.ray.nodes():
+            if node["Alive"]:
+                has = node["Resources"]
+                nodes.append(Node(int(has.get("CPU", 0)), has.get("GPU", 0.0)))
+        return nodes

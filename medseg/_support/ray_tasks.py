@@ -1,0 +1,284 @@
+"""Tasks without state on a Ray cluster: few at a time, begun again where their worker is lost.
+
+Ray's logs are read by whoever runs the cluster, so tasks print nothing there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg._support.ray_cluster import ClusterError, Node, RayCluster
+
+LOST_TIMES = 3
+"""A task whose worker dies so many times is not tried again."""
+
+TASKS_PER_SLOT = 2
+"""One that runs, and one that waits for it: of a million items few are sent at a time."""
+
+_LOOK_SECONDS = 1.0
+_COUNT_SECONDS = 5.0
+"""How often nodes are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskNeeds:
+    """What a task takes of its node.
+
+    Attributes:
+        cpus: How many CPUs.
+        gpus: How many GPUs; a share of one where several tasks have one together.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def count_slots(self, nodes: Iterable[Node]) -> list[int]:
+        """Count how many tasks each node can do at once.
+
+        Examples:
+            >>> TaskNeeds(cpus=4, gpus=0.5).count_slots([Node(16, 1), Node(16, 0), Node(2, 8)])
+            [2, 0, 0]
+        """
+        counts = []
+        for node in nodes:
+            slots = node.cpus // self.cpus
+            if self.gpus:
+                slots = min(slots, int(node.gpus / self.gpus + 1e-6))
+            counts.append(slots)
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A task without a result: its worker died each time."""
+
+    times: int
+    for_memory: bool
+
+
+def call_once(
+    cluster: RayCluster,
+    function: Callable[..., Any],
+    *arguments: Any,
+    needs: TaskNeeds,
+) -> Any:
+    """Run one task, and return what it returns.
+
+    Raises:
+        ClusterError: If no worker survives it, or as ``TaskRun.over``.
+    """
+    run = TaskRun(cluster, function, needs)
+    ((_, result),) = run.over([arguments])
+    if isinstance(result, Lost):
+        raise ClusterError(
+            "the workers of the cluster die as soon as they begin; see that its nodes have enough "
+            "memory, and Ray's own logs"
+        )
+    return result
+
+
+class TaskRun:
+    """One function, called on many nodes with many arguments.
+
+    Args:
+        cluster: Where.
+        function: In a module that all nodes can import.
+        needs: What each call takes.
+
+    Attributes:
+        nodes: How many nodes can do a task, as of late.
+        lost: How many workers have died.
+    """
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        function: Callable[..., Any],
+        needs: TaskNeeds,
+    ) -> None:
+        self._cluster = cluster
+        self._ray = cluster.ray
+        self._head = cluster.head
+        self._needs = needs
+        # Each call again and again in the same processes, which keep what they have loaded.
+        remote = self._ray.remote(
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
+            max_retries=0,
+            max_calls=0,
+        )
+        self._task = remote(_call_silently)
+        self._function = function
+        self._again: deque[_Call] = deque()
+        self._running: dict[Any, _Call] = {}
+        self._most = TASKS_PER_SLOT
+        self._next_count = 0.0
+        self.nodes = 0
+        self.lost = 0
+
+    def over(
+        self, arguments: Iterable[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Call the function with each of these arguments.
+
+        Args:
+            arguments: Taken one by one, as late as possible.
+
+        Yields:
+            The number of the arguments, and what the function returned or that it is ``Lost``; in
+            the order in which calls end.
+
+        Raises:
+            ClusterError: If the cluster ends, or cannot run the function.
+            Exception: What the function raises.
+        """
+        waiting = enumerate(arguments)
+        while True:
+            self._count_nodes()
+            self._fill(waiting)
+            if not self._running:
+                return
+            for reference in self._wait():
+                call = self._running.pop(reference)
+                result = self._get(reference, call)
+                if result is not _AGAIN:
+                    yield call.number, result
+
+    def _count_nodes(self) -> None:
+        now = time.monotonic()
+        if now < self._next_count:
+            return
+        self._head.look()
+        slots = self._needs.count_slots(self._cluster.list_nodes())
+        self.nodes = sum(count > 0 for count in slots)
+        # A cluster that grows on demand has none until something waits for it.
+        self._most = TASKS_PER_SLOT * max(1, sum(slots))
+        self._next_count = now + _COUNT_SECONDS
+
+    def _fill(self, waiting: Iterator[tuple[int, tuple[Any, ...]]]) -> None:
+        while len(self._running) < self._most:
+            if self._again:
+                call = self._again.popleft()
+            else:
+                numbered = next(waiting, None)
+                if numbered is None:
+                    return
+                call = _Call(*numbered)
+            reference = self._task.remote(self._function, *call.arguments)
+            self._running[reference] = call
+
+    def _wait(self) -> list[Any]:
+        """Return the calls that have ended; none if that takes long."""
+        references = list(self._running)
+        ready, _ = self._ray.wait(
+            references, num_returns=1, timeout=_LOOK_SECONDS
+        )
+        if not ready:
+            self._head.look()
+            return []
+        every = len(references)
+        ready, _ = self._ray.wait(references, num_returns=every, timeout=0)
+        return list(ready)
+
+    def _get(self, reference: Any, call: _Call) -> Any:
+        """Return what a call returned, or that it is lost, or ``_AGAIN``."""
+        errors = self._ray.exceptions
+        try:
+            result = self._ray.get(reference)
+        except errors.RayTaskError as error:
+            # The function itself raises nothing: see ``_call_silently``.
+            raise ClusterError(
+                "a node of the cluster cannot run medseg; install the same version of it there",
+                detail=type(error.cause or error).__name__,
+            ) from error
+        except errors.RayError as error:
+            # Where the head is gone, every call is lost.
+            self._head.require()
+            call.lost += 1
+            self.lost += 1
+            for_memory = isinstance(error, errors.OutOfMemoryError)
+        else:
+            if isinstance(result, _Raised):
+                raise result.error
+            return result
+        if call.lost >= LOST_TIMES:
+            return Lost(call.lost, for_memory)
+        self._again.append(call)
+        return _AGAIN
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call on its way.
+
+    Attributes:
+        number: Of its arguments, from 0.
+        arguments: What the function is called with.
+        lost: How many workers died of it, or with it.
+    """
+
+    number: int
+    arguments: tuple[Any, ...]
+    lost: int = 0
+
+
+_AGAIN = object()
+
+
+def make_portable(error: Exception) -> Exception:
+    """Return an error as another process can raise it, with its traceback as a note."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - of this very process
+    except Exception:  # noqa: BLE001 - whatever keeps it from being passed on
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"on a node of the cluster:\n{trace}")
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What a function raised: as a value, for Ray would tell the cluster of an error."""
+
+    error: Exception
+
+
+def _call_silently(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a worker; what libraries print there, Ray would keep in its logs."""
+    with _silence():
+        try:
+            return function(*arguments)
+        except Exception as error:  # noqa: BLE001 - raised where it is asked for
+            return _Raised(make_portable(error))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Send to nowhere what this process prints, libraries in C as well."""
+    streams = (sys.stdout, sys.stderr)
+    numbers = (1, 2)
+    former = [os.dup(number) for number in numbers]
+    with Path(os.devnull).open("w") as nowhere:
+        for number, stream in zip(numbers, streams, strict=True):
+            stream.flush()
+            os.dup2(nowhere.fileno(), number)
+        try:
+            with (
+                contextlib.redirect_stdout(nowhere),
+                contextlib.redirect_stderr(nowhere),
+            ):
+                yield
+        finally:
+            for number, saved in zip(numbers, former, strict=True):
+                os.dup2(saved, number)
+                os.close(saved)

@@ -1,0 +1,253 @@
+"""A batch on a cluster: this process gives out scans, and alone keeps the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medseg._support.ray_cluster import Node, RayCluster
+from medseg._support.ray_tasks import Lost, TaskNeeds, TaskRun, call_once
+from medseg.datasets.cases import Scan
+from medseg.errors import MedsegError, ScanError
+from medseg.events import Listener, Notice, notify
+from medseg.inference.batch import ScanBatch
+from medseg.inference.batch_state import read_state
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.method import Method
+from medseg.inference.scan_tasks import (
+    Assignment,
+    Loading,
+    ScanResult,
+    describe_method,
+    segment_on_node,
+)
+
+_CPUS = 4
+"""Of a task without a GPU: more threads gain less than more scans at once."""
+_MOST_CPUS_BESIDE_GPU = 8
+_LATELY = 200
+"""Scans whose pace is told."""
+
+Record = Callable[[Entry, Mapping[str, float]], Any]
+
+
+def choose_needs(
+    nodes: Sequence[Node], device: str, threads: int | None, tasks_per_gpu: int
+) -> TaskNeeds:
+    """Choose what each task takes of its node.
+
+    Args:
+        nodes: Those of the cluster.
+        device: ``cpu``; ``cuda``; or ``auto``, which is ``cuda`` where a node has a GPU.
+        threads: CPUs for each task, if a person said how many.
+        tasks_per_gpu: How many share a GPU.
+
+    Raises:
+        MedsegError: If a device is named by its number, or tasks are fewer than 1.
+
+    Examples:
+        >>> choose_needs([Node(16, 2)], "auto", None, 2)
+        TaskNeeds(cpus=4, gpus=0.5)
+        >>> choose_needs([Node(16, 0), Node(2, 0)], "auto", None, 1)
+        TaskNeeds(cpus=2, gpus=0.0)
+    """
+    _check_asked(device, tasks_per_gpu)
+    with_gpus = [node for node in nodes if node.gpus >= 1]
+    if device == "cpu" or (device == "auto" and not with_gpus):
+        counts = [node.cpus for node in nodes if node.cpus >= 1]
+        fewest = min(counts, default=_CPUS)
+        return TaskNeeds(threads or min(_CPUS, fewest))
+    shares = [
+        int(node.cpus / (node.gpus * tasks_per_gpu)) for node in with_gpus
+    ]
+    fewest = min(shares, default=1)
+    cpus = threads or max(1, min(_MOST_CPUS_BESIDE_GPU, fewest))
+    return TaskNeeds(cpus, 1 / tasks_per_gpu)
+
+
+def _check_asked(device: str, tasks_per_gpu: int) -> None:
+    if device not in ("auto", "cpu", "cuda"):
+        raise MedsegError(
+            f"on a cluster, Ray chooses the GPU of each task; got device '{device}', give auto, "
+            "cpu or cuda"
+        )
+    if tasks_per_gpu < 1:
+        raise MedsegError(
+            f"at least 1 task has a GPU, got {tasks_per_gpu} tasks per GPU"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWorkers:
+    """The nodes of a cluster.
+
+    Attributes:
+        cluster: The cluster.
+        needs: What each task takes.
+        loading: How each process loads the bundle.
+        method: What results are made with.
+        root: Where the scans were looked for.
+        listeners: Told what a person should know.
+    """
+
+    cluster: RayCluster
+    needs: TaskNeeds
+    loading: Loading
+    method: Method
+    root: Path
+    listeners: Sequence[Listener] = ()
+
+    @classmethod
+    def load(
+        cls,
+        cluster: RayCluster,
+        bundle: Path,
+        device: str,
+        choices: Mapping[str, Any],
+        *,
+        root: Path,
+        threads: int | None,
+        tasks_per_gpu: int,
+        listeners: Sequence[Listener],
+    ) -> ClusterWorkers:
+        """Load a bundle on one node, to know what is wrong with it before scans are given out.
+
+        Raises:
+            MedsegError: As ``Segmenter``; or if the cluster cannot do what was asked for.
+        """
+        nodes = cluster.list_nodes()
+        needs = choose_needs(nodes, device, threads, tasks_per_gpu)
+        slots = sum(needs.count_slots(nodes))
+        if not slots:
+            text = _describe_needs(needs)
+            notify(listeners, Notice(f"waiting for a node with {text}"))
+        given = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in choices.items()
+        }
+        loading = Loading(
+            bundle=str(bundle.absolute()),
+            device="cuda" if needs.gpus else "cpu",
+            choices=tuple(sorted(given.items())),
+            threads=needs.cpus,
+            medseg=version("medseg"),
+        )
+        method = call_once(cluster, describe_method, loading, needs=needs)
+        if isinstance(method, MedsegError):
+            raise method
+        return cls(cluster, needs, loading, method, root, listeners)
+
+    def prepare(self, batch: ScanBatch) -> Callable[..., list[Any]]:
+        """Return what gives scans out to nodes, and enters what comes back."""
+        state_folder = batch.ledger.path.parent
+        state = read_state(state_folder)
+        if state is None:
+            raise TypeError("the state of a batch is written before it begins")
+        assignment = Assignment(
+            loading=self.loading,
+            bundle_hash=self.method.bundle_hash,
+            root=str(self.root.absolute()),
+            out=str(batch.out.absolute()),
+            state=str(state_folder.absolute()),
+            began=state.began,
+            formats=tuple(batch.formats),
+            options=batch.options,
+        )
+        return partial(self._run, batch, assignment)
+
+    def _run(
+        self,
+        batch: ScanBatch,
+        assignment: Assignment,
+        scans: Sequence[Scan],
+        *,
+        record: Record,
+    ) -> list[Any]:
+        """Give out scans; return what ``record`` made of their ends, in their order."""
+        run = TaskRun(self.cluster, segment_on_node, self.needs)
+        done: list[Any] = [None] * len(scans)
+        pace = _Pace()
+        for number, result in run.over(_list_tasks(batch, assignment, scans)):
+            entry, seconds = self._adopt(batch, scans[number], result)
+            batch.note = pace.describe(run.nodes)
+            done[number] = record(entry, seconds)
+        if run.lost:
+            batch.ledger.remove_half_written()
+        return done
+
+    def _adopt(
+        self,
+        batch: ScanBatch,
+        scan: Scan,
+        result: ScanResult | MedsegError | Lost,
+    ) -> tuple[Entry, Mapping[str, float]]:
+        """Make what a node said of a scan this batch's own.
+
+        Raises:
+            MedsegError: If it ends the batch.
+        """
+        if isinstance(result, MedsegError):
+            raise result
+        if isinstance(result, Lost):
+            error = ScanError(describe_lost(result))
+            return batch.on_error(scan, "segment", error), {}
+        for event in result.events:
+            notify(self.listeners, event)
+        if result.full_error:
+            batch.full_errors[scan.name] = result.full_error
+        if result.bug is not None and batch.bug is None:
+            batch.bug = result.bug
+        return result.entry, result.seconds
+
+
+def describe_lost(lost: Lost) -> str:
+    """Return why a scan has no result whose worker died each time."""
+    why = "its process died"
+    if lost.for_memory:
+        why = "its process was ended for want of memory"
+    return (
+        f"{why} {lost.times} times, and it is not tried again; segment it alone to see why, on a "
+        "machine with more memory, or with fewer tasks on each node (more --threads)"
+    )
+
+
+def _describe_needs(needs: TaskNeeds) -> str:
+    text = f"{needs.cpus} free CPUs"
+    if needs.gpus:
+        text += " and a GPU"
+    return text
+
+
+def _list_tasks(
+    batch: ScanBatch, assignment: Assignment, scans: Iterable[Scan]
+) -> Iterator[tuple[Assignment, Scan, Entry | None]]:
+    """Give what each task gets; entries are looked up as late as possible."""
+    for scan in scans:
+        parts = []
+        for part in scan.parts:
+            parts.append(tuple(file.absolute() for file in part))
+        there = replace(scan, parts=tuple(parts))
+        yield assignment, there, batch.ledger.entries.get(scan.name)
+
+
+class _Pace:
+    """How fast scans are done, of late."""
+
+    def __init__(self) -> None:
+        self._ends: deque[float] = deque(maxlen=_LATELY)
+
+    def describe(self, nodes: int) -> str:
+        """Count a scan as done; return what is told beside the bar."""
+        now = time.monotonic()
+        self._ends.append(now)
+        text = "1 node" if nodes == 1 else f"{nodes} nodes"
+        taken = now - self._ends[0]
+        if taken <= 0:
+            return text
+        return f"{text}, {(len(self._ends) - 1) / taken:.2g} scans/s"

@@ -1,0 +1,242 @@
+"""What a node of a cluster does for a batch: it segments one scan after the other.
+
+Each process loads the bundle once. It reads the scan and writes result files itself, whole, into
+the folder that all nodes share; the ledger is the driver's alone, which gets the entry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from medseg._support.gpu_failures import is_gpu_failure
+from medseg._support.optional_packages import forgo_engines
+from medseg._support.ray_tasks import make_portable
+from medseg._support.threads import limit_threads
+from medseg.datasets.cases import Scan
+from medseg.errors import MedsegError, OutputError
+from medseg.events import Event
+from medseg.inference.batch_state import read_state
+from medseg.inference.ledger_entry import Entry
+from medseg.inference.method import Method
+from medseg.inference.pipeline import Stage, run_pipeline, segment_scan
+from medseg.inference.result_files import choose_formats
+from medseg.inference.scan_work import ResultOptions, ScanWork
+from medseg.inference.segmenter import Segmenter
+
+_PATIENCE_SECONDS = 15.0
+"""How late a network drive may show a new file."""
+_LOOK_SECONDS = 0.5
+_GPU_LOST = 70
+"""Exit status of a worker whose GPU failed: no further call would succeed in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How each process loads the bundle.
+
+    Attributes:
+        bundle: Its path, as all nodes see it.
+        device: ``cpu``, or ``cuda`` for the GPU that the task was given.
+        choices: What else ``Segmenter`` takes.
+        threads: Of arithmetic.
+        medseg: The driver's version of medseg.
+    """
+
+    bundle: str
+    device: str
+    choices: tuple[tuple[str, Any], ...]
+    threads: int
+    medseg: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What is the same for all scans of a batch.
+
+    Attributes:
+        loading: How the bundle is loaded.
+        bundle_hash: Of the bundle that the driver means.
+        root: Where the scans were looked for, as all nodes see it.
+        out: The folder of results, as all nodes see it.
+        state: The folder in it with the state of this batch.
+        began: What that state says.
+        formats: Of the result files.
+        options: What else is wanted of results.
+    """
+
+    loading: Loading
+    bundle_hash: str
+    root: str
+    out: str
+    state: str
+    began: str
+    formats: tuple[str, ...]
+    options: ResultOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a node says of a scan.
+
+    Attributes:
+        entry: For the ledger.
+        seconds: Stage → how long it took.
+        events: For the driver's listeners.
+        full_error: What is wrong with the scan, for the caller alone.
+        bug: The bug that it met.
+    """
+
+    entry: Entry
+    seconds: Mapping[str, float]
+    events: tuple[Event, ...] = ()
+    full_error: str = ""
+    bug: Exception | None = None
+
+
+def describe_method(loading: Loading) -> Method | MedsegError:
+    """Load the bundle; return what results are made with, or why that cannot be."""
+    try:
+        with limit_threads(loading.threads):
+            return _load(loading)[1]
+    except MedsegError as error:
+        return error
+
+
+def segment_on_node(
+    assignment: Assignment, scan: Scan, earlier: Entry | None
+) -> ScanResult | MedsegError:
+    """Segment one scan, unless its earlier result is still valid.
+
+    Args:
+        assignment: The batch.
+        scan: The scan, by its absolute paths.
+        earlier: Its entry in the ledger so far.
+
+    Returns:
+        What became of it; or what ends the batch.
+    """
+    try:
+        with limit_threads(assignment.loading.threads):
+            return _segment(assignment, scan, earlier)
+    except MedsegError as error:
+        return error
+    except Exception as error:
+        if not is_gpu_failure(error):
+            raise
+        os._exit(_GPU_LOST)
+
+
+def _segment(
+    assignment: Assignment, scan: Scan, earlier: Entry | None
+) -> ScanResult:
+    segmenter, method = _load(assignment.loading)
+    _check_node(assignment, method.bundle_hash)
+    told: list[Event] = []
+
+    def tell(event: Event) -> None:
+        told.append(event)
+
+    work = ScanWork(
+        method,
+        Path(assignment.out),
+        {} if earlier is None else {scan.name: earlier},
+        choose_formats(assignment.formats, method.spec),
+        assignment.options,
+        [tell],
+    )
+
+    def on_error(scan: Scan, stage: Stage, error: Exception) -> Entry:
+        if is_gpu_failure(error):
+            raise error
+        return work.on_error(scan, stage, error)
+
+    ((entry, seconds),) = run_pipeline(
+        [scan],
+        read=work.read,
+        segment=partial(
+            segment_scan, segmenter._predictor, assignment.options.error_maps
+        ),
+        write=work.write,
+        on_error=on_error,
+        record=lambda entry, seconds: (entry, dict(seconds)),
+    )
+    portable = None if work.bug is None else make_portable(work.bug)
+    return ScanResult(
+        entry=entry,
+        seconds=seconds,
+        events=tuple(told),
+        full_error=work.full_errors.get(scan.name, ""),
+        bug=portable,
+    )
+
+
+@lru_cache(maxsize=1)
+def _load(loading: Loading) -> tuple[Segmenter, Method]:
+    """Load the bundle, once in each process.
+
+    Raises:
+        MedsegError: As ``Segmenter``; or if medseg is of another version here.
+    """
+    here = version("medseg")
+    if here != loading.medseg:
+        raise MedsegError(
+            f"a node of the cluster has medseg {here}, and the batch was begun with "
+            f"{loading.medseg}; install the same version on all"
+        )
+    if not Path(loading.bundle).exists():
+        raise MedsegError(
+            "a node of the cluster does not see the bundle; put it on a disk that all nodes share, "
+            "at the same path",
+            source=loading.bundle,
+        )
+    forgo_engines()
+    segmenter = Segmenter(
+        loading.bundle, loading.device, **dict(loading.choices)
+    )
+    return segmenter, Method.of(segmenter)
+
+
+@lru_cache(maxsize=1)
+def _check_node(assignment: Assignment, bundle_hash: str) -> None:
+    """Make sure, once in each process, that this node sees what the driver sees.
+
+    Raises:
+        MedsegError: If the bundle is another, or the scans are not there.
+        OutputError: If the folder of results is not the driver's.
+    """
+    if bundle_hash != assignment.bundle_hash:
+        raise MedsegError(
+            "the bundle is another one on a node of the cluster, or was changed meanwhile; put it "
+            "on a disk that all nodes share",
+            source=assignment.loading.bundle,
+        )
+    if not Path(assignment.root).exists():
+        raise MedsegError(
+            "a node of the cluster does not see the scans; they must lie on a disk that all nodes "
+            "share, at the same path",
+            source=assignment.root,
+        )
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while not _sees_batch(assignment):
+        if time.monotonic() > end:
+            raise OutputError(
+                "a node of the cluster does not see the folder of results as this machine does; "
+                "it must lie on a disk that all nodes share, at the same path",
+                source=assignment.out,
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _sees_batch(assignment: Assignment) -> bool:
+    with contextlib.suppress(OutputError):
+        state = read_state(Path(assignment.state))
+        return state is not None and state.began == assignment.began
+    return False

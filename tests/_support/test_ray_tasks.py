@@ -1,0 +1,136 @@
+"""Tasks: few at a time, begun again where a worker is lost, and silent."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from support.rays import OneProcess, OutOfMemoryError, RayError, one_process
+
+from medseg._support import ray_cluster
+from medseg._support.ray_cluster import (
+    ClusterError,
+    Head,
+    LostClusterError,
+    RayCluster,
+    parse_cluster,
+)
+from medseg._support.ray_tasks import Lost, TaskNeeds, TaskRun, call_once
+from medseg.errors import MedsegError, ScanError
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def fail(number: int) -> int:
+    raise ScanError("no scan", source="zaphod.nii.gz")
+
+
+def shout(number: int) -> int:
+    print("zaphod")
+    os.write(2, b"zaphod")
+    return number
+
+
+def test_every_call_ends_once_and_few_are_under_way() -> None:
+    taken = []
+
+    def give() -> Iterator[tuple[int]]:
+        for number in range(50):
+            taken.append(number)
+            yield (number,)
+
+    with one_process(2, 1) as (cluster, ray):
+        run = TaskRun(cluster, double, TaskNeeds())
+        found = {}
+        for number, result in run.over(give()):
+            found[number] = result
+            assert len(taken) - len(found) <= 6
+    assert found == {number: 2 * number for number in range(50)}
+    assert ray.most == 6
+    assert run.nodes == 2
+    assert ray.options["max_retries"] == ray.options["max_calls"] == 0
+
+
+def test_a_lost_worker_is_tried_again_and_given_up_after_three_times() -> None:
+    def kill(arguments: list[int], times: int) -> Exception | None:
+        if arguments == [3]:
+            return OutOfMemoryError()
+        return RayError() if arguments == [5] and times < 3 else None
+
+    with one_process() as (cluster, ray):
+        ray.kills = kill
+        run = TaskRun(cluster, double, TaskNeeds())
+        found = dict(run.over((number,) for number in range(8)))
+    assert found.pop(3) == Lost(3, for_memory=True)
+    assert found == {n: 2 * n for n in range(8) if n != 3}
+    assert run.lost == 5
+
+
+def test_what_a_task_raises_is_raised_with_its_traceback_and_names_stay() -> (
+    None
+):
+    with (
+        one_process() as (cluster, _),
+        pytest.raises(ScanError, match="no scan") as raised,
+    ):
+        call_once(cluster, fail, 1, needs=TaskNeeds())
+    assert raised.value.source == "zaphod.nii.gz"
+    assert "in fail" in raised.value.__notes__[0]
+
+
+def test_tasks_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with one_process() as (cluster, _):
+        assert call_once(cluster, shout, 7, needs=TaskNeeds()) == 7
+        print("heard")
+    assert capfd.readouterr() == ("heard\n", "")
+
+
+def test_where_the_head_is_gone_no_scan_is_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.01)
+    with one_process() as (_, ray):
+        address = ray.address
+    ray = OneProcess(address, (1,))
+    ray.kills = lambda *_: RayError()
+    run = TaskRun(RayCluster(ray), double, TaskNeeds())
+    with pytest.raises(LostClusterError, match="is done stays done"):
+        list(run.over([(1,), (2,)]))
+
+
+def test_a_head_that_answers_again_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    head = Head(f"127.0.0.1:{port}")
+    head.look()
+    head.look()
+    with socket.create_server(("127.0.0.1", port)):
+        monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 1.0)
+        head._next_look = 0.0
+        head.look()
+    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.0)
+    head._next_look = 0.0
+    head.look()
+    head.look()
+    with pytest.raises(LostClusterError):
+        head.look()
+
+
+@pytest.mark.parametrize("text", ["dask", "ray://head:10001", "ray=ray://a:1"])
+def test_what_is_no_cluster_is_refused(text: str) -> None:
+    with pytest.raises(MedsegError, match="HOST:PORT"):
+        parse_cluster(text)
+
+
+def test_workers_that_never_survive_are_an_error_of_the_cluster() -> None:
+    with one_process() as (cluster, ray):
+        ray.kills = lambda *_: RayError()
+        with pytest.raises(ClusterError, match="die as soon as they begin"):
+            call_once(cluster, double, 1, needs=TaskNeeds())

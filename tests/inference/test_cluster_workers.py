@@ -1,0 +1,173 @@
+"""A batch on a cluster: the same ledger and files, and clear words where nodes see other disks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.killed_batches import Wreck, facts, write_scans
+from support.rays import OneProcess, RayError, one_process
+
+import medseg
+from medseg._support.ray_cluster import Node, RayCluster
+from medseg.errors import MedsegError
+from medseg.events import Event, Progress
+from medseg.inference import cluster_workers, scan_tasks, workers
+from medseg.inference.cluster_workers import choose_needs
+from medseg.inference.ledger import read_ledger
+from medseg.inference.scan_tasks import Assignment
+
+Segment = Callable[..., medseg.Batch]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
+    with one_process(1, 1) as (connected, ray):
+
+        @contextmanager
+        def connect(address: str) -> Iterator[RayCluster]:
+            assert address == "head:1"
+            yield connected
+
+        monkeypatch.setattr(workers, "connect_ray", connect)
+        yield ray
+    scan_tasks._load.cache_clear()
+    scan_tasks._check_node.cache_clear()
+
+
+@pytest.fixture
+def run(
+    cluster: OneProcess,
+    untrained_bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Segment:
+    """Segment four scans, one of them damaged, by a path that only this machine understands."""
+    bundle = untrained_bundle()
+    scans = write_scans(tmp_path / "scans", 3)
+    (scans / "torn.nii.gz").write_bytes(b"\x1f\x8b torn")
+    monkeypatch.chdir(tmp_path)
+
+    def segment(out: str, **options: object) -> medseg.Batch:
+        given = {"on": "ray=head:1", "device": "cpu", "threads": 1} | options
+        return medseg.segment(bundle, "scans", out, **given)
+
+    return segment
+
+
+def test_the_folder_is_what_one_process_leaves(
+    run: Segment, tmp_path: Path
+) -> None:
+    told: list[Event] = []
+    whole = run("whole", on="")
+    found = run("out", listeners=[told.append])
+    Wreck(tmp_path / "out", tmp_path / "whole").check_whole()
+    states = [(entry.scan, entry.state) for entry in found.results]
+    assert states == [(entry.scan, entry.state) for entry in whole.results]
+    assert found.full_errors == whole.full_errors
+    notes = [event.note for event in told if isinstance(event, Progress)]
+    assert notes[-1].startswith("2 nodes, ")
+    assert notes[-1].endswith(" scans/s")
+    again = run("out")
+    states = [entry.state for entry in again.results]
+    assert states == ["skipped", "skipped", "skipped", "failed"]
+    (tmp_path / "out/scan_00.nii.gz").write_bytes(b"changed")
+    told.clear()
+    run("out", listeners=[told.append])
+    said = "\n".join(map(str, told))
+    assert "scan_00.nii.gz was changed since it was written" in said
+
+
+def test_a_scan_that_kills_its_worker_three_times_fails_with_that_reason(
+    run: Segment, cluster: OneProcess, tmp_path: Path
+) -> None:
+    def kill(arguments: list[object], times: int) -> Exception | None:
+        is_poison = "scan_01" in str(arguments[1:2])
+        (tmp_path / "out/.part-killed").touch()
+        return RayError() if is_poison else None
+
+    (tmp_path / "out").mkdir()
+    cluster.kills = kill
+    batch = run("out")
+    by_scan = {entry.scan: entry for entry in batch.results}
+    poison = by_scan["scan_01"]
+    assert poison.state == "failed"
+    assert poison.error.startswith("its process died 3 times")
+    assert by_scan["scan_02"].state == "done"
+    entries, _ = read_ledger(tmp_path / "out/ledger.jsonl")
+    assert facts(entries) == facts(by_scan)
+    assert not list((tmp_path / "out").glob(".part-*"))
+
+
+def test_a_bug_on_a_node_is_raised_at_the_end_with_its_traceback(
+    run: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def segment_scan(*_: object) -> None:
+        raise ZeroDivisionError("zaphod")
+
+    monkeypatch.setattr(scan_tasks, "segment_scan", segment_scan)
+    with pytest.raises(ZeroDivisionError) as raised:
+        run("out")
+    notes = "\n".join(raised.value.__notes__)
+    assert "on a node of the cluster" in notes
+    assert "in segment_scan" in notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"began": "2020"}, "does not see the folder of results"),
+        ({"state": "/nowhere"}, "does not see the folder of results"),
+        ({"root": "/nowhere"}, "does not see the scans"),
+        ({"bundle_hash": "0"}, "the bundle is another one on a node"),
+    ],
+)
+def test_a_node_that_sees_other_disks_ends_the_batch(
+    run: Segment,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, str],
+    what: str,
+) -> None:
+    def assign(**given: object) -> Assignment:
+        return replace(Assignment(**given), **changes)
+
+    monkeypatch.setattr(cluster_workers, "Assignment", assign)
+    monkeypatch.setattr(scan_tasks, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(scan_tasks, "_LOOK_SECONDS", 0.0)
+    with pytest.raises(MedsegError, match=what):
+        run("out")
+
+
+def test_another_version_of_medseg_on_a_node_is_refused(
+    run: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_workers, "version", lambda _: "0.0.1")
+    with pytest.raises(MedsegError, match=r"was begun with 0\.0\.1"):
+        run("out")
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (("cuda:1", None, 1), "Ray chooses the GPU"),
+        (("all", None, 1), "Ray chooses the GPU"),
+        (("auto", None, 0), "at least 1 task has a GPU"),
+    ],
+)
+def test_a_cluster_is_not_asked_for_what_it_cannot_do(
+    given: tuple[str, None, int], what: str
+) -> None:
+    with pytest.raises(MedsegError, match=what):
+        choose_needs([Node(4, 1)], *given)
+
+
+def test_scans_in_an_object_store_are_not_given_to_a_cluster(
+    untrained_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(MedsegError, match="by --shard"):
+        medseg.segment(
+            untrained_bundle(), "s3://bucket/scans", tmp_path / "o", on="ray"
+        )

@@ -1,0 +1,14 @@
+#!/bin/bash
+# A batch over Ray, as one Slurm job of several nodes: sbatch --nodes=2 ray.sh BUNDLE SCANS RESULTS [OPTIONS]
+# Elsewhere: on one machine the line with --head, on the others the next one, and then the last.
+#SBATCH --job-name=medseg
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+# With GPUs: sbatch --gpus-per-node=4 …
+set -eu
+head=$(hostname):6379
+export RAY_USAGE_STATS_ENABLED=0
+trap 'ray stop > /dev/null' EXIT
+ray start --head --port=6379 --include-dashboard=false > /dev/null
+[ "${SLURM_NNODES:-1}" = 1 ] || srun --nodes=$((SLURM_NNODES - 1)) --exclude="$(hostname)" ray start --address="$head" --block > /dev/null &
+medseg segment "$@" --on "ray=$head" --quiet
