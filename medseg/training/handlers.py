@@ -132,15 +132,15 @@ def require_finite(loss: float, step: int) -> None:
         )
 
 
-def require_finite_critic(loss: float, step: int) -> None:
+def require_finite_critic(critic_loss: float, step: int) -> None:
     """Refuse to go on with a critic whose loss is no number any more.
 
     Raises:
         TrainingError: If it is not finite.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(critic_loss):
         raise TrainingError(
-            f"the critic's loss became {loss} at step {step}; lower "
+            f"the critic's loss became {critic_loss} at step {step}; lower "
             "refinement.critic.learning_rate"
         )
 

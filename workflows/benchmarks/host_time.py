@@ -156,7 +156,9 @@ def _time_scan(rounds: int) -> None:
         act = partial(segmenter.predict, volume)
         launching = [_measure(act) for _ in range(rounds)]
     writing = [_measure(_write_labels) for _ in range(rounds)]
-    print(f"ms of the host for a scan of {_SHAPE}, {batches} batches of windows")
+    print(
+        f"ms of the host for a scan of {_SHAPE}, {batches} batches of windows"
+    )
     print(f"  deciding and launching {median(launching):.1f}")
     print(f"  writing labels and error map {median(writing):.1f}")
 
