@@ -24,7 +24,8 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
     """
     kept = np.array(labels, order="F")
     for index, box in find_boxes(labels, indices).items():
-        mask = labels[box] == index
+        # In the order in which MONAI goes through it.
+        mask = np.ascontiguousarray(labels[box] == index)
         is_smaller = _find_smaller_components(mask)
         if is_smaller is not None:
             kept[box][is_smaller] = 0
@@ -42,8 +43,7 @@ def _find_smaller_components(
     import cc3d
 
     components, count = cc3d.connected_components(
-        # In the order in which MONAI goes through it.
-        np.ascontiguousarray(mask),
+        mask,
         connectivity=_CORNERS_TOUCH,
         binary_image=True,
         return_N=True,
