@@ -48,7 +48,7 @@ from medseg.networks.levels import SupervisedNetwork
 from medseg.preprocessing import network_input, resampling
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.testing import make_phantom
-from medseg.training import patches
+from medseg.training import patch_extraction
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
 
@@ -67,14 +67,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    with mock.patch.object(patches, "_sampling_grid", _make_grid):
+    with mock.patch.object(patch_extraction, "_sampling_grid", _make_grid):
         _time_steps(rounds)
     _time_scan(rounds)
 
 
 def _make_grid(*place: Any) -> torch.Tensor:
     """Make a sampling grid as a GPU does."""
-    return patches.make_grid_on(CPU, *place)
+    return patch_extraction.make_grid_on(CPU, *place)
 
 
 def _measure(act: Callable[[], object]) -> float:
