@@ -102,9 +102,7 @@ def _make_large_scan(shape: tuple[int, int, int]) -> Volume:
     small, _ = make_phantom(7, (i, j, k))
     array = small.array[0].repeat(4, 0).repeat(4, 1).repeat(4, 2)
     whole = array[: shape[0], : shape[1], : shape[2]].astype(np.int16)
-    return Volume.from_numpy(
-        np.asfortranarray(whole), spacing=(0.8, 0.8, 1.0)
-    )
+    return Volume.from_numpy(np.asfortranarray(whole), spacing=(0.8, 0.8, 1.0))
 
 
 def time_five_networks(session: Session) -> None:
