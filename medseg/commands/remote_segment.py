@@ -29,6 +29,7 @@ from medseg.datasets.remote_scans import (
 from medseg.errors import MedsegError
 from medseg.events import Event, Notice, ScanDone, notify
 from medseg.inference.batch_state import STATE, read_state
+from medseg.inference.devices_of_batch import keep_segmenters
 from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
 from medseg.inference.ledger import open_ledger
@@ -131,9 +132,10 @@ class _Rounds:
         self.total = len(self.found.scans)
         is_whole = False
         try:
-            for fetched in _fetch_ahead(self.found, work):
-                self._run_round(fetched)
-                shutil.rmtree(fetched.folder)
+            with keep_segmenters():
+                for fetched in _fetch_ahead(self.found, work):
+                    self._run_round(fetched)
+                    shutil.rmtree(fetched.folder)
             is_whole = True
         finally:
             self._state_total(is_last=is_whole)

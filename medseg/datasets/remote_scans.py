@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from medseg._support.long_tables import TABLE_SUFFIXES, open_table
+from medseg._support.long_tables import TABLE_SUFFIXES, may_hold, open_table
 from medseg._support.object_store import (
     NoAnswerError,
     NoObjectError,
@@ -127,8 +127,8 @@ def find_remote_scans(
 def lists_addresses(scans: str) -> bool:
     """Tell whether a table of this machine lists addresses; who reads it says what it lacks."""
     path = Path(scans)
-    is_table = path.suffix.lower() in TABLE_SUFFIXES
-    if not is_table or not path.is_file():
+    is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    if not is_table or not may_hold(path, "://"):
         return False
     try:
         table = open_table(path)

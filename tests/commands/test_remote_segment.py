@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Event, ScanDone
+from medseg.inference import devices_of_batch
 from medseg.inference.bundle_prediction import BundlePrediction
 from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.io import write_labels
@@ -80,9 +82,19 @@ def test_a_store_that_fails_now_and_then_has_the_results_of_a_folder(
     put_folder(store, scans, "in")
     store.put("in/readme.txt", b"text")
     monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    loaded = []
+    load = devices_of_batch._load
+
+    def count(*given: Any) -> Any:
+        loaded.append(given)
+        return load(*given)
+
+    monkeypatch.setattr(devices_of_batch, "_load", count)
     store.faults.share = 0.2
     batch = medseg.segment(bundle, IN, OUT, device="cpu")
     assert store.faults.count > 5
+    # Three rounds share what one has loaded.
+    assert len(loaded) == 1
     assert [entry.scan for entry in batch.failed] == ["bad"]
     found = store.read()
     assert list_maps(found) == read_folder(tmp_path / "whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,17 @@ def test_an_assembly_answers_as_a_bundle_does(
     assert list(judged.given_dice) == ["rib"]
     with pytest.raises(MedsegError, match="no temperature of its own"):
         segmenter.predict(scan, temperatures=[2.0])
+
+
+def test_the_time_of_a_part_is_not_counted_with_another_too(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
+    scan = make_scan()
+    began = time.perf_counter()
+    found = segmenter.segment(scan)
+    took = time.perf_counter() - began
+    assert 0 < sum(found.seconds.values()) <= took
 
 
 def test_masks_are_judged_part_by_part(
