@@ -133,9 +133,8 @@ def compare(work: Path, repeats: int, threads: int) -> None:
         ratio = f"{inference.times(taken['monai'], runs, 'wall'):.2f}×"
         rest = ""
         if name != "monai":
-            stages = [run["stages"] for run in runs]
-            network = sum(stage["network"] for stage in stages)
-            total = sum(sum(stage.values()) for stage in stages)
+            network = sum(run["stages"]["network"] for run in runs)
+            total = sum(run["wall"] for run in runs)
             rest = f"{100 * (1 - network / total):.1f} %"
         differ = int((inference.labels_of(work, name) != stock).sum())
         print(f"| {name} | {' | '.join(cells)} | {ratio} | {rest} | {differ} |")
