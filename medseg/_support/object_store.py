@@ -6,6 +6,7 @@ so no text of a foreign error is passed on: it may hold a signed address.
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import re
@@ -22,7 +23,7 @@ from medseg.errors import MedsegError, MissingExtraError
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each further try of what may succeed in a moment."""
 
-_SCHEMES = ("s3", "gs", "az", "abfs", "https")
+_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "https")
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>.*)", re.DOTALL
 )
@@ -41,6 +42,10 @@ class StorageError(MedsegError):
 
 class NoObjectError(StorageError):
     """There is no such object."""
+
+
+class NoAnswerError(StorageError):
+    """A store does not answer, or not with what was asked for."""
 
 
 def is_address(text: object) -> bool:
@@ -79,7 +84,7 @@ def join_address(folder: str, *names: str) -> str:
 
 
 def list_objects(address: str) -> Iterator[StoredObject]:
-    """Give the objects below an address, sorted.
+    """Give the objects below an address, sorted; their addresses begin as that one is written.
 
     Raises:
         StorageError: If the store cannot be listed.
@@ -91,10 +96,13 @@ def list_objects(address: str) -> Iterator[StoredObject]:
             "what lies behind https cannot be listed; give a file, or a table of files",
             source=hide_query(address),
         )
-    found = _try(lambda: system.find(_find_path(address), detail=True), address)
+    root = _find_path(address).rstrip("/")
+    found = _try(lambda: system.find(root, detail=True), address)
     for path, facts in sorted(found.items()):
-        if not path.endswith("/"):
-            yield _describe(f"{scheme}://{path}", facts)
+        if path.endswith("/"):
+            continue
+        below = path[len(root) :]
+        yield _describe(address.rstrip("/") + below, facts)
 
 
 def look_at(address: str) -> StoredObject:
@@ -196,13 +204,19 @@ def _hash(file: Path) -> str:
 
 def _describe(address: str, facts: Mapping[str, Any]) -> StoredObject:
     size = facts.get("size")
+    return StoredObject(
+        address, -1 if size is None else int(size), _find_md5(facts)
+    )
+
+
+def _find_md5(facts: Mapping[str, Any]) -> str:
+    """Return the MD5 that a store states, in hex; empty if it states none."""
+    encoded = facts.get("md5Hash")
+    if isinstance(encoded, str):  # Google's way
+        return base64.b64decode(encoded).hex()
     # Of an object that was put in parts, the tag is no MD5, and has another form.
     match = _MD5.fullmatch(str(facts.get("ETag", "")))
-    return StoredObject(
-        address,
-        -1 if size is None else int(size),
-        match[1] if match else "",
-    )
+    return match[1] if match else ""
 
 
 def _try(action: Callable[[], _Result], address: str) -> _Result:
@@ -269,6 +283,7 @@ def _make_error(error: Exception, source: str) -> StorageError:
         what = "is not allowed to be read or written with these credentials"
     else:
         what = f"cannot be read or written ({name}), after {len(WAITS)} further tries"
+        return NoAnswerError(f"an object {what}", source=source)
     return StorageError(f"an object {what}", source=source)
 
 
@@ -288,16 +303,27 @@ def _open(address: str) -> tuple[str, Any]:
             f"addresses of objects begin with {', '.join(f'{one}://' for one in _SCHEMES)}",
             source=hide_query(address),
         )
-    return scheme, _make_system(scheme)
+    return scheme, _make_system(scheme, _find_account(address))
+
+
+def _find_account(address: str) -> str:
+    """Return the account of Azure that an address names: ``abfs://container@account.…``."""
+    host = address.partition("://")[2].partition("/")[0]
+    _, sign, account = host.partition("@")
+    return account.partition(".")[0] if sign else ""
 
 
 @cache
-def _make_system(scheme: str) -> Any:
+def _make_system(scheme: str, account: str = "") -> Any:
+    of_account = {"account_name": account} if account else {}
     try:
         import fsspec
 
         return fsspec.filesystem(
-            scheme, use_listings_cache=False, skip_instance_cache=True
+            scheme.replace("abfss", "abfs"),  # fsspec knows it by that name
+            use_listings_cache=False,
+            skip_instance_cache=True,
+            **of_account,
         )
     except ImportError as error:
         raise MissingExtraError(

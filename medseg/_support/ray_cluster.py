@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import socket
 import threading
@@ -22,6 +23,8 @@ from medseg._support.platform.processes import STOP_SIGNALS
 from medseg.errors import MedsegError, MissingExtraError
 
 _RAY = "ray"
+_LOCAL = "local"
+_PLACE = re.compile(r"(?P<host>.+):(?P<port>\d{1,5})")
 _HEAD_SECONDS = 2.0
 _MISSED_LOOKS = 3
 """The head is gone when it was looked for so many times in vain."""
@@ -69,6 +72,17 @@ def parse_cluster(text: str) -> str:
     return address
 
 
+def check_cluster(text: str) -> None:
+    """Make sure that a cluster is given as it should be, before anything else takes long.
+
+    Raises:
+        MedsegError: As ``parse_cluster``.
+        MissingExtraError: If Ray is not installed.
+    """
+    parse_cluster(text)
+    _import_ray()
+
+
 @contextlib.contextmanager
 def connect_ray(address: str = "") -> Iterator[RayCluster]:
     """Connect to a Ray cluster, and leave it at the end.
@@ -109,24 +123,45 @@ def _import_ray() -> Any:
 
 def _begin(ray: Any, address: str) -> None:
     """Connect this process, or start a cluster for it."""
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    place = _find_address(ray, address)
+    own: dict[str, Any] = {}
+    if place == _LOCAL:
+        own = {"include_dashboard": False}
+        own["object_store_memory"] = _OBJECT_STORE_BYTES
     try:
-        ray.init(address=address or "auto", **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if address or os.environ.get("RAY_ADDRESS"):
-            raise ClusterError(
-                "the Ray cluster cannot be reached; see that its head runs, that this machine "
-                "belongs to it (ray start --address=HOST:PORT), and that both have the same "
-                "versions of Python and Ray",
-                source=address or None,
-                detail=type(error).__name__,
-            ) from error
         ray.init(
-            address="local",
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            **quiet,
+            address=place, log_to_driver=False, logging_level="ERROR", **own
         )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _make_connection_error(place, error) from error
+
+
+def _find_address(ray: Any, address: str) -> str:
+    """Return where the cluster's head is; ``local`` where one is to be started.
+
+    Raises:
+        ClusterError: If it does not answer: Ray would wait for it for many minutes.
+    """
+    given = address or os.environ.get("RAY_ADDRESS", "")
+    if given and given != "auto":
+        if not Head(parse_cluster(f"{_RAY}={given}")).answers():
+            raise _make_connection_error(given)
+        return given
+    # Of a cluster that has ended the file stays.
+    known = ray._private.utils.read_ray_address() or ""
+    return known if known and Head(known).answers() else _LOCAL
+
+
+def _make_connection_error(
+    address: str, error: Exception | None = None
+) -> ClusterError:
+    return ClusterError(
+        "the Ray cluster cannot be reached; see that its head runs, that this machine belongs to "
+        "it (ray start --address=HOST:PORT), and that both have the same versions of Python and "
+        "Ray",
+        source=address,
+        detail=None if error is None else type(error).__name__,
+    )
 
 
 @contextlib.contextmanager
@@ -182,11 +217,18 @@ class Head:
 
     Args:
         address: Its ``HOST:PORT``.
+
+    Raises:
+        ClusterError: If the address is none.
     """
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        self._place = (host.strip("[]"), int(port))
+        match = _PLACE.fullmatch(address)
+        if match is None:
+            raise ClusterError(
+                "a cluster's head is given as HOST:PORT", source=address
+            )
+        self._place = (match["host"].strip("[]"), int(match["port"]))
         self._next_look = 0.0
         self._missed = 0
 
@@ -200,7 +242,7 @@ class Head:
         if now < self._next_look:
             return
         self._next_look = now + _HEAD_SECONDS
-        if self._answers():
+        if self.answers():
             self._missed = 0
             return
         self._missed += 1
@@ -216,11 +258,12 @@ class Head:
         Raises:
             LostClusterError: If it does not.
         """
-        while not self._answers():
+        while not self.answers():
             self.look()
             time.sleep(_HEAD_SECONDS / 4)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Tell whether it answers right now."""
         try:
             with socket.create_connection(self._place, _HEAD_SECONDS):
                 return True

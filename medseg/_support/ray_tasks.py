@@ -9,7 +9,7 @@ import contextlib
 import os
 import pickle
 import sys
-import time
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +96,6 @@ class TaskRun:
         needs: What each call takes.
 
     Attributes:
-        nodes: How many nodes can do a task, as of late.
         lost: How many workers have died.
     """
 
@@ -121,10 +120,13 @@ class TaskRun:
         self._function = function
         self._again: deque[_Call] = deque()
         self._running: dict[Any, _Call] = {}
-        self._most = TASKS_PER_SLOT
-        self._next_count = 0.0
-        self.nodes = 0
+        self._count = _NodeCount(cluster, needs)
         self.lost = 0
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes can do a task, as of late."""
+        return sum(count > 0 for count in self._count.slots)
 
     def over(
         self, arguments: Iterable[tuple[Any, ...]]
@@ -143,30 +145,25 @@ class TaskRun:
             Exception: What the function raises.
         """
         waiting = enumerate(arguments)
-        while True:
-            self._count_nodes()
-            self._fill(waiting)
-            if not self._running:
-                return
-            for reference in self._wait():
-                call = self._running.pop(reference)
-                result = self._get(reference, call)
-                if result is not _AGAIN:
-                    yield call.number, result
-
-    def _count_nodes(self) -> None:
-        now = time.monotonic()
-        if now < self._next_count:
-            return
-        self._head.look()
-        slots = self._needs.count_slots(self._cluster.list_nodes())
-        self.nodes = sum(count > 0 for count in slots)
-        # A cluster that grows on demand has none until something waits for it.
-        self._most = TASKS_PER_SLOT * max(1, sum(slots))
-        self._next_count = now + _COUNT_SECONDS
+        self._count.start()
+        try:
+            while True:
+                self._head.look()
+                self._fill(waiting)
+                if not self._running:
+                    return
+                for reference in self._wait():
+                    call = self._running.pop(reference)
+                    result = self._get(reference, call)
+                    if result is not _AGAIN:
+                        yield call.number, result
+        finally:
+            self._count.is_over.set()
 
     def _fill(self, waiting: Iterator[tuple[int, tuple[Any, ...]]]) -> None:
-        while len(self._running) < self._most:
+        # A cluster that grows on demand has no place until something waits for it.
+        most = TASKS_PER_SLOT * max(1, sum(self._count.slots))
+        while len(self._running) < most:
             if self._again:
                 call = self._again.popleft()
             else:
@@ -184,7 +181,6 @@ class TaskRun:
             references, num_returns=1, timeout=_LOOK_SECONDS
         )
         if not ready:
-            self._head.look()
             return []
         every = len(references)
         ready, _ = self._ray.wait(references, num_returns=every, timeout=0)
@@ -215,6 +211,30 @@ class TaskRun:
             return Lost(call.lost, for_memory)
         self._again.append(call)
         return _AGAIN
+
+
+class _NodeCount(threading.Thread):
+    """Counts places beside the calls: where the head is gone, Ray does not answer for a minute.
+
+    Attributes:
+        slots: How many tasks each node can do at once, as of late.
+        is_over: Set when nobody wants to know any more.
+    """
+
+    def __init__(self, cluster: RayCluster, needs: TaskNeeds) -> None:
+        super().__init__(name="medseg-nodes", daemon=True)
+        self._cluster = cluster
+        self._needs = needs
+        self.slots = needs.count_slots(cluster.list_nodes())
+        self.is_over = threading.Event()
+
+    def run(self) -> None:
+        """Count now and then."""
+        while not self.is_over.wait(_COUNT_SECONDS):
+            # That the head is gone is said by who looks for it.
+            with contextlib.suppress(Exception):
+                nodes = self._cluster.list_nodes()
+                self.slots = self._needs.count_slots(nodes)
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ _KINDS = {
 """Steps of pydantic's paths that say which kind of value was tried."""
 
 _LONGEST_VALUE = 80
+_LONGEST_PLACE = 100
 
 
 def explain_faults(
@@ -155,3 +156,10 @@ def _list_contradictions(error: ValidationError) -> list[Contradiction]:
 def _contradiction_error(item: Mapping[str, Any]) -> ContradictionError | None:
     cause = item.get("ctx", {}).get("error")
     return cause if isinstance(cause, ContradictionError) else None
+
+
+def find_first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return where the first fault of a file of other software lies, and what it is."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return where[:_LONGEST_PLACE], first["msg"]

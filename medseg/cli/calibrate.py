@@ -42,7 +42,7 @@ def calibrate(
         typer.Option(
             "--keep-largest",
             help="Also decide, label by label, whether only the largest connected component is "
-            "kept, as at the end of a training.",
+            "kept, as at the end of a training run.",
         ),
     ] = False,
     device: Device = "auto",
@@ -67,8 +67,8 @@ def calibrate(
     """Learn on labelled cases what results are worth.
 
     For a bundle that was imported, or for scans unlike those of its training. The cases are
-    segmented and scored as at the end of a training. Then each result has an expected Dice with a
-    lower bound, and is flagged where it lies outside what these cases are like. On a CPU it is
+    segmented and scored as at the end of a training run. Then each result has an expected Dice with
+    a lower bound, and is flagged where it lies outside what these cases are like. On a CPU it is
     also decided how fast it may compute the network without losing Dice ('segment --speed').
     Cases that the bundle has learned from are left out. A call that was interrupted goes on where
     it was.

@@ -25,7 +25,7 @@ def import_model(
             help="nnU-Net's folder of a trained model, trainer__plans__configuration, or one above "
             "it; with several models in it they are listed. A MONAI Bundle, such as those of the "
             "model zoo. Or a model of Auto3DSeg, such as those of 3D Slicer: model.pt or its "
-            "folder. Which of them it is is found out.",
+            "folder. Which of these it is, is recognised.",
         ),
     ],
     out: Annotated[

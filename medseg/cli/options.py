@@ -97,7 +97,7 @@ Threads = Annotated[
         min=1,
         metavar="N",
         callback=_announce_threads,
-        help="Threads of a CPU to compute in. Default: one per core.",
+        help="CPU threads to compute with. Default: one per core.",
         show_default=False,
     ),
 ]

@@ -142,14 +142,19 @@ def plan(
         ),
     ] = None,
     more_labels: Annotated[
-        list[str] | None, typer.Argument(metavar="", hidden=True)
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUES",
+            hidden=True,
+            help="More labels, as after --labels.",
+        ),
     ] = None,
     leave_out_stray: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="VOXELS",
-            help="Count label values with so many voxels at most, in all cases together, as "
+            help="Count label values of at most so many voxels, in all cases together, as "
             "background; each is named. Default: every value is a label.",
         ),
     ] = 0,

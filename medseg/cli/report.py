@@ -42,7 +42,7 @@ def report(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report and the volumes of a batch of all shards.
+    """Write the report and the volumes of a batch done in shards.
 
     It may be called at any time: while shards work, OUT/report.html and OUT/volumes.csv show what
     is done so far.

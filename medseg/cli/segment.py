@@ -146,7 +146,7 @@ def segment(
         bool,
         typer.Option(
             "--allow-empty",
-            help="That there is nothing to segment is no error.",
+            help="Where there is nothing to segment, end with exit code 0.",
         ),
     ] = False,
     sources: Annotated[

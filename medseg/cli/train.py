@@ -66,9 +66,19 @@ def train(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Continue a run that was stopped or killed."
+            "--resume",
+            help="Continue a run that was stopped or killed. Under torchrun with --out, a run "
+            "that has not begun begins, so that one command serves both.",
         ),
     ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where preprocessed cases are kept, such as a fast local disk. Default: "
+            "preprocessed beside the runs.",
+        ),
+    ] = None,
     skip_bad_cases: Annotated[
         bool,
         typer.Option(
@@ -109,13 +119,13 @@ def train(
             start_from=start_from,
             budget=budget,
             resume=resume,
+            cache=cache,
             skip_bad_cases=skip_bad_cases,
             trust_values=trust_values,
             listeners=[terminal],
         )
-    if (
-        os.environ.get("RANK", "0") == "0"
-    ):  # of the processes that torchrun starts, the first prints
+    # Of the processes that torchrun starts, the first prints.
+    if os.environ.get("RANK", "0") == "0":
         _print_run(terminal, run_folder)
 
 

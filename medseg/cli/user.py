@@ -14,7 +14,7 @@ from medseg.cli.output import open_terminal
 def user(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="Has neither blanks nor colons."),
+        typer.Argument(metavar="NAME", help="Without blanks or colons."),
     ],
     users: Annotated[
         Path,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medseg._support.object_store import join_address
 from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
 from medseg.inference.shards import Shard
 from medseg.names import LEDGER
@@ -17,7 +18,7 @@ class Batch(Outcomes):
     """What became of all scans.
 
     Attributes:
-        out: Where the results are.
+        out: Where the results are: their folder, or their address in an object store.
         results: One per scan, in the order worked on.
         places: Scan → where it was found: for the caller, in no result.
         gone: How many results in the folder are of scans that were not found this time.
@@ -34,7 +35,7 @@ class Batch(Outcomes):
         ()
     """
 
-    out: Path
+    out: Path | str
     results: Sequence[Entry]
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
     full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -48,11 +49,15 @@ class Batch(Outcomes):
         return self.address or str(self.out)
 
     @property
-    def ledger(self) -> Path:
-        """The file with a line for each scan worked on."""
-        folder = (
-            self.out if self.shard is None else self.out / self.shard.folder
-        )
+    def ledger(self) -> Path | str:
+        """The file with a line for each scan worked on, or the object in a store."""
+        if self.address:
+            # There each call is a shard, since nothing in a store grows.
+            shard = self.shard or Shard(1, 1)
+            return join_address(self.address, shard.folder, LEDGER)
+        folder = Path(self.out)
+        if self.shard is not None:
+            folder /= self.shard.folder
         return folder / LEDGER
 
     @property

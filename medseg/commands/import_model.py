@@ -68,7 +68,7 @@ def import_model(
     Args:
         model: nnU-Net's folder ``trainer__plans__configuration``, or one above it that holds no
             other model; a MONAI Bundle; or a model of Auto3DSeg, its file or its folder. Which of
-            them it is is found out.
+            these it is, is recognised.
         out: A new or empty folder: the bundle.
         folds: Of nnU-Net, such as ``0,1`` or ``all``; unless given, every numbered fold that is
             there. Scores of several are averaged.

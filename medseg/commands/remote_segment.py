@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,11 @@ from medseg.datasets.remote_scans import (
 from medseg.errors import MedsegError
 from medseg.events import Event, Notice, ScanDone, notify
 from medseg.inference.batch_state import STATE, read_state
+from medseg.inference.devices_of_batch import keep_segmenters
 from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
+from medseg.inference.ledger import open_ledger
+from medseg.inference.ledger_entry import Entry
 from medseg.inference.shards import Shard, parse_shard
 from medseg.names import abbreviate
 
@@ -85,9 +90,10 @@ def segment_remote(
         if shard is None:
             _summarise(folder, here, pages=given.get("report", True))
     rounds.raise_bug()
-    address = "" if folder is None else folder.address
     results, errors = rounds.results, rounds.errors
-    return Batch(Path(out), results, {}, errors, 0, shard, address)
+    if folder is None:
+        return Batch(here, results, {}, errors, 0, shard)
+    return Batch(folder.address, results, {}, errors, 0, shard, folder.address)
 
 
 @dataclass(slots=True)
@@ -126,9 +132,10 @@ class _Rounds:
         self.total = len(self.found.scans)
         is_whole = False
         try:
-            for fetched in _fetch_ahead(self.found, work):
-                self._run_round(fetched)
-                shutil.rmtree(fetched.folder)
+            with keep_segmenters():
+                for fetched in _fetch_ahead(self.found, work):
+                    self._run_round(fetched)
+                    shutil.rmtree(fetched.folder)
             is_whole = True
         finally:
             self._state_total(is_last=is_whole)
@@ -150,6 +157,7 @@ class _Rounds:
             # As where all scans lie here, the others go first.
             self.bug = self.bug or error
             return
+        self._enter_failed(fetched)
         self._state_total(is_last=False)
         if self.folder is not None:
             self.folder.put_results(batch.results)
@@ -169,6 +177,28 @@ class _Rounds:
         for entry in batch.results:
             self.results.append(entry.model_dump_json().encode())
         return batch
+
+    def _enter_failed(self, fetched: FetchedScans) -> None:
+        """Enter the scans that could not be fetched."""
+        if not fetched.failed:
+            return
+        state = read_state(self.here / self.part.folder)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with open_ledger(self.here, shard=self.part) as ledger:
+            for name, error in fetched.failed.items():
+                entry = Entry(
+                    scan=name,
+                    state="failed",
+                    error=error.message,
+                    bundle="" if state is None else state.title,
+                    medseg=version("medseg"),
+                    finished=now,
+                )
+                ledger.enter(entry)
+                self.results.append(entry.model_dump_json().encode())
+                self.errors[name] = f"{error.message} ({error.source})"
+                event = ScanDone(name, "failed", error.message, None)
+                notify(self.given.get("listeners", ()), event)
 
     def _note(self, event: Event) -> None:
         """Put what is done, each minute: a round takes hours where scans are large.

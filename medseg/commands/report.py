@@ -44,7 +44,7 @@ class BatchReport(Outcomes):
         ()
     """
 
-    out: Path
+    out: Path | str
     entries: tuple[Entry, ...]
     scans: int | None = None
     working: int = 0
@@ -100,7 +100,8 @@ def report(out: str | Path, *, parquet: bool = False) -> BatchReport:
         folder.fetch_pictures()
         result = summarise(folder.here, parquet=parquet)
         folder.put_summaries()
-        return replace(result, out=Path(out), address=folder.address)
+        address = folder.address
+        return replace(result, out=address, address=address)
 
 
 def summarise(

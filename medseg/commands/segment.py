@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
+from medseg._support.ray_cluster import check_cluster
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.shipped import find_bundle_path
@@ -147,6 +148,8 @@ def segment(
     given = dict(locals())
     if needs_store(scans, out):
         return segment_remote(segment, given)
+    if on:
+        check_cluster(on)
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from medseg.training.device_errors import explain_device_errors
 from medseg.training.distributed import (
     ProcessGroup,
     choose_local_device,
+    explain_lost_processes,
     join_process_group,
 )
 from medseg.training.fine_tuning import InitialWeights
@@ -43,7 +44,11 @@ from medseg.training.loop import TrainingLoop
 from medseg.training.losses import check_loss
 from medseg.training.quantisation_windows import draw_windows
 from medseg.training.report import TrainingReport
-from medseg.training.run_folder import RunFolder
+from medseg.training.restarts import (
+    may_begin,
+    must_resume,
+    require_shared_run,
+)
 from medseg.training.runs import (
     ALL,
     Fold,
@@ -81,6 +86,7 @@ def train(
     start_from: str | Path | None = None,
     budget: str | None = None,
     resume: bool = False,
+    cache: str | Path | None = None,
     skip_bad_cases: bool = False,
     trust_values: bool = False,
     listeners: Sequence[Listener] = (),
@@ -103,7 +109,10 @@ def train(
             resumed run keeps the one it began with.
         budget: Time for the whole run, such as ``20m`` or ``2h``; the bundle's own unless given.
         resume: Continue the run in ``out``, or the newest unfinished run of this bundle or data
-            set.
+            set. Under ``torchrun``, which starts lost processes again with the same arguments, a
+            run that has not begun in ``out`` begins.
+        cache: The folder of preprocessed cases; ``preprocessed`` beside the run folder unless
+            given. Each machine may have its own, and its content never changes a result.
         skip_bad_cases: Train without the cases that have a fault.
         trust_values: Train by the bundle's values and order of channels, whatever names the data
             give them.
@@ -161,29 +170,40 @@ def train(
     check_loss(requested.spec)
     local_device = choose_local_device(device)
     precisions = choose_training_precisions(requested.spec, local_device)
+    resumes = resume or must_resume(run_folder)
+
+    def choose_run() -> TrainingRun:
+        if resumes and not may_begin(run_folder):
+            return find_resumable_run(requested, data_folder, run_folder)
+        lineage = _trace_lineage(requested.spec, parent)
+        return plan_run(requested, data_folder, run_folder, fold, lineage)
+
     with join_process_group(local_device) as group:
-        if resume:
-            run = find_resumable_run(requested, data_folder, run_folder)
-        else:
-            lineage = _trace_lineage(requested.spec, parent)
-            run = plan_run(requested, data_folder, run_folder, fold, lineage)
         notified = listeners if group.is_main else ()
         resources = Resources(
             local_device, group, notified, skip_bad_cases, trust_values
         )
-        claims = run_folder is None and not resume
-        with _hold_folder(run, group, claims) as run:
-            if run.folder.is_finished:
-                done = "this run is finished already; nothing was done"
-                notify(notified, Notice(done))
-                return run.folder.path
-            for note in precisions.notes:
-                notify(notified, Notice(note))
-            if run.fold == ALL:
-                _cross_validate(run, resources)
-            else:
-                _train_run(run, resources)
+        claims = run_folder is None and not resumes
+        with _hold_run(choose_run, group, claims) as run:
+            here = run.adapt(data_folder, cache)
+            _train_chosen(here, resources, precisions.notes)
     return run.folder.path
+
+
+def _train_chosen(
+    run: TrainingRun, resources: Resources, notes: Iterable[str]
+) -> None:
+    """Train a run, or all folds, unless that is done."""
+    if resources.group.ask_main(lambda: run.folder.is_finished):
+        done = "this run is finished already; nothing was done"
+        notify(resources.listeners, Notice(done))
+        return
+    for note in notes:
+        notify(resources.listeners, Notice(note))
+    if run.fold == ALL:
+        _cross_validate(run, resources)
+    else:
+        _train_run(run, resources)
 
 
 def _open_requested(request: TrainingRequest, parent: Bundle | None) -> Bundle:
@@ -207,26 +227,28 @@ def _trace_lineage(spec: BundleSpec, parent: Bundle | None) -> Lineage | None:
 
 
 @contextlib.contextmanager
-def _hold_folder(
-    run: TrainingRun, group: ProcessGroup, claims: bool
+def _hold_run(
+    choose_run: Callable[[], TrainingRun], group: ProcessGroup, claims: bool
 ) -> Iterator[TrainingRun]:
-    """Give the run in the main process' folder: the usual one holds the time.
+    """Give every process the run that the main one chose, and that one its folder.
 
     Args:
-        run: The run.
+        choose_run: Plans a run, or finds the one to resume.
         group: The processes that train it together.
         claims: Whether the folder may be another's, and is given up where no run begins in it.
     """
-    folder = run.folder
-    is_owner = claims and group.is_main
-    if is_owner:
-        folder = folder.claim()
-    path = group.broadcast(str(folder.path))
+
+    def choose_and_claim() -> TrainingRun:
+        run = choose_run()
+        return replace(run, folder=run.folder.claim()) if claims else run
+
+    run = group.ask_main(choose_and_claim)
     try:
-        yield replace(run, folder=RunFolder(Path(path)))
+        require_shared_run(run.folder, group)
+        yield run
     finally:
-        if is_owner:
-            folder.release()
+        if claims and group.is_main:
+            run.folder.release()
 
 
 def _cross_validate(run: TrainingRun, resources: Resources) -> None:
@@ -270,7 +292,11 @@ def _train_run(
     tracker = _track(session.run, session.listeners)
     listeners = [*session.listeners, tracker]
     session = replace(session, listeners=listeners)
-    with run.folder.locked(), report_failure(session.listeners):
+    with (
+        run.folder.locked(),
+        report_failure(session.listeners),
+        explain_lost_processes(session.group),
+    ):
         _train_session(session, initial_weights)
 
 

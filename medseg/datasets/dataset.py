@@ -98,10 +98,9 @@ def open_dataset(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    found = data
-    if not isinstance(found, CaseList):
-        found = find_cases(found, spec, trust_values=trust_values)
-    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
+    if not isinstance(data, CaseList):
+        data = find_cases(data, spec, trust_values=trust_values)
+    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
     training, validation = split_cases(cases.usable, spec.data, fold)
     folds: tuple[int, ...] = ()
     if fold is not None:
@@ -138,10 +137,9 @@ def find_folds(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    found = data
-    if not isinstance(found, CaseList):
-        found = find_cases(found, spec, trust_values=trust_values)
-    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
+    if not isinstance(data, CaseList):
+        data = find_cases(data, spec, trust_values=trust_values)
+    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
     folds = assign_folds(cases.usable, spec.data)
     numbers = sorted(set(folds))
     if len(numbers) < 2:

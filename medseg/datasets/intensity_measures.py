@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medseg.datasets.input_checks import sample_voxels
+from medseg.datasets.intensity_checks import sample_voxels
 from medseg.volume import Array
 
 AIR = "air"

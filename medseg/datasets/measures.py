@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from medseg.datasets.input_checks import sample_voxels
+from medseg.datasets.intensity_checks import sample_voxels
 from medseg.datasets.intensity_measures import measure_intensities
 from medseg.datasets.label_measures import count_pieces, list_faces
 from medseg.volume import Array, Volume

@@ -34,8 +34,8 @@ from enum import Enum
 
 import numpy as np
 
-from medseg.datasets.input_checks import normalize_modality
 from medseg.datasets.measures import CaseMeasures
+from medseg.datasets.modalities import normalize_modality
 from medseg.names import abbreviate
 
 LEAST_CASES = 4

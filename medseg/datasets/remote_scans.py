@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from medseg._support.long_tables import TABLE_SUFFIXES, open_table
+from medseg._support.long_tables import TABLE_SUFFIXES, may_hold, open_table
 from medseg._support.object_store import (
+    NoAnswerError,
     NoObjectError,
+    StorageError,
     StoredObject,
     fetch,
     find_place,
@@ -35,6 +37,9 @@ from medseg.names import (
     make_safe_name,
     split_suffix,
 )
+
+MOST_SILENT = 3
+"""Scans in succession for which a store has no answer, after which it is not asked for more."""
 
 _SINGLE = ("scan", "image")
 
@@ -100,8 +105,8 @@ def find_remote_scans(
     others = 0
     chosen: list[RemoteScan] = []
     for stored in list_objects(scans):
-        place = stored.address[len(scans.rstrip("/")) + 1 :]
-        if not _is_plain(place):
+        place = _find_place_below(scans, stored)
+        if not place:
             continue
         if not has_image_suffix(place):
             others += 1
@@ -122,8 +127,8 @@ def find_remote_scans(
 def lists_addresses(scans: str) -> bool:
     """Tell whether a table of this machine lists addresses; who reads it says what it lacks."""
     path = Path(scans)
-    is_table = path.suffix.lower() in TABLE_SUFFIXES
-    if not is_table or not path.is_file():
+    is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    if not is_table or not may_hold(path, "://"):
         return False
     try:
         table = open_table(path)
@@ -141,10 +146,18 @@ def _name(place: str) -> str:
     return make_safe_name(flatten(stem))
 
 
-def _is_plain(place: str) -> bool:
-    """Tell whether an object's path leads nowhere else, and none of its parts is hidden."""
-    parts = place.split("/")
-    return all(part and part[0] != "." for part in parts) and "\\" not in place
+def _find_place_below(address: str, stored: StoredObject) -> str:
+    """Return the path that an object has on this machine, below that of an address.
+
+    It is empty for what is hidden, or is the address itself. A store's names may be such as no
+    folder has: an empty part (``a//b``) becomes ``_``, as ``\\`` does.
+    """
+    key = stored.address[len(address.rstrip("/")) + 1 :]
+    if not key:
+        return ""
+    parts = [part.replace("\\", "_") or "_" for part in key.split("/")]
+    is_hidden = any(part[0] == "." for part in parts)
+    return "" if is_hidden else "/".join(parts)
 
 
 def _read_table(
@@ -240,6 +253,7 @@ class FetchedScans:
         size: Their bytes.
         labels: Files that hold labels rather than scans.
         missing: Addresses at which there is nothing.
+        failed: Scan → why it could not be fetched.
     """
 
     folder: Path
@@ -247,6 +261,12 @@ class FetchedScans:
     size: int = 0
     labels: tuple[Path, ...] = ()
     missing: list[str] = field(default_factory=list)
+    failed: dict[str, StorageError] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many scans there are, those that failed among them."""
+        return len(self.scans) + len(self.failed)
 
     def add(self, scan: RemoteScan) -> None:
         """Fetch a scan.
@@ -254,7 +274,7 @@ class FetchedScans:
         Raises:
             StorageError: If the store cannot be read.
         """
-        number = len(self.scans)
+        number = self.count
         paths = []
         for channel, cell in enumerate(scan.cells):
             if not is_address(cell):
@@ -289,8 +309,8 @@ class FetchedScans:
     def _fetch_folder(self, address: str, path: Path) -> None:
         count = 0
         for stored in list_objects(f"{address.rstrip('/')}/"):
-            place = stored.address[len(address.rstrip("/")) + 1 :]
-            if _is_plain(place):
+            place = _find_place_below(address, stored)
+            if place:
                 self._fetch_object(stored, path / place)
                 count += 1
         if not count:
@@ -329,6 +349,9 @@ def fetch_rounds(
 ) -> Iterator[FetchedScans]:
     """Fetch scans, some at a time, as late as possible; of none, give one empty round.
 
+    A scan that cannot be fetched fails alone, but where some in succession find no answer, nothing
+    says that the store will answer for others.
+
     Args:
         scans: The scans.
         make_folder: Makes an empty folder.
@@ -336,15 +359,40 @@ def fetch_rounds(
         most_bytes: Bytes after which a round ends.
 
     Raises:
-        StorageError: If the store cannot be read.
+        StorageError: If the store does not answer any more; what was fetched is given before.
     """
     is_first = True
     fetched = FetchedScans(make_folder())
+    silence: list[NoAnswerError] = []
     for scan in scans:
-        fetched.add(scan)
-        if len(fetched.scans) >= most_scans or fetched.size >= most_bytes:
+        _fetch_scan(scan, fetched, silence)
+        if len(silence) >= MOST_SILENT:
+            break
+        if fetched.count >= most_scans or fetched.size >= most_bytes:
             yield fetched
             is_first = False
             fetched = FetchedScans(make_folder())
-    if fetched.scans or is_first:
+    if fetched.count or is_first:
         yield fetched
+    if len(silence) >= MOST_SILENT:
+        raise silence[-1]
+
+
+def _fetch_scan(
+    scan: RemoteScan, fetched: FetchedScans, silence: list[NoAnswerError]
+) -> None:
+    """Fetch a scan, or note why it cannot be.
+
+    Args:
+        scan: The scan.
+        fetched: Takes it.
+        silence: The errors of scans in succession for which the store had no answer.
+    """
+    try:
+        fetched.add(scan)
+    except StorageError as error:
+        fetched.failed[scan.name] = error
+        if isinstance(error, NoAnswerError):
+            silence.append(error)
+            return
+    silence.clear()

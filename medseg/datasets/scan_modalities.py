@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from medseg.datasets.input_checks import KNOWN_MODALITIES, normalize_modality
+from medseg.datasets.modalities import KNOWN_MODALITIES, normalize_modality
 from medseg.datasets.scan_candidates import Candidate
 from medseg.errors import DatasetError
 

@@ -21,10 +21,10 @@ from medseg.bundle.spec import (
     MeasureRange,
     ValidatedRange,
 )
-from medseg.datasets.input_checks import normalize_modality
 from medseg.datasets.intensity_measures import AIR, OF_CT, OF_OTHERS
 from medseg.datasets.label_measures import count_pieces, find_cut_labels
 from medseg.datasets.measures import CaseMeasures
+from medseg.datasets.modalities import normalize_modality
 from medseg.io.body_regions import find_organ_regions
 from medseg.metrics.confusion import count_voxels
 from medseg.volume import Array

@@ -129,6 +129,8 @@ def _run_windows_together(
             ensemble = look.predictor.ensemble
             arithmetic.enter_context(ensemble.arithmetic())
             window = look.predictor.sliding_window
+            # Or each would count the time of those before it as well.
+            plan.stopwatch.restart()
             scan_pass = SlidingWindowPass(window, plan)
             passes.append((ensemble, scan_pass, plan.stopwatch))
         leader = passes[0][1]
@@ -137,4 +139,8 @@ def _run_windows_together(
             for ensemble, scan_pass, stopwatch in passes:
                 stopwatch.restart()
                 scan_pass.add(corners, ensemble(windows))
-    return [scan_pass.finish() for _, scan_pass, _ in passes]
+    results = []
+    for _, scan_pass, stopwatch in passes:
+        stopwatch.restart()
+        results.append(scan_pass.finish())
+    return results

@@ -268,9 +268,7 @@ class LabelWriter:
             z = along_z.at(k)
         else:
             x, y, z = (self._back.taps(axis, i, j, k) for axis in range(3))
-        lower = z.lower - first
-        upper = z.upper - first
-        return [x, y, z._replace(lower=lower, upper=upper)]
+        return [x, y, z.after(first)]
 
 
 class _CornerScores:

@@ -146,7 +146,9 @@ def run_pipelines(
         What ``record`` returned, in the order of the items.
 
     Raises:
-        Exception: As ``run_pipeline``; the other pipelines finish what they have begun.
+        BaseException: As ``run_pipeline``, or what interrupts the calling thread. The other
+            pipelines finish the item that they are segmenting, and what they are writing; what
+            they have only read is dropped.
     """
     queue = _SharedItems(items)
     with ThreadPoolExecutor(
@@ -162,17 +164,25 @@ def run_pipelines(
     return [result for _, result in sorted(numbered, key=itemgetter(0))]
 
 
+class _Stopped(BaseException):
+    """Ends a pipeline whose items are no longer wanted; no stage keeps it as an item's error."""
+
+
 class _SharedItems(Generic[Item]):
-    """Items that several threads take from, and the numbers of those that each has taken."""
+    """Items that several threads take from, and the numbers of those that each has taken.
+
+    Attributes:
+        is_closed: Whether there is no further item, and none that was read is wanted any more.
+    """
 
     def __init__(self, items: Iterable[Item]) -> None:
         self._waiting = enumerate(items)
         self._lock = threading.Lock()
-        self._is_closed = False
+        self.is_closed = False
 
     def take(self, numbers: list[int]) -> Iterator[Item]:
         """Give one item after the other, and note its number."""
-        while not self._is_closed:
+        while not self.is_closed:
             with self._lock:
                 numbered = next(self._waiting, None)
             if numbered is None:
@@ -182,8 +192,8 @@ class _SharedItems(Generic[Item]):
             yield item
 
     def close(self) -> None:
-        """Give out no further item."""
-        self._is_closed = True
+        """Give out no further item, and let what was read ahead go."""
+        self.is_closed = True
 
 
 def _run_lane(
@@ -193,8 +203,17 @@ def _run_lane(
 ) -> list[tuple[int, Any]]:
     """Take what one pipeline gets through it; return results with the numbers of their items."""
     numbers: list[int] = []
+
+    def segment_if_wanted(loaded: Any) -> Any:
+        if queue.is_closed:
+            raise _Stopped
+        return segment(loaded)
+
+    waiting = queue.take(numbers)
     try:
-        results = run_pipeline(queue.take(numbers), segment=segment, **stages)
+        results = run_pipeline(waiting, segment=segment_if_wanted, **stages)
+    except _Stopped:
+        return []
     except BaseException:
         queue.close()
         raise

@@ -126,12 +126,12 @@ def segment_on_node(
     try:
         with limit_threads(assignment.loading.threads):
             return _segment(assignment, scan, earlier)
-    except MedsegError as error:
-        return error
     except Exception as error:
-        if not is_gpu_failure(error):
-            raise
-        os._exit(_GPU_LOST)
+        if is_gpu_failure(error):
+            os._exit(_GPU_LOST)
+        if isinstance(error, MedsegError):
+            return error
+        raise
 
 
 def _segment(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from medseg._support.ray_cluster import connect_ray, parse_cluster
 from medseg.bundle.bundle import Bundle
+from medseg.errors import MedsegError
 from medseg.events import Listener
 from medseg.inference.batch import ScanBatch
 from medseg.inference.cluster_workers import ClusterWorkers
@@ -89,8 +90,13 @@ def open_workers(
         listeners: Told what a person should know of a cluster.
 
     Raises:
-        MedsegError: As ``load_segmenters``, ``connect_ray`` and ``ClusterWorkers.load``.
+        MedsegError: As ``load_segmenters``, ``connect_ray`` and ``ClusterWorkers.load``; or if
+            tasks are to share a GPU without a cluster.
     """
+    if tasks_per_gpu != 1 and not on:
+        raise MedsegError(
+            "tasks share a GPU on a cluster alone; give --on ray, or leave --tasks-per-gpu out"
+        )
     if not on:
         yield LocalWorkers(load_segmenters(bundle, device, **choices))
         return

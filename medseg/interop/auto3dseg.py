@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
+from medseg.bundle.validation_messages import find_first_fault
 from medseg.errors import CheckpointError, MedsegError
 from medseg.interop.described_model import (
     DescribedModel,
@@ -170,12 +171,11 @@ class _ConfigReader:
                 }
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where, reason = find_first_fault(error)
             raise MedsegError(
-                f"its configuration is none of Auto3DSeg: {where[:100]} is missing or wrong",
+                f"its configuration is none of Auto3DSeg: {where} is missing or wrong",
                 source=file,
-                detail=first["msg"],
+                detail=reason,
             ) from error
         self.order: tuple[int, ...] = ()
         self.remarks: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,13 +12,17 @@ from medseg.bundle.spec import ChannelSpec
 from medseg.dicom_labels.structures import (
     LabelObject,
     hash_patient,
-    read_label_object,
 )
 from medseg.errors import DatasetError, Fault, ScanError
-from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
+from medseg.io.dicom.series import Series, group_series
 from medseg.io.dicom.volume import is_dicom
 from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.dicom_channels import ANY, Studies
+from medseg.layouts.dicom_objects import (
+    LabelledSeries,
+    match_objects,
+    read_objects,
+)
 from medseg.layouts.dicom_structures import DicomStructures, StructureFile
 from medseg.layouts.label_names import (
     number_names,
@@ -27,22 +31,6 @@ from medseg.layouts.label_names import (
 from medseg.names import abbreviate, make_series_name
 
 _MOST_NAMED = 20
-
-_Places = dict[str, set[int]]
-"""UID → places of series in a list."""
-
-
-@dataclass(frozen=True, slots=True)
-class _LabelledSeries:
-    """A series that labels were drawn on.
-
-    Attributes:
-        series: The series.
-        objects: The label objects drawn on it.
-    """
-
-    series: Series
-    objects: Sequence[LabelObject]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +90,8 @@ class DicomLayout:
         listing = CaseListing(root, has_fields=True)
         listing.faults.extend(files.left_out)
         series, skipped = group_series(files.files, split_4d=selection.split_4d)
-        labelled = _match_objects(
-            series, _read_objects(skipped, listing), listing
+        labelled = match_objects(
+            series, read_objects(skipped, listing), listing
         )
         if not labelled:
             raise DatasetError(
@@ -125,106 +113,16 @@ class DicomLayout:
         return listing
 
 
-# --- label objects ------------------------------------------------------------------------
-
-
-def _read_objects(
-    skipped: Iterable[SkippedFile], listing: CaseListing
-) -> Iterator[LabelObject]:
-    """Yield the label objects among files of no series; damaged files become faults."""
-    for file in skipped:
-        where = file.file.relative_to(listing.origin).as_posix()
-        if file.is_damaged:
-            listing.faults.append(Fault(where, file.reason, file.detail))
-            continue
-        if file.reason == NOT_DICOM:
-            continue
-        try:
-            label_object = read_label_object(file.file)
-        except ScanError as error:
-            listing.faults.append(Fault.from_error(where, error))
-            continue
-        if label_object is not None:
-            yield label_object
-
-
-def _match_objects(
-    series: Sequence[Series],
-    objects: Iterable[LabelObject],
-    listing: CaseListing,
-) -> list[_LabelledSeries]:
-    """Return the labelled series, in the order of ``series``, with their label objects."""
-    index = _SeriesIndex(series)
-    matched: dict[int, list[LabelObject]] = defaultdict(list)
-    for label_object in objects:
-        owners = index.find_owners(label_object)
-        if len(owners) == 1:
-            owner = owners.pop()
-            matched[owner].append(label_object)
-            continue
-        what = "refers to a DICOM series that is not here"
-        if owners:
-            what = f"refers to {len(owners)} DICOM series here; a label map belongs to one"
-        where = label_object.file.relative_to(listing.origin)
-        listing.faults.append(Fault(where.as_posix(), what))
-    return [
-        _LabelledSeries(series[place], matched[place])
-        for place in sorted(matched)
-    ]
-
-
-class _SeriesIndex:
-    """Which series hold what a label object may refer to; series by their places in a list.
-
-    Args:
-        series: The list.
-    """
-
-    def __init__(self, series: Sequence[Series]) -> None:
-        self._by_uid: _Places = defaultdict(set)
-        self._by_instance: _Places = defaultdict(set)
-        self._by_frame_of_reference: _Places = defaultdict(set)
-        for place, each in enumerate(series):
-            if each.uid:
-                self._by_uid[each.uid].add(place)
-            for frame in each.frames:
-                self._by_instance[frame.sop_uid].add(place)
-                self._by_frame_of_reference[frame.frame_of_reference].add(place)
-
-    def find_owners(self, label_object: LabelObject) -> set[int]:
-        """Return the series that a label object may have been drawn on."""
-        named = _look_up(self._by_uid, label_object.series)
-        shown = _look_up(self._by_instance, label_object.instances)
-        if named and shown:
-            return (named & shown) or named
-        if named or shown:
-            return named or shown
-        if label_object.series:
-            # It does not belong to another series in the frame of reference of its own.
-            return set()
-        return _look_up(
-            self._by_frame_of_reference, label_object.frames_of_reference
-        )
-
-
-def _look_up(index: _Places, uids: Iterable[str]) -> set[int]:
-    places: set[int] = set()
-    for uid in uids:
-        if uid in index:
-            places |= index[uid]
-    return places
-
-
 # --- which series and structures ----------------------------------------------------------
 
 
 def _choose_modality(
-    labelled: Sequence[_LabelledSeries],
+    labelled: Sequence[LabelledSeries],
     channels: Sequence[ChannelSpec],
     listing: CaseListing,
-) -> list[_LabelledSeries]:
+) -> list[LabelledSeries]:
     """Return the labelled series of one modality: the first channel's that is there, or most."""
-    by_modality: dict[str, list[_LabelledSeries]] = defaultdict(list)
+    by_modality: dict[str, list[LabelledSeries]] = defaultdict(list)
     for entry in labelled:
         of_modality = by_modality[entry.series.modality]
         of_modality.append(entry)
@@ -305,7 +203,7 @@ def _list_structures(objects: Iterable[LabelObject]) -> list[str]:
 
 def _make_cases(
     series: Sequence[Series],
-    labelled: Sequence[_LabelledSeries],
+    labelled: Sequence[LabelledSeries],
     channels: Sequence[ChannelSpec],
     listing: CaseListing,
 ) -> list[_DicomCase]:
@@ -403,7 +301,7 @@ def _check_structures(
 
 def _warn_of_unused(
     series: Sequence[Series],
-    labelled: Iterable[_LabelledSeries],
+    labelled: Iterable[LabelledSeries],
     cases: Iterable[_DicomCase],
     listing: CaseListing,
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ _FULL = _Modes("ieee", "ieee")
 _TRAINING = _Modes("tf32", "ieee")
 
 _lock = threading.Lock()
-_users = 0
+_holders: Counter[_Modes] = Counter()
 _before = _Modes()
 
 
@@ -46,37 +47,60 @@ _before = _Modes()
 def full_float32() -> Iterator[None]:
     """Let GPUs compute float32 in full; what was set before comes back with the last that leaves.
 
-    The setting is that of the whole process, and several threads may segment at a time.
+    The setting is that of the whole process, and several threads may segment at a time. A training
+    in another thread computes in full as well, until none of them does.
     """
-    global _users, _before
-    with _lock:
-        if _users == 0:
-            _before = _get_modes()
-            _set_modes(_FULL)
-        _users += 1
-    try:
+    with _hold(_FULL):
         yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _set_modes(_before)
 
 
 @contextlib.contextmanager
 def training_arithmetic(device: torch.device) -> Iterator[None]:
-    """Let a GPU's convolutions take TF32 and the algorithm that was fastest on these patches."""
+    """Let a GPU's convolutions take TF32 and the algorithm that was fastest on these patches.
+
+    While another thread needs float32 in full, they take that instead.
+    """
     if device.type != "cuda":
         yield
         return
-    modes, benchmark = _get_modes(), torch.backends.cudnn.benchmark
-    _set_modes(_TRAINING)
+    benchmark = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
+    try:
+        with _hold(_TRAINING):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def _hold(wanted: _Modes) -> Iterator[None]:
+    """Want modes for a while."""
+    _count(wanted, 1)
     try:
         yield
     finally:
-        _set_modes(modes)
-        torch.backends.cudnn.benchmark = benchmark
+        _count(wanted, -1)
+
+
+def _count(wanted: _Modes, change: int) -> None:
+    """Note that one more wants modes, or one less, and set what all of them can stand."""
+    global _before
+    with _lock:
+        if not _holders.total():
+            _before = _get_modes()
+        former = _choose_modes()
+        _holders[wanted] += change
+        chosen = _choose_modes()
+        if chosen != former:
+            _set_modes(chosen)
+
+
+def _choose_modes() -> _Modes:
+    """Return the most exact modes that somebody wants; what was set before if nobody does."""
+    for modes in (_FULL, _TRAINING):
+        if _holders[modes]:
+            return modes
+    return _before
 
 
 def _get_modes() -> _Modes:

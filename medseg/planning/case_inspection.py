@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.datasets.cases import Case, Scan
-from medseg.datasets.input_checks import refuse_constant
+from medseg.datasets.intensity_checks import refuse_constant
 from medseg.datasets.label_encoding import (
     describe_label_warnings,
     encode_mask,

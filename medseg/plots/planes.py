@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.volume import Affine, Array
+from medseg.volume import Affine, Array, Volume
 
 _SAMPLED_VOXELS = 2e5
 
@@ -115,6 +115,46 @@ class DisplayOrientation:
                 (anterior, superior),
             ),
         ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownPlane:
+    """A plane of a segmented scan, turned as radiologists see it.
+
+    Attributes:
+        plane: Which.
+        image: Its rows and columns, as ``select_display_channels`` has channels.
+        labels: The same of label indices.
+        window: Of intensities, of the whole scan.
+    """
+
+    plane: Plane
+    image: Array
+    labels: Array
+    window: tuple[float, float]
+
+
+def show_planes(volume: Volume, labels: Array) -> list[ShownPlane]:
+    """Return the planes of a scan with most labelled voxels, or the one slice of a picture.
+
+    Args:
+        volume: Shape ``(channels, i, j, k)``.
+        labels: Label indices on its grid, shape ``(i, j, k)``.
+    """
+    image = select_display_channels(volume.array)
+    window = compute_intensity_window(image)
+    display = DisplayOrientation.from_grid(volume.affine, volume.shape)
+    oriented_image = display.orient(image)
+    oriented_labels = display.orient(labels)
+    return [
+        ShownPlane(
+            plane,
+            plane.extract(oriented_image),
+            plane.extract(oriented_labels),
+            window,
+        )
+        for plane in display.planes(oriented_labels)
+    ]
 
 
 def _fullest_slice(is_labelled: Array, axis: int) -> int:

@@ -23,6 +23,7 @@ from medseg.plots.planes import (
     Plane,
     compute_intensity_window,
     select_display_channels,
+    show_planes,
 )
 from medseg.volume import Affine, Array, Volume
 
@@ -108,22 +109,16 @@ def draw_overview(
     Raises:
         OutputError: If the file cannot be written.
     """
-    image = select_display_channels(volume.array)
-    window = compute_intensity_window(image)
-    display = DisplayOrientation.from_grid(volume.affine, volume.shape)
-    oriented_image = display.orient(image)
-    oriented_labels = display.orient(labels)
     panels = []
-    for plane in display.planes(oriented_labels):
-        shown = plane.extract(oriented_labels)
+    for shown in show_planes(volume, labels):
         panels.append(
             _Panel(
-                plane,
-                plane.extract(oriented_image),
-                window,
-                shown,
-                shown,
-                plane.name,
+                shown.plane,
+                shown.image,
+                shown.window,
+                shown.labels,
+                shown.labels,
+                shown.plane.name,
             )
         )
     save_png(_draw_sheet([_Row(title, panels)], label_set), path)

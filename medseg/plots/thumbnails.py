@@ -19,6 +19,7 @@ from medseg.plots.planes import (
     Plane,
     compute_intensity_window,
     select_display_channels,
+    show_planes,
 )
 from medseg.volume import Array, Volume
 
@@ -54,19 +55,10 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
     Returns:
         A WebP file.
     """
-    image = select_display_channels(volume.array)
-    window = compute_intensity_window(image)
-    display = DisplayOrientation.from_grid(volume.affine, volume.shape)
-    oriented_image = display.orient(image)
-    oriented_labels = display.orient(labels)
     panels = []
-    for plane in display.planes(oriented_labels):
+    for shown in show_planes(volume, labels):
         panel = _draw_panel(
-            plane,
-            plane.extract(oriented_image),
-            plane.extract(oriented_labels),
-            window,
-            label_set,
+            shown.plane, shown.image, shown.labels, shown.window, label_set
         )
         panels.append(panel)
     return _join_panels(panels)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.preprocessing.extent import ExtentMap
-from medseg.preprocessing.resampling import find_memory_order
+from medseg.preprocessing.resampling import find_memory_order, read_floats
 from medseg.volume import Array
 
 _REACH = 14
@@ -178,8 +178,7 @@ def _resample_within_planes(
     parts, ranges = [], []
     for first in range(0, len(channel), planes_at_once):
         planes = channel[first : first + planes_at_once]
-        part = torch.from_numpy(np.array(planes, np.float32, order="C"))
-        part = part.to(device)
+        part = read_floats(planes, device)
         ranges.append(_find_range(part, apart))
         for axis, axis_bands in steps:
             part = _apply(part, axis, axis_bands)

@@ -45,6 +45,10 @@ class Taps(NamedTuple):
             self.above[index],
         )
 
+    def after(self, first: int) -> Taps:
+        """Return the taps where a part is read that begins with this index."""
+        return self._replace(lower=self.lower - first, upper=self.upper - first)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GridMap:

@@ -23,6 +23,9 @@ from medseg.volume import Array
 _READ_AT_ONCE = 1 << 21
 """Voxels of the source read at a time: large enough to be fast, small beside any scan."""
 
+_SENT_AS_THEY_ARE = ("uint8", "int8", "int16", "int32")
+"""Types of at most four bytes that PyTorch computes with on every device."""
+
 
 def resample_linear(
     source: Array, grid_map: GridMap, device: torch.device | str = "cpu"
@@ -84,9 +87,21 @@ def _resample_channel(
     voxels_per_plane = math.prod(channel.shape[1:])
     planes_at_once = max(1, _READ_AT_ONCE // voxels_per_plane)
     count = len(target)
+    outer, *inner = taps
+    # On the host once: a GPU would be waited for with each of the planes.
+    ends = None if outer is None else (outer.lower.cpu(), outer.upper.cpu())
     for first in range(0, count, planes_at_once):
         planes = slice(first, min(first + planes_at_once, count))
-        target[planes] = _resample_planes(channel, planes, taps, target.device)
+        if outer is None or ends is None:
+            image = read_floats(channel[planes], target.device)
+            target[planes] = _interpolate_within(image, inner)
+            continue
+        lower, upper = (end[planes] for end in ends)
+        start, stop = int(lower.min()), int(upper.max()) + 1
+        image = read_floats(channel[start:stop], target.device)
+        # Of these, fewer are read than made where the target is finer.
+        image = _interpolate_within(image, inner)
+        target[planes] = _interpolate(image, 0, outer.at(planes).after(start))
 
 
 def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
@@ -122,31 +137,30 @@ def find_memory_order(array: Array) -> list[int]:
     return sorted(range(3), key=lambda axis: (-strides[axis], axis))
 
 
-def _resample_planes(
-    channel: Array,
-    planes: slice,
-    taps: Sequence[Taps | None],
-    device: torch.device | str,
+def _interpolate_within(
+    image: torch.Tensor, taps: Sequence[Taps | None]
 ) -> torch.Tensor:
-    """Return some planes of the target along its first axis."""
-    outer, *inner = taps
-    if outer is None:
-        return _read(channel[planes], device)
-    outer = outer.at(planes)
-    first, last = int(outer.lower.min()), int(outer.upper.max())
-    image = _read(channel[first : last + 1], device)
-    # Within the planes first: of them, fewer are read than made where the target is finer.
-    for axis, axis_taps in enumerate(inner, start=1):
+    """Interpolate within planes: along all axes but the first."""
+    for axis, axis_taps in enumerate(taps, start=1):
         image = _interpolate(image, axis, axis_taps)
-    within = outer._replace(
-        lower=outer.lower - first, upper=outer.upper - first
-    )
-    return _interpolate(image, 0, within)
+    return image
 
 
-def _read(planes: Array, device: torch.device | str) -> torch.Tensor:
-    floats = np.array(planes, dtype=np.float32, order="C")
-    return torch.from_numpy(floats).to(device)
+def read_floats(
+    planes: Array, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return planes of an image as float32 on a device.
+
+    A GPU is sent what the scan holds, often of half the size, and makes the numbers itself.
+    """
+    is_native = planes.dtype.isnative and planes.dtype in _SENT_AS_THEY_ARE
+    if torch.device(device).type == "cpu" or not is_native:
+        floats = np.array(planes, dtype=np.float32, order="C")
+        return torch.from_numpy(floats).to(device)
+    held = np.ascontiguousarray(planes)
+    if not held.flags.writeable:
+        held = held.copy()  # PyTorch warns of others
+    return torch.from_numpy(held).to(device).float()
 
 
 def _interpolate(
@@ -171,20 +185,32 @@ def _resample_slanted(
     taps = grid_map.axis_taps(2, device)
     row = torch.arange(rows, device=device)[:, None]
     column = torch.arange(columns, device=device)[None, :]
+    # On the host once: a GPU would be waited for with each plane.
+    ends = list(zip(taps.lower.tolist(), taps.upper.tolist(), strict=True))
     for k in range(planes):
-        plane = _interpolate_plane(source, taps, k)
-        index = torch.tensor(k, device=device)
+        plane = _interpolate_plane(source, taps, k, ends[k])
+        index = torch.full((), k, device=device)
         i = grid_map.position(0, row, column, index)
         j = grid_map.position(1, row, column, index)
         resampled[..., k] = _sample_plane(plane, i, j)
     return resampled
 
 
-def _interpolate_plane(source: Array, taps: Taps, k: int) -> torch.Tensor:
-    """Return plane ``k`` of the target along the third axis, float64 ``(channels, i, j)``."""
+def _interpolate_plane(
+    source: Array, taps: Taps, k: int, ends: tuple[int, int]
+) -> torch.Tensor:
+    """Return plane ``k`` of the target along the third axis, float64 ``(channels, i, j)``.
+
+    Args:
+        source: The image.
+        taps: Along the third axis.
+        k: The plane.
+        ends: The planes of the source that it lies between.
+    """
     device = taps.lower.device
-    below = _read_plane(source, int(taps.lower[k]), device)
-    above = _read_plane(source, int(taps.upper[k]), device)
+    lower, upper = ends
+    below = _read_plane(source, lower, device)
+    above = _read_plane(source, upper, device)
     below.mul_(taps.below[k])
     above.mul_(taps.above[k])
     return below.add_(above)

@@ -50,17 +50,25 @@ def train_folds(
     Raises:
         CheckpointError: If it began with other cases.
     """
-    if run.folder.has_begun:
-        require_same_cases(run, folds.content_hash)
-    elif group.is_main:
-        begin_run(run, folds.content_hash)
-    group.barrier()
+
+    def begin() -> None:
+        if run.folder.has_begun:
+            require_same_cases(run, folds.content_hash)
+        else:
+            begin_run(run, folds.content_hash)
+
+    def open_runs() -> list[TrainingRun]:
+        return [open_fold_run(run, fold) for fold in folds.numbers]
+
+    group.ask_main(begin)
     with contextlib.ExitStack() as stack:
         if group.is_main:
             stack.enter_context(run.folder.locked())
-        fold_runs = [open_fold_run(run, fold) for fold in folds.numbers]
-        for fold_run in fold_runs:
-            if not fold_run.folder.is_finished:
+        fold_runs = group.ask_main(open_runs)
+        finished = [fold_run.folder.is_finished for fold_run in fold_runs]
+        finished = group.broadcast(finished)
+        for fold_run, is_finished in zip(fold_runs, finished, strict=True):
+            if not is_finished:
                 train_fold(fold_run)
         if group.is_main:
             assemble(fold_runs)

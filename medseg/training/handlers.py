@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import Engine, Events
@@ -23,6 +23,13 @@ from medseg.events import Listener, StepDone, notify
 
 _HORIZONS_PER_RUN = 7
 """An average looks back on about this part of the steps done, until its decay limits it."""
+
+
+CRITIC = "critic"
+"""The part of a loss that is the critic's own."""
+
+STEPS_PER_READING = 32
+"""On a GPU the losses of so many steps are read at a time: each reading waits for all of them."""
 
 
 class StepSeed:
@@ -125,6 +132,19 @@ def require_finite(loss: float, step: int) -> None:
         )
 
 
+def require_finite_critic(critic_loss: float, step: int) -> None:
+    """Refuse to go on with a critic whose loss is no number any more.
+
+    Raises:
+        TrainingError: If it is not finite.
+    """
+    if not math.isfinite(critic_loss):
+        raise TrainingError(
+            f"the critic's loss became {critic_loss} at step {step}; lower "
+            "refinement.critic.learning_rate"
+        )
+
+
 class WeightAverage:
     """Keep an exponential moving average of the weights (Polyak and Juditsky, 1992).
 
@@ -198,6 +218,16 @@ class _Step(NamedTuple):
     parts: Mapping[str, Tensor]
 
 
+def list_loss_checks(device: torch.device) -> tuple[list[Any], int]:
+    """Return what checks each step's loss, and the number of steps whose losses are read at a time.
+
+    On a GPU that is done when they are read: a check of each would keep it waiting.
+    """
+    if device.type == "cuda":
+        return [], STEPS_PER_READING
+    return [StopOnNan()], 1
+
+
 class StepReport:
     """Notify listeners of each step, and end a training run whose loss is no longer finite.
 
@@ -264,7 +294,9 @@ class StepReport:
         for step in steps:
             loss = next(values)
             parts = {name: next(values) for name in step.parts}
-            require_finite(loss, step.number - self._before)
+            own_step = step.number - self._before
+            require_finite_critic(parts.get(CRITIC, 0.0), own_step)
+            require_finite(loss, own_step)
             event = StepDone(step.number, loss, parts, step.learning_rate)
             notify(self._listeners, event)
 

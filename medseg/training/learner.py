@@ -34,8 +34,8 @@ from medseg.training.handlers import (
     LearningRate,
     StepReport,
     StepSeed,
-    StopOnNan,
     WeightAverage,
+    list_loss_checks,
 )
 from medseg.training.losses import build_loss
 from medseg.training.patches import AddInputs, PatchBatches
@@ -43,9 +43,6 @@ from medseg.training.validation import Validation, validate_network
 
 GPU_MEMORY_SHARE = 0.5
 """Share of a GPU's free memory that training cases may take to be kept there."""
-
-_STEPS_PER_READING = 32
-"""On a GPU the losses of so many steps are read at a time: each reading waits for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +224,12 @@ class Learner:
 
     def _step_handlers(self, training: TrainingSpec) -> list[Any]:
         """Return what is done around every step, in running order."""
-        handlers: list[Any] = [StepSeed(training.seed), LearningRate(training)]
-        steps_per_reading = _STEPS_PER_READING
-        if self._device.type != "cuda":
-            handlers.append(StopOnNan())
-            steps_per_reading = 1
+        checks, steps_per_reading = list_loss_checks(self._device)
+        handlers: list[Any] = [
+            StepSeed(training.seed),
+            LearningRate(training),
+            *checks,
+        ]
         if training.gradient_clip:
             handlers.append(GradientClip(training.gradient_clip))
         if self._average:

@@ -69,8 +69,7 @@ class TrainingLoop:
         if session.time_budget is not None:
             seconds = time.monotonic() - began
             session.time_budget.add_validation(seconds)
-        decision = "continue" if continues else "stop"
-        return session.group.broadcast(decision) == "continue"
+        return session.group.broadcast(continues)
 
     def _validate(self, step: int) -> bool:
         session = self.session
@@ -120,8 +119,7 @@ class TrainingLoop:
         if budget is None or not budget.is_due(done):
             return
         fitted = budget.fit_steps(done, time.monotonic())
-        agreed = session.group.broadcast(str(fitted))
-        steps = int(agreed)
+        steps = session.group.broadcast(fitted)
         training = self.learner.spec.training
         if steps == training.steps:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,8 @@ class TrainingRun:
         run_id: Identifies the run, across resumes.
         lineage: The trained bundle whose weights it started from, if any.
         cross_validation: The folder of the cross-validation that this is a fold of, if any.
+        cache_folder: Where this machine keeps preprocessed cases; beside the run folder unless
+            given.
     """
 
     folder: RunFolder
@@ -54,6 +56,7 @@ class TrainingRun:
     run_id: str
     lineage: Lineage | None = None
     cross_validation: Path | None = None
+    cache_folder: Path | None = None
 
     @property
     def home(self) -> Path:
@@ -66,7 +69,17 @@ class TrainingRun:
     @property
     def cache(self) -> Path:
         """Where preprocessed cases are cached."""
-        return self.home / "preprocessed"
+        return self.cache_folder or self.home / "preprocessed"
+
+    def adapt(self, data: Path | None, cache: str | Path | None) -> TrainingRun:
+        """Return the run with where this machine has the data and keeps preprocessed cases.
+
+        Args:
+            data: The data folder, if it is not the run's.
+            cache: The folder of preprocessed cases, if it is not the usual one.
+        """
+        own_cache = None if cache is None else Path(cache)
+        return replace(self, data=data or self.data, cache_folder=own_cache)
 
 
 def plan_run(
@@ -240,6 +253,7 @@ def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
         run_id=run_id,
         lineage=whole.lineage,
         cross_validation=whole.folder.path,
+        cache_folder=whole.cache_folder,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +9,10 @@ from functools import partial
 
 import torch
 
-from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
-from medseg.bundle.spec_files import format_spec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
+from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
 from medseg.networks.devices import release_memory
 from medseg.plots.curves import draw_curves
@@ -130,7 +128,10 @@ class TrainingSession:
             CheckpointError: If they are gone or have changed.
         """
         lineage = self.run.lineage
-        if lineage is None or self.run.folder.checkpoint.is_file():
+        # The other processes get the weights that the main one begins with.
+        if lineage is None or not self.group.is_main:
+            return None
+        if self.run.folder.checkpoint.is_file():
             return None
         return InitialWeights(self.spec, open_parent(lineage))
 
@@ -154,8 +155,7 @@ class TrainingSession:
         elapsed = time.monotonic() - began
         seconds_left = 60 * minutes - elapsed
         spec = fit_to_budget(self.spec, speed, seconds_left)
-        agreed = self.group.broadcast(format_spec(spec))
-        spec = parse_spec(json.loads(agreed))
+        spec = self.group.broadcast(spec)
         event = TimeBudgetFitted(minutes, spec.training.steps, speed.step)
         notify(self.listeners, event)
         fitted = self.with_spec(spec)
@@ -180,7 +180,8 @@ class TrainingSession:
         Returns:
             The number of steps done, those of stages among them; ``None`` without a checkpoint.
         """
-        checkpoint = self.run.folder.load_checkpoint()
+        # Read once: another machine may not see the main process' disk.
+        checkpoint = self.group.ask_main(self.run.folder.load_checkpoint)
         if checkpoint is None:
             return None
         learner.restore(checkpoint["learner"])
@@ -270,18 +271,41 @@ def open_session(
         trust_values=resources.trust_values,
         listeners=resources.listeners,
     )
-    dataset = resources.group.main_first(open_cases)
+    group = resources.group
+    dataset = group.main_first(open_cases)
+    _require_same_everywhere(group.gather(dataset.content_hash))
     session = TrainingSession(
         run=run,
         dataset=dataset,
         device=resources.device,
-        group=resources.group,
+        group=group,
         listeners=resources.listeners,
     )
-    if run.folder.has_begun:
-        # A resumed run keeps the steps that were fitted first.
-        require_same_cases(run, dataset.content_hash)
+
+    def is_resumed() -> bool:
+        if run.folder.has_begun:
+            require_same_cases(run, dataset.content_hash)
+        return run.folder.has_begun
+
+    if group.ask_main(is_resumed):
+        # It keeps the steps that were fitted first.
         return session
     if run.spec.training.budget_minutes is None:
         return session
     return session.fit_time_budget(began)
+
+
+def _require_same_everywhere(hashes: Sequence[str]) -> None:
+    """Make sure that all processes train with the same cases.
+
+    Args:
+        hashes: Of the data as each process sees them.
+
+    Raises:
+        DatasetError: If they differ.
+    """
+    if len(set(hashes)) > 1:
+        raise DatasetError(
+            "the machines of this training see other cases, labels or folds in their data "
+            "folders; give each the same data: one folder that they share, or equal copies"
+        )

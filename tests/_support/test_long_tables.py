@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medseg._support import long_tables
-from medseg._support.long_tables import open_table
+from medseg._support.long_tables import may_hold, open_table
 from medseg._support.tables import read_table
 from medseg.errors import DatasetError, MissingExtraError
 
@@ -99,3 +99,15 @@ def test_without_pyarrow_it_is_said_what_to_install(
     path = write(tmp_path, b"PAR1", "scans.parquet")
     with pytest.raises(MissingExtraError, match="pip install pyarrow"):
         long_tables.open_table(path)
+
+
+def test_what_a_table_may_hold_is_known_without_reading_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_tables, "_BLOCK", 4)
+    for start in range(9):  # across each border of what is read at a time
+        text = start * b"a" + b"s3://b" + 9 * b"a"
+        assert may_hold(write(tmp_path, text), "://")
+    assert not may_hold(write(tmp_path, b"scan\nC:/a.nii\n//host/b\n"), "://")
+    assert not may_hold(tmp_path, "://")
+    assert may_hold(tmp_path / "list.parquet", "://")

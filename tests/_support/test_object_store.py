@@ -87,7 +87,7 @@ def test_a_full_disk_is_no_fault_of_the_store(
             raise OSError(errno.ENOSPC, "No space left on device", file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(object_store, "_make_system", lambda _: FullDisk())
+        patch.setattr(object_store, "_make_system", lambda *_: FullDisk())
         with pytest.raises(OutputError, match="free space"):
             fetch(stored, tmp_path / "a")
     assert len(tries) == 1
@@ -110,6 +110,38 @@ def test_what_is_not_there_is_not_asked_for_again(
             look_at(address)
     with pytest.raises(NoObjectError):
         fetch(StoredObject("s3://scans/none", -1), tmp_path / "none")
+
+
+def test_what_lies_below_an_address_is_called_as_the_address_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accounts: list[str] = []
+
+    class Azure:
+        """Takes addresses apart as adlfs does."""
+
+        def _strip_protocol(self, address: str) -> str:
+            host, _, path = address.partition("://")[2].partition("/")
+            return f"{host.partition('@')[0]}/{path}".rstrip("/")
+
+        def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
+            assert path == "archive/scans"
+            # As Google writes it, of "1".
+            md5 = "xMpCOKC5I4INzFCab3WEmw=="
+            return {"archive/scans//a.nii.gz": {"size": 1, "md5Hash": md5}}
+
+    def open_azure(scheme: str, account: str) -> Azure:
+        accounts.append(account)
+        return Azure()
+
+    monkeypatch.setattr(object_store, "_make_system", open_azure)
+    address = "abfs://archive@hospital.dfs.core.windows.net/scans/"
+    (found,) = list_objects(address)
+    assert found.address == address + "/a.nii.gz"
+    assert found.md5 == hashlib.md5(b"1").hexdigest()
+    assert set(accounts) == {"hospital"}
+    list(list_objects("az://archive/scans"))
+    assert accounts[-1] == ""
 
 
 def test_addresses_of_other_kinds_are_refused() -> None:
@@ -155,7 +187,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             return super().encode_url(url.replace("https:", "http:", 1))
 
     system = PlainSystem(skip_instance_cache=True)
-    monkeypatch.setattr(object_store, "_make_system", lambda _: system)
+    monkeypatch.setattr(object_store, "_make_system", lambda *_: system)
     monkeypatch.setattr(object_store, "WAITS", 3 * (0.01,))
     _Handler.seen = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)

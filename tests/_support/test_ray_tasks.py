@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import types
 from collections.abc import Iterator
 
 import pytest
@@ -15,10 +17,12 @@ from medseg._support.ray_cluster import (
     Head,
     LostClusterError,
     RayCluster,
+    check_cluster,
+    connect_ray,
     parse_cluster,
 )
 from medseg._support.ray_tasks import Lost, TaskNeeds, TaskRun, call_once
-from medseg.errors import MedsegError, ScanError
+from medseg.errors import MedsegError, MissingExtraError, ScanError
 
 
 def double(number: int) -> int:
@@ -127,6 +131,32 @@ def test_a_head_that_answers_again_is_not_lost(
 def test_what_is_no_cluster_is_refused(text: str) -> None:
     with pytest.raises(MedsegError, match="HOST:PORT"):
         parse_cluster(text)
+
+
+def test_without_the_extra_one_line_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"'medseg\[ray\]'"):
+        check_cluster("ray")
+
+
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [("127.0.0.1:9", "cannot be reached"), ("head", "HOST:PORT")],
+)
+def test_a_head_that_is_not_there_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, address: str, what: str
+) -> None:
+    ray = types.ModuleType("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False, raising=False)
+    private = types.SimpleNamespace(
+        utils=types.SimpleNamespace(), worker=types.SimpleNamespace()
+    )
+    monkeypatch.setattr(ray, "_private", private, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(ClusterError, match=what), connect_ray(address):
+        pass
 
 
 def test_workers_that_never_survive_are_an_error_of_the_cluster() -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Event, ScanDone
+from medseg.inference import devices_of_batch
 from medseg.inference.bundle_prediction import BundlePrediction
 from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.io import write_labels
@@ -80,9 +82,19 @@ def test_a_store_that_fails_now_and_then_has_the_results_of_a_folder(
     put_folder(store, scans, "in")
     store.put("in/readme.txt", b"text")
     monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    loaded = []
+    load = devices_of_batch._load
+
+    def count(*given: Any) -> Any:
+        loaded.append(given)
+        return load(*given)
+
+    monkeypatch.setattr(devices_of_batch, "_load", count)
     store.faults.share = 0.2
     batch = medseg.segment(bundle, IN, OUT, device="cpu")
     assert store.faults.count > 5
+    # Three rounds share what one has loaded.
+    assert len(loaded) == 1
     assert [entry.scan for entry in batch.failed] == ["bad"]
     found = store.read()
     assert list_maps(found) == read_folder(tmp_path / "whole")
@@ -98,6 +110,59 @@ def test_a_store_that_fails_now_and_then_has_the_results_of_a_folder(
     assert states.pop("bad") == "failed"
     assert set(states.values()) == {"skipped"}
     assert list_maps(store.read()) == read_folder(tmp_path / "whole")
+
+
+def test_an_object_that_fails_for_good_fails_its_scan_alone(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 3), "in")
+    store.faults.broken = "scan_01"
+    batch = medseg.segment(bundle, IN, OUT, device="cpu")
+    states = {entry.scan: entry.state for entry in batch.results}
+    assert states.pop("scan_01") == "failed"
+    assert states == {"scan_00": "done", "scan_02": "done"}
+    assert "cannot be read" in batch.full_errors["scan_01"]
+    report = medseg.report(OUT)
+    assert [entry.scan for entry in report.failed] == ["scan_01"]
+    assert "s3://" not in report.failed[0].error
+    assert report.out == OUT
+    # What names the results and the ledger can be opened.
+    assert batch.out == OUT
+    store.faults.broken = ""
+    ledger = str(batch.ledger).removeprefix("s3://scans/")
+    assert store.read()[ledger].count(b"\n") == 3
+    again = medseg.segment(bundle, IN, OUT, device="cpu")
+    states = {entry.scan: entry.state for entry in again.results}
+    assert states.pop("scan_01") == "done"
+    assert set(states.values()) == {"skipped"}
+
+
+def test_objects_with_names_that_no_folder_has_are_segmented(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    scans = write_scans(tmp_path / "scans", 1)
+    content = (scans / "scan_00.nii.gz").read_bytes()
+    for name in ("in/a//b.nii.gz", "in//c.nii.gz", "in/d\\e.nii.gz"):
+        store.put(name, content)
+    store.put("in/.hidden/f.nii.gz", content)
+    batch = medseg.segment(bundle, IN, tmp_path / "out", device="cpu")
+    names = {entry.scan: entry.state for entry in batch.results}
+    assert names == {"a___b": "done", "__c": "done", "d_e": "done"}
+
+
+@pytest.mark.nightly
+def test_of_200_scans_none_is_lost_to_a_store_that_fails(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    scans = write_scans(tmp_path / "scans", 200)
+    medseg.segment(bundle, scans, tmp_path / "whole", device="cpu")
+    put_folder(store, scans, "in")
+    store.faults.share = 0.1
+    batch = medseg.segment(bundle, IN, OUT, device="cpu")
+    assert store.faults.count > 200
+    assert len(batch.good) == 200
+    assert list_maps(store.read()) == read_folder(tmp_path / "whole")
+    assert medseg.report(OUT).is_whole
 
 
 def test_shards_share_a_store(

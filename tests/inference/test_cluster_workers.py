@@ -15,7 +15,7 @@ import medseg
 from medseg._support.ray_cluster import Node, RayCluster
 from medseg.errors import MedsegError
 from medseg.events import Event, Progress
-from medseg.inference import cluster_workers, scan_tasks, workers
+from medseg.inference import cluster_workers, pipeline, scan_tasks, workers
 from medseg.inference.cluster_workers import choose_needs
 from medseg.inference.ledger import read_ledger
 from medseg.inference.scan_tasks import Assignment
@@ -162,6 +162,36 @@ def test_a_cluster_is_not_asked_for_what_it_cannot_do(
 ) -> None:
     with pytest.raises(MedsegError, match=what):
         choose_needs([Node(4, 1)], *given)
+
+
+def test_tasks_share_a_gpu_on_a_cluster_alone(run: Segment) -> None:
+    with pytest.raises(MedsegError, match="give --on ray"):
+        run("out", on="", tasks_per_gpu=2)
+
+
+def test_a_gpu_that_failed_ends_its_worker_and_not_the_batch(
+    run: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([RuntimeError("CUDA error: unspecified launch failure")])
+
+    def segment_scan(*stage: object) -> object:
+        for failure in failures:
+            raise failure
+        return pipeline.segment_scan(*stage)
+
+    def end(status: int) -> None:
+        raise RayError(status)
+
+    monkeypatch.setattr(scan_tasks, "segment_scan", segment_scan)
+    monkeypatch.setattr(scan_tasks.os, "_exit", end)
+    monkeypatch.setattr("medseg._support.ray_tasks.make_portable", _raise)
+    states = [entry.state for entry in run("out").results]
+    assert states == ["done", "done", "done", "failed"]
+
+
+def _raise(error: Exception) -> None:
+    """Let what stands for the end of a worker through, as the end itself would be."""
+    raise error
 
 
 def test_scans_in_an_object_store_are_not_given_to_a_cluster(

@@ -17,8 +17,11 @@ from support.pretend_gpu import pretend_gpus
 from medseg import MedsegError, Segmenter, segment
 from medseg.inference import sliding_window
 from medseg.inference.failures import clear_frames
+from medseg.preprocessing import resampling
+from medseg.preprocessing.grid_map import GridMap
 from medseg.volume import Volume
 
+GPU = torch.device("cuda")
 CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
 CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling")
 
@@ -289,6 +292,25 @@ def test_the_host_waits_for_the_gpu_for_labels_but_not_for_windows(
             # What windows are cut from, computed and added to is waited for nowhere.
             assert files <= WAITING, reasons
     assert "inference/accumulator.py" not in files
+
+
+@pytest.mark.parametrize("slant", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["<i2", ">i2", "<u2", "<f4"])
+def test_planes_are_sent_to_the_gpu_and_none_is_waited_for(
+    kind: str, slant: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resampling, "_READ_AT_ONCE", 1)  # plane by plane
+    values = np.random.default_rng(0).integers(0, 3000, (1, 12, 10, 30))
+    image = values.astype(kind)
+    matrix = np.diag([1.3, 1.3, 1.3, 1.0])
+    matrix[0, 2] = slant
+    grid_map = GridMap(matrix, (12, 10, 30), (9, 8, 23))
+    here = resampling.resample_linear(image, grid_map)
+    with pretend_gpus() as gpus:
+        there = resampling.resample_linear(image, grid_map, GPU)
+        asked = [place for place in gpus.waits if " to the GPU" not in place]
+        assert sum(gpus.waits[place] for place in asked) == 2
+        assert torch.equal(there.cpu(), here)
 
 
 WAITING = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import sys
 import threading
 import time
 import weakref
 
 import pytest
 
+from medseg.inference import pipeline
 from medseg.inference.pipeline import choose_pipelines, run_pipeline
 
 STAGES = ("read", "segment", "write")
@@ -323,6 +326,41 @@ def test_an_error_of_the_handlers_of_one_lane_ends_all() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         run_lanes(range(50), [segment, segment], record=stop)
     assert len(begun) < 10
+    assert not our_threads()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal of one thread")
+def test_an_interrupt_drops_what_lanes_only_read_and_writes_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = threading.Event()
+    close = pipeline._SharedItems.close
+    read, segmented, written = [], [], []
+
+    def note_close(items: object) -> None:
+        close(items)
+        closed.set()
+
+    def segment(item: int) -> int:
+        segmented.append(item)
+        if len(segmented) == 2:
+            # To the thread that waits, as a terminal does.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        assert closed.wait(20)
+        return item
+
+    monkeypatch.setattr(pipeline._SharedItems, "close", note_close)
+    with pytest.raises(KeyboardInterrupt):
+        run_lanes(
+            range(50),
+            [segment, segment],
+            read=read.append,
+            write=written.append,
+            ahead=4,
+        )
+    assert len(segmented) == 2
+    assert len(written) == 2
+    assert 2 < len(read) <= 10
     assert not our_threads()
 
 

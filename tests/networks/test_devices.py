@@ -154,3 +154,19 @@ def test_training_takes_tf32_and_the_fastest_algorithm_on_a_gpu_alone() -> None:
     assert not torch.backends.cudnn.benchmark
     with training_arithmetic(CPU):
         assert modes() == before
+
+
+def test_full_float32_wins_whoever_comes_and_goes_first() -> None:
+    before = modes()
+    gpu = torch.device("cuda")
+    segmenting, training = full_float32(), training_arithmetic(gpu)
+    segmenting.__enter__()
+    training.__enter__()
+    assert modes() == ("ieee", "ieee")
+    segmenting.__exit__(None, None, None)
+    assert modes() == ("tf32", "ieee")
+    with full_float32():
+        assert modes() == ("ieee", "ieee")
+    assert modes() == ("tf32", "ieee")
+    training.__exit__(None, None, None)
+    assert modes() == before

@@ -62,10 +62,11 @@ def finish(driver: subprocess.Popen[str]) -> tuple[int, str]:
     return driver.returncode, said
 
 
-def await_done(out: Path, count: int) -> None:
+def await_done(driver: subprocess.Popen[str], out: Path, count: int) -> None:
     ledger = out / "ledger.jsonl"
     end = time.monotonic() + 200
     while not ledger.exists() or ledger.read_bytes().count(b"\n") < count:
+        assert driver.poll() is None, finish(driver)
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -107,14 +108,14 @@ def test_killed_workers_and_drivers_lose_nothing(
     out = tmp_path / "out"
     wreck = Wreck(out, tmp_path / "whole")
     driver = start(call, nodes)
-    await_done(out, 4)
+    await_done(driver, out, 4)
     nodes.list_workers()[0].kill()
-    await_done(out, 10)
+    await_done(driver, out, 10)
     driver.kill()
     finish(driver)
     wreck.check()
     driver = start(call, nodes)
-    await_done(out, 20)
+    await_done(driver, out, 20)
     driver.send_signal(signal.SIGINT)
     began = time.monotonic()
     code, said = finish(driver)
@@ -134,9 +135,9 @@ def test_a_lost_node_loses_nothing_and_a_lost_head_ends_the_call_cleanly(
     wreck = Wreck(out, tmp_path / "whole")
     with ray_nodes() as own:
         driver = start(call, own)
-        await_done(out, 4)
+        await_done(driver, out, 4)
         own.list_raylets()[1].kill()
-        await_done(out, 16)
+        await_done(driver, out, 16)
         assert driver.poll() is None
         own.kill_head()
         code, said = finish(driver)

@@ -25,14 +25,18 @@ class Faults:
     Attributes:
         share: Of requests that fail.
         count: How many did.
+        broken: The part of a path whose requests fail, each time.
     """
 
     share: float = 0.0
     count: int = 0
+    broken: str = ""
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def choose(self) -> str:
-        """Return what befalls the next request; empty for nothing."""
+    def choose(self, path: str) -> str:
+        """Return what befalls the next request, of a path; empty for nothing."""
+        if self.broken and self.broken in path:
+            return "error"
         if self.chance.random() >= self.share:
             return ""
         self.count += 1
@@ -111,7 +115,7 @@ def _make_faulty(app: Callable[..., Any], faults: Faults) -> Callable[..., Any]:
     def answer(
         environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        fault = faults.choose()
+        fault = faults.choose(environ["PATH_INFO"])
         if fault == "busy":
             start_response("503 Slow Down", [("Content-Length", "0")])
             return [b""]

@@ -17,6 +17,9 @@ import psutil
 POISON = "poison"
 """A worker that opens a file of this name dies at once."""
 
+_TRIES = 4
+"""Ray gives a node up that takes a quarter of a minute to start, as on a busy machine."""
+
 _KILLER = f"""
 import os, signal, sys
 
@@ -40,8 +43,11 @@ class RayNodes:
         self._home = home
         self.address = f"127.0.0.1:{_find_port()}"
         self.session = home / "session"
-        # Sockets have short paths only.
+        self._agents: list[psutil.Process] = []
         (home / "sitecustomize.py").write_text(_KILLER)
+
+    def start(self) -> None:
+        """Start the head and one more node."""
         port = self.address.rpartition(":")[2]
         self._start(
             "--head",
@@ -61,14 +67,25 @@ class RayNodes:
         ]
         command += ["--object-store-memory=80000000", "--disable-usage-stats"]
         paths = [str(self._home), str(Path(__file__).parents[2])]
-        subprocess.run(
-            [*map(str, command), *fixed, *options],
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-            timeout=280,
-        )
+        variables = {
+            "PYTHONPATH": os.pathsep.join(paths),
+            "OMP_NUM_THREADS": "1",
+        }
+        there = self.list_processes()
+        for _ in range(_TRIES):
+            done = subprocess.run(
+                [*map(str, command), *fixed, *options],
+                env=os.environ | variables,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode == 0:
+                break
+            left = [one for one in self.list_processes() if one not in there]
+            _kill(left)
+        assert done.returncode == 0, done.stdout + done.stderr
+        # They outlive a raylet that is killed, by some seconds.
+        self._agents += self.list_raylets()[-1].children(recursive=True)
 
     def list_processes(self, name: str = "") -> list[psutil.Process]:
         """Return the processes of this cluster whose command has a text in it, oldest first."""
@@ -105,7 +122,7 @@ class RayNodes:
         workers = []
         for raylet in self.list_raylets():
             workers += raylet.children(recursive=True)
-        _kill([*self.list_processes(), *workers])
+        _kill([*self.list_processes(), *workers, *self._agents])
 
 
 def _kill(processes: Sequence[psutil.Process]) -> None:
@@ -126,13 +143,13 @@ def _find_port() -> int:
 @contextmanager
 def ray_nodes() -> Iterator[RayNodes]:
     """Start a cluster; nothing of it is left at the end."""
+    # Sockets have short paths only.
     home = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
-    nodes = None
+    nodes = RayNodes(home)
     try:
-        nodes = RayNodes(home)
+        nodes.start()
         yield nodes
     finally:
-        if nodes is not None:
-            nodes.stop()
-            assert not nodes.list_processes()
+        nodes.stop()
+        assert not nodes.list_processes()
         shutil.rmtree(home, ignore_errors=True)

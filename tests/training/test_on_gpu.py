@@ -19,7 +19,7 @@ from medseg.errors import MedsegError, TrainingError
 from medseg.events import StepDone
 from medseg.networks.building import build_network
 from medseg.networks.refiner import build_refined
-from medseg.training import patches
+from medseg.training import patch_extraction, patch_placement, patches
 from medseg.training.device_errors import explain_device_errors
 from medseg.training.distributed import choose_local_device
 from medseg.training.learner import Callbacks, Learner, move_to_gpu
@@ -158,18 +158,22 @@ def test_a_patch_made_on_a_gpu_is_the_one_made_on_a_cpu() -> None:
     )
     rng = np.random.default_rng(0)
     for patch, dims in (((12, 10, 8), 3), ((12, 10, 1), 2)):
-        placement = patches.draw_placement(
+        placement = patch_placement.draw_placement(
             case, patch, strong, rng, foreground=True, dims=dims
         )
-        here = patches.extract_patch(case, patch, placement, -1.0)
-        low, high = patches._find_box(patch, placement)
-        grid = patches._sampling_grid(patch, placement, low, high)
+        here = patch_extraction.extract_patch(case, patch, placement, -1.0)
+        low, high = patch_extraction._find_box(patch, placement)
+        grid = patch_extraction._sampling_grid(patch, placement, low, high)
         with pretend_gpus() as gpus:
-            made = patches.make_grid_on(GPU, patch, placement, low, high)
+            made = patch_extraction.make_grid_on(
+                GPU, patch, placement, low, high
+            )
             # In voxels: the grid goes from -1 to 1.
             apart = (made.cpu() - grid).abs().max() * 12
             assert float(apart) < 1e-4
-            there = patches.extract_patch(case, patch, placement, -1.0, GPU)
+            there = patch_extraction.extract_patch(
+                case, patch, placement, -1.0, GPU
+            )
             assert sum(gpus.waits.values()) == 1  # for this very comparison
             image = there[0].cpu()
         assert torch.allclose(image, here[0], atol=2.0)

@@ -16,12 +16,9 @@ from support.cases import balls, made_case, numbered_case
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, TrainingSpec
 from medseg.training.distributed import ProcessGroup
-from medseg.training.patches import (
-    PatchBatches,
-    Placement,
-    draw_placement,
-    extract_patch,
-)
+from medseg.training.patch_extraction import extract_patch
+from medseg.training.patch_placement import Placement, draw_placement
+from medseg.training.patches import PatchBatches
 
 CPU = torch.device("cpu")
 NONE = AUGMENTATIONS["none"]

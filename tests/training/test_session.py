@@ -12,10 +12,10 @@ from support.bundles import made_spec, trained_bundle
 from support.sessions import CPU, made_session
 
 from medseg.bundle.bundle import load_bundle
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, DatasetError
 from medseg.events import Event, Notice, TimeBudgetFitted
 from medseg.testing import write_dataset
-from medseg.training.distributed import SINGLE_PROCESS
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.lineage import trace_lineage
@@ -137,6 +137,19 @@ def test_the_cases_of_a_run_are_split_and_checked_when_it_is_resumed(
     begin_run(run, "that of other cases")
     with pytest.raises(CheckpointError, match="other cases"):
         open_session(run, RESOURCES)
+
+
+class _OtherCases(ProcessGroup):
+    """Two processes, the second of which sees other cases."""
+
+    def gather(self, value: object) -> list[object]:  # type: ignore[override]
+        """Return what each sees."""
+        return [value, "other cases"]
+
+
+def test_machines_with_other_cases_do_not_train_together(run: Any) -> None:
+    with pytest.raises(DatasetError, match="machines"):
+        open_session(run, Resources(CPU, _OtherCases(), ()))
 
 
 def test_a_resumed_run_keeps_the_steps_that_were_fitted_first(run: Any) -> None:

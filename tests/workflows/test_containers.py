@@ -179,6 +179,20 @@ def test_nobody_is_root_there_and_the_module_is_what_runs() -> None:
     assert "org.opencontainers.image.licenses" in last
 
 
+def test_the_images_take_the_same_arguments() -> None:
+    docker = dict(re.findall(r"^ARG (\w+)=(.*)$", DOCKERFILE, re.MULTILINE))
+    section = APPTAINER.partition("%arguments")[2].partition("%files")[0]
+    apptainer = dict(re.findall(r"^ +(\w+)=(.*)$", section, re.MULTILINE))
+    base = apptainer.pop("BASE")
+    assert docker.pop("BASE") == f"docker.io/library/{base}"
+    assert docker == apptainer
+    for extra in docker["EXTRAS"].split(","):
+        assert extra in PROJECT["project"]["optional-dependencies"]
+    for name in docker:
+        assert f"${name}" in DOCKERFILE or f"${{{name}:" in DOCKERFILE
+        assert f"{{{{ {name} }}}}" in APPTAINER
+
+
 def test_an_indexed_job_says_how_many_shards_there_are() -> None:
     text = (ROOT / "workflows/cluster/kubernetes.yaml").read_text()
     job = yaml.safe_load(text)["spec"]

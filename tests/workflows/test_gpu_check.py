@@ -37,7 +37,9 @@ def test_every_row_of_the_gpus_check_can_be_done(tmp_path: Path) -> None:
         "resumed in fp16",
         "segment (24, 24, 20), 117 classes",
         "stock MONAI",
+        "segment (24, 24, 20), five networks",
         "hippocampus",
+        "refined, 2 steps",
         "one process under torchrun",
     ):
         assert any(name.startswith(begin) for name in said), begin

@@ -7,15 +7,25 @@ nested sequences) in nested folders without endings, 100 to a series. The contes
 medseg's whole search (headers, grouping, geometry of every stack), pydicom reading every header up
 to the pixels, pydicom reading only what medseg asks for, and gdcm.Scanner, which is compiled,
 collecting the same elements. The files are in the disk's cache: what is counted is the processor.
+
+    python workflows/benchmarks/discovery.py WORK --memory 10000 1000000
+
+tells what a search holds in memory instead, at each number of files: a folder of NIfTI files, a
+folder of DICOM slices, and a list of the NIfTI files of which a shard does its hundredth.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,10 +37,18 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 from medseg.datasets.scans import find_scans
+from medseg.inference.shards import parse_shard
 from medseg.io import find_series
 from medseg.io.dicom.headers import HEADER_KEYWORDS
+from medseg.testing import write_dataset
 
 PER_SERIES = 100
+PER_FOLDER = 1000
+MOST_LINKS = 50_000
+"""Names of one file: file systems limit them."""
+
+SHARD = "1/100"
+KINDS = ("NIfTI folder", "DICOM folder", f"list, shard {SHARD}")
 
 
 def main() -> None:
@@ -38,7 +56,16 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("-n", "--repeats", type=int, default=5)
+    parser.add_argument("--memory", type=int, nargs="+", metavar="FILES")
+    parser.add_argument("--only", choices=KINDS, nargs="+", default=KINDS)
+    parser.add_argument("--search", help="internal")
     given = parser.parse_args()
+    if given.search:
+        search_here(given.search, given.work)
+        return
+    if given.memory:
+        compare_memory(given.work, given.memory, given.only)
+        return
     root = given.work / f"files-{given.files}"
     if not root.is_dir():
         write_files(root, given.files)
@@ -72,6 +99,76 @@ def main() -> None:
         median = statistics.median(found)
         spread = f"{median:.0f} ({min(found):.0f}–{max(found):.0f})"
         print(f"| {name} | {spread} | {median / slowest:.1f}× |")
+
+
+def compare_memory(
+    work: Path, counts: Sequence[int], kinds: Sequence[str]
+) -> None:
+    """Print what a search takes, each in a process of its own."""
+    print(
+        "| | files | scans | MB | CPU seconds |\n| --- | --- | --- | --- | --- |"
+    )
+    for kind in kinds:
+        for count in counts:
+            root = make_input(kind, work, count)
+            command = [sys.executable, __file__, str(root), "--search", kind]
+            done = subprocess.run(
+                command, check=True, capture_output=True, text=True
+            )
+            print(f"| {kind} | {count} | {done.stdout.strip()} |", flush=True)
+
+
+def make_input(kind: str, work: Path, count: int) -> Path:
+    """Return a folder or a list of so many files; it is made unless it is there."""
+    if kind == "DICOM folder":
+        folder = work / f"files-{count}"
+        if not folder.is_dir():
+            write_files(folder, count)
+        return folder
+    folder = work / f"nifti-{count}"
+    if not folder.is_dir():
+        write_nifti_files(folder, count)
+    if kind == "NIfTI folder":
+        return folder
+    table = work / f"nifti-{count}.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["scan"])
+        rows.writerows([[name_file(folder, n)] for n in range(count)])
+    return table
+
+
+def name_file(folder: Path, number: int) -> str:
+    """Return the path of a made-up file, a thousand to a folder."""
+    return f"{folder}/part_{number // PER_FOLDER}/scan_{number}.nii.gz"
+
+
+def write_nifti_files(folder: Path, count: int) -> None:
+    """Write small scans: names of a few files, since nobody looks into them here."""
+    data = write_dataset(folder.with_suffix(".made"), 1, shape=(8, 8, 8))
+    (made,) = (data / "imagesTr").iterdir()
+    content = made.read_bytes()
+    for number in range(count):
+        file = Path(name_file(folder, number))
+        if number % PER_FOLDER == 0:
+            file.parent.mkdir(parents=True)
+        if number % MOST_LINKS == 0:
+            first = file
+            first.write_bytes(content)
+        else:
+            os.link(first, file)
+
+
+def search_here(kind: str, root: Path) -> None:
+    """Print how many scans a search finds, how much memory it took, and how long."""
+    rule = parse_shard(SHARD).holds if "shard" in kind else None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    found = find_scans(root, 1, is_wanted=rule)
+    seconds = time.process_time() - began
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    taken = (after - before) / 1024  # Linux counts in KB
+    print(f"{len(found.scans)} | {taken:.0f} | {seconds:.1f}")
 
 
 def write_files(root: Path, count: int) -> None:

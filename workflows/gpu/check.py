@@ -32,7 +32,9 @@ ROWS = (
     (segmenting.run_out_of_memory, 30),
     *((training.count_patches, 20), (training.time_steps_of_networks, 60)),
     *((training.resume, 30), (segmenting.time_large_scans, 120)),
-    *((training.learn_hippocampus, 200), (training.run_under_torchrun, 30)),
+    (segmenting.time_five_networks, 60),
+    *((training.learn_hippocampus, 200), (training.refine_hippocampus, 60)),
+    (training.run_under_torchrun, 30),
 )
 """What is done, and about how many seconds it needs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,13 @@ def _make_case(seed: int, shape: tuple[int, int, int]) -> CachedCase:
     )
 
 
-def write_trained(spec: BundleSpec, *, learns: bool = False) -> Path:
+def write_trained(
+    spec: BundleSpec, *, learns: bool = False, folder: Path | None = None
+) -> Path:
     """Write a bundle with weights, random or of a short training; return its folder."""
-    folder = Path(tempfile.mkdtemp())
+    if folder is None:
+        folder = Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
     run = RunFolder(folder)
     write_bundle(spec, run.bundle)
     torch.manual_seed(0)
@@ -87,4 +91,25 @@ def write_trained(spec: BundleSpec, *, learns: bool = False) -> Path:
         SLICE_AXIS,
     )
     write_monai_bundle(folder, spec, parts, {"dice": {"mean": 0.5}})
+    return folder
+
+
+def write_assembly(specs: Sequence[BundleSpec]) -> Path:
+    """Write an assembly of bundles with random weights, whose labels all differ."""
+    folder = Path(tempfile.mkdtemp())
+    names: list[str] = []
+    parts = []
+    for number, spec in enumerate(specs):
+        place = f"part{number}"
+        write_trained(spec, folder=folder / place)
+        own = [label.name for label in spec.label_set]
+        same = {name: name for name in own}
+        parts.append({"name": place, "bundle": place, "labels": same})
+        names += own
+    labels = [
+        {"index": index, "name": name}
+        for index, name in enumerate(names, start=1)
+    ]
+    described = {"name": "whole_body", "labels": labels, "parts": parts}
+    (folder / "assembly.json").write_text(json.dumps(described))
     return folder

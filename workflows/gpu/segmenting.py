@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from made import NNUNET, TINY, make_spec, write_trained
+from made import NNUNET, TINY, make_spec, write_assembly, write_trained
 from session import Session
 
 from medseg import Segmenter, Volume
@@ -19,6 +19,8 @@ from medseg.testing import make_phantom
 
 _MOST_DIFFERENT = {"fp32": 1e-3, "bf16": 0.02, "fp16": 0.01}
 """Largest share of voxels whose label may not be the CPU's, of a network that learned."""
+
+_MOST_SECONDS_OF_FIVE = 10.0
 
 
 def compare_labels_with_cpu(session: Session) -> None:
@@ -86,16 +88,55 @@ def run_out_of_memory(session: Session) -> None:
 def time_large_scans(session: Session) -> None:
     """A scan of 512×512×400 with few and many classes, beside the bundle's chain in stock MONAI."""
     shape = (24, 24, 20) if session.dry else (512, 512, 400)
-    small, _ = make_phantom(7, (shape[0] // 4, shape[1] // 4, shape[2] // 4))
-    array = small.array[0].repeat(4, 0).repeat(4, 1).repeat(4, 2)
-    volume = Volume.from_numpy(
-        np.asfortranarray(array.astype(np.int16)), spacing=(0.8, 0.8, 1.0)
-    )
+    volume = _make_large_scan(shape)
     folder = Path(tempfile.mkdtemp())
     file = folder / "scan.nii.gz"
     nibabel.save(nibabel.Nifti1Image(volume.array[0], volume.affine), file)
     for classes in (3, 25, 117):
         _time_classes(session, volume, folder, classes)
+
+
+def _make_large_scan(shape: tuple[int, int, int]) -> Volume:
+    """Return a phantom of int16, each voxel of which was made four times along each axis."""
+    i, j, k = (-(-length // 4) for length in shape)
+    small, _ = make_phantom(7, (i, j, k))
+    array = small.array[0].repeat(4, 0).repeat(4, 1).repeat(4, 2)
+    whole = array[: shape[0], : shape[1], : shape[2]].astype(np.int16)
+    return Volume.from_numpy(np.asfortranarray(whole), spacing=(0.8, 0.8, 1.0))
+
+
+def time_five_networks(session: Session) -> None:
+    """Five networks with 117 labels in all over one scan, as TotalSegmentator has them."""
+    shape = (24, 24, 20) if session.dry else (512, 512, 531)
+    patch = 16 if session.dry else 128
+    specs = []
+    for part, count in enumerate((24, 26, 18, 23, 26)):
+        names = [f"part {part} label {n}" for n in range(1, count + 1)]
+        labels = [{"index": n, "name": name} for n, name in enumerate(names, 1)]
+        spec = make_spec(
+            training={"patch": [patch] * 3},
+            network=TINY if session.dry else NNUNET,
+            labels=labels,
+            preprocessing={"spacing_mm": [1.5] * 3, "intensity": "zscore"},
+        )
+        specs.append(spec)
+    volume = _make_large_scan(shape)
+    segmenter = Segmenter(write_assembly(specs), "cuda")
+    if not session.dry:
+        segmenter.segment(volume)  # the first is slower and does not count
+    session.measure_peak()
+    with session.watch() as found:
+        segmentation = segmenter.segment(volume)
+    segmenter.close()
+    within = found["wall"] < _MOST_SECONDS_OF_FIVE
+    session.add(
+        f"segment {volume.shape}, five networks",
+        f"{found['wall']} s",
+        ok=None if session.dry else within,
+        **found,
+        stages=dict(segmentation.seconds),
+        peak_gb=session.measure_peak(),
+    )
 
 
 def _time_classes(

@@ -26,6 +26,7 @@ class Session:
         data: The folder of the hippocampus data set, if it is there.
         dry: Whether sizes are tiny and the GPU is pretended.
         rows: What was found so far.
+        learned: The learner of the hippocampus and its held-out cases, once it has learned.
     """
 
     out: Path
@@ -33,6 +34,7 @@ class Session:
     data: Path | None = None
     dry: bool = False
     rows: list[dict[str, Any]] = field(default_factory=list)
+    learned: Any = None
     _began: float = field(default_factory=time.monotonic)
 
     @property

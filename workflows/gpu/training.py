@@ -15,12 +15,18 @@ import torch
 from made import NNUNET, TINY, make_cases, make_spec
 from session import GPU, Session
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.dataset import open_dataset
+from medseg.networks.building import select_inference_weights
 from medseg.preprocessing.transforms import get_padding_value
+from medseg.training.history import TrainingHistory
+from medseg.training.interruption import Interruption
 from medseg.training.learner import Callbacks, Learner, move_to_gpu
 from medseg.training.patches import PatchBatches
+from medseg.training.refinement.stage import build_refinement_stages
+from medseg.training.run_folder import RunFolder
 from medseg.training.speed import make_endless, time_steps
+from medseg.training.stages import StageContext
 
 _SMALL = {"patch": [16, 16, 16], "batch_size": 2, "ema": None}
 _GOAL = 0.89
@@ -197,6 +203,42 @@ def learn_hippocampus(session: Session) -> None:
         ok=None if session.dry else dice >= _GOAL,
         busy=found.get("busy"),
         validation_seconds=round(time.perf_counter() - began, 1),
+    )
+    session.learned = learner, held_out
+
+
+def refine_hippocampus(session: Session) -> None:
+    """What a refiner adds to the network of the row before."""
+    if session.learned is None:
+        session.add("refined hippocampus", "needs the row before it")
+        return
+    learner, held_out = session.learned
+    refinement = RefinementSpec(steps=2 if session.dry else 600)
+    spec = learner.spec.model_copy(update={"refinement": refinement})
+    folder = RunFolder(Path(tempfile.mkdtemp()))
+    weights = select_inference_weights(learner.inference_network, spec)
+    folder.save_weights(weights)
+    (stage,) = build_refinement_stages(spec)
+    context = StageContext(
+        folder=folder,
+        learner=learner,
+        history=TrainingHistory(spec.name),
+        validation=held_out,
+        device=GPU,
+        listeners=[],
+        state=None,
+        save=lambda state: None,
+        interruption=Interruption(),
+    )
+    with session.watch() as found:
+        result = stage.run(context)
+    finding = result.trained["refinement"]
+    session.add(
+        f"refined, {refinement.steps} steps in {found['wall']} s",
+        f"Dice {finding.dice_gain:+.4f}",
+        interval=finding.interval,
+        applied=finding.applied,
+        busy=found.get("busy"),
     )
 
 

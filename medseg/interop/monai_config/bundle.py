@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
-from medseg.errors import CheckpointError, MedsegError
+from medseg.errors import MedsegError
 from medseg.interop.described_model import (
     DescribedModel,
     OverlappingChannels,
@@ -17,7 +16,6 @@ from medseg.interop.described_model import (
 from medseg.interop.monai_config import inferer, network
 from medseg.interop.monai_config.config import (
     Config,
-    Unknown,
     as_component,
 )
 from medseg.interop.monai_config.files import find_config, read_config
@@ -39,17 +37,18 @@ from medseg.interop.monai_config.preprocessing import (
     check_padding_is_last,
 )
 from medseg.interop.monai_config.transforms import list_transforms
-from medseg.interop.state_dicts import Weights, parse_state_dict
+from medseg.interop.monai_config.weights import (
+    MODELS,
+    RUN,
+    loads_weights,
+    read_weights,
+)
 
 Fields = dict[str, Any]
 
 KIND = "MONAI Bundle"
 INFERENCE, METADATA = "inference", "metadata"
 
-_MODELS = "models"
-_DEFAULT_WEIGHTS = f"{_MODELS}/model.pt"
-_RUN = ("initialize", "run", "evaluating", "inferring")
-"""Entries whose expressions MONAI runs."""
 _KNOWN_RUNS = re.compile(
     r"(?:monai\.utils\.)?set_determinism"
     r"|\$(?:import [\w., ]+|from [\w.]+ import [\w, ]+"
@@ -58,8 +57,6 @@ _KNOWN_RUNS = re.compile(
     r"|os\.makedirs\(@\w+(, ?exist_ok=True)?\)"
     r"|@evaluator\.run\(\)|@\w+\.eval\(\))"
 )
-_CALL = re.compile(r"\$@(\w+)\(@evaluator\)")
-_LOADER = "CheckpointLoader"
 _OWN_CODE = re.compile(r"\$\s*(?:import|from)\s+(scripts[\w.]*)")
 _EVALUATOR_ARGUMENTS = frozenset(
     (
@@ -109,7 +106,7 @@ def read_monai_bundle(folder: Path) -> DescribedModel:
         raise MedsegError(
             "its configuration makes no sense", source=file, detail=str(error)
         ) from error
-    weights_file, weights = _read_weights(config, folder)
+    weights_file, weights = read_weights(config, folder)
     sources = {f"configs/{path.name}": path for path in (file, told) if path}
     name = folder.resolve().name
     version = metadata.get_text("version")
@@ -124,7 +121,7 @@ def read_monai_bundle(folder: Path) -> DescribedModel:
         file=weights_file,
         weights=weights,
         order=reader.order,
-        sources={**sources, f"{_MODELS}/{weights_file.name}": weights_file},
+        sources={**sources, f"{MODELS}/{weights_file.name}": weights_file},
         remarks=tuple(reader.remarks),
     )
 
@@ -329,9 +326,9 @@ def _find_tumour(names: tuple[str, ...]) -> list[tuple[int, int]]:
 
 def _check_runs(config: Config) -> Iterator[str]:
     """Refuse what runs beside the evaluator and could change it; say what of it is left out."""
-    for entry in _RUN:
+    for entry in RUN:
         for path, text in config.list_texts(entry):
-            if not (_KNOWN_RUNS.fullmatch(text) or _loads(text, config)):
+            if not (_KNOWN_RUNS.fullmatch(text) or loads_weights(text, config)):
                 shown = "".join(filter(str.isprintable, text[:100]))
                 raise config.refuse(path, f"the expression {shown}")
     for _, text in config.list_texts("imports"):
@@ -341,80 +338,6 @@ def _check_runs(config: Config) -> Iterator[str]:
                 "it brings code of its own, which was not run; no section that was read names it"
             )
             return
-
-
-def _loads(text: str, config: Config) -> bool:
-    """Tell whether an expression calls what loads weights, and nothing else."""
-    call = _CALL.fullmatch(text)
-    called = None if call is None else config.get(call.group(1))
-    return isinstance(called, dict) and _is_loader(called)
-
-
-def _is_loader(component: Mapping[str, Any]) -> bool:
-    target = str(component.get("_target_", ""))
-    return target in (_LOADER, f"monai.handlers.{_LOADER}")
-
-
-def _read_weights(config: Config, folder: Path) -> tuple[Path, Weights]:
-    """Return the file of weights that the config loads, and what it holds."""
-    path, key = _DEFAULT_WEIGHTS, "model"
-    for loader in _list_loaders(config):
-        loads = loader.get("load_dict")
-        if isinstance(loads, dict) and len(loads) == 1:
-            key = next(iter(loads))
-        given = loader.get("load_path")
-        if isinstance(given, Unknown) and _holds_several(folder):
-            raise config.refuse(f"{_LOADER}::load_path", given.text[:100])
-        if isinstance(given, str):
-            path = given
-    file = _locate_weights(folder, path)
-    content: Any = read_foreign_checkpoint(file)
-    if isinstance(content.get(key), dict):
-        content = content[key]
-    return file, parse_state_dict(content, file, "weights")
-
-
-def _holds_several(folder: Path) -> bool:
-    """Tell whether a bundle holds more than one file of weights."""
-    inner = (folder / _MODELS).glob("*")
-    files = [file for file in inner if file.suffix in (".pt", ".pth")]
-    return len(files) > 1
-
-
-def _list_loaders(config: Config) -> Iterator[Mapping[str, Any]]:
-    called = []
-    for entry in _RUN:
-        texts = (text for _, text in config.list_texts(entry))
-        called += [
-            call.group(1) for call in map(_CALL.fullmatch, texts) if call
-        ]
-    for entry in dict.fromkeys(("handlers", "checkpointloader", *called)):
-        found = config.get(entry)
-        for item in found if isinstance(found, list) else [found]:
-            if isinstance(item, dict) and _is_loader(item):
-                yield item
-
-
-def _locate_weights(folder: Path, path: str) -> Path:
-    """Return a file of the bundle, whatever folder its config was written for."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    if ".." in parts or not parts:
-        raise CheckpointError(
-            "its configuration names weights outside its own folder",
-            source=folder,
-            detail=path[:200],
-        )
-    is_inside = not PurePosixPath(path).is_absolute() and ":" not in path
-    file = folder.joinpath(*parts) if is_inside else folder
-    if not is_inside or not file.is_file():
-        file = folder / _MODELS / parts[-1]
-    if not file.is_file():
-        raise CheckpointError(
-            "the bundle's weights are not there; download them first, as large_files.yml beside "
-            "its configs says, or by python -m monai.bundle download",
-            source=file,
-        )
-    return file
 
 
 def _describe_header(metadata: Metadata) -> Fields:

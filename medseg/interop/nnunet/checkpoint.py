@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
+from medseg.bundle.validation_messages import find_first_fault
 from medseg.errors import CheckpointError
+from medseg.interop.state_dicts import parse_state_dict
 
 _WEIGHTS = "network_weights"
-_WRAPPERS = ("module.", "_orig_mod.")
-"""What training on several GPUs or compiling puts before names of weights."""
 
 ShortName = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -67,19 +67,22 @@ def read_checkpoint(file: Path) -> NnunetCheckpoint:
         CheckpointError: If it is absent, damaged, forged, or no checkpoint of nnU-Net v2.
     """
     content = read_foreign_checkpoint(file)
-    weights = _parse_weights(content.get(_WEIGHTS), file)
+    if not content.get(_WEIGHTS):
+        raise CheckpointError(
+            f"is no checkpoint of nnU-Net v2: it has no {_WEIGHTS}", source=file
+        )
+    weights = parse_state_dict(content[_WEIGHTS], file, _WEIGHTS)
     axes = content.get("inference_allowed_mirroring_axes")
     if isinstance(axes, list):
         content["inference_allowed_mirroring_axes"] = tuple(axes)
     try:
         header = _Header.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, reason = find_first_fault(error)
         raise CheckpointError(
             f"is no checkpoint of nnU-Net v2: {where} is missing or wrong",
             source=file,
-            detail=first["msg"],
+            detail=reason,
         ) from error
     return NnunetCheckpoint(
         file=file,
@@ -88,27 +91,3 @@ def read_checkpoint(file: Path) -> NnunetCheckpoint:
         mirror_axes=header.inference_allowed_mirroring_axes or (),
         weights=weights,
     )
-
-
-def _parse_weights(content: Any, file: Path) -> dict[str, torch.Tensor]:
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(
-            f"is no checkpoint of nnU-Net v2: it has no {_WEIGHTS}", source=file
-        )
-    weights: dict[str, torch.Tensor] = {}
-    # A forged OrderedDict may have attributes that hide its methods.
-    for key, value in dict.items(content):
-        is_weight = isinstance(value, torch.Tensor)
-        if not isinstance(key, str) or not is_weight:
-            raise CheckpointError(
-                f"its {_WEIGHTS} hold something else than tensors by name",
-                source=file,
-            )
-        weights[_strip(key)] = value.detach()
-    return weights
-
-
-def _strip(name: str) -> str:
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    return name

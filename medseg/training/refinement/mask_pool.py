@@ -123,7 +123,11 @@ class MaskPool:
                 items_of_network.setdefault(network, []).append(item)
         # All items of a network in one pass, which is faster than one by one.
         for network, items in items_of_network.items():
-            logits[items] = self._segment(image[items], network)
+            # One by one: a GPU would be waited for to index by a list.
+            seen = torch.stack([image[item] for item in items])
+            found = self._segment(seen, network)
+            for item, scores in zip(items, found, strict=True):
+                logits[item] = scores
         network_input = torch.cat([image, logits], dim=1)
         return {IMAGE: image, LABEL: label, NETWORK_INPUT: network_input}
 

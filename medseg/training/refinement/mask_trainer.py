@@ -9,7 +9,6 @@ trainers stay.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,10 +18,10 @@ from monai.engines.workflow import Workflow
 from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
-from medseg.errors import TrainingError
 from medseg.networks.inferers import build_training_inferer
 from medseg.networks.levels import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
+from medseg.training.handlers import require_finite_critic
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.mask_pool import NETWORK_INPUT
 
@@ -182,12 +181,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
             loss = critic.discriminator_loss(
                 image, made, label, state.iteration
             )
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the critic's loss became {value} at step {state.iteration}; lower "
-                "refinement.critic.learning_rate"
-            )
+        if loss.device.type != "cuda":
+            # A GPU would be waited for; there it is found when losses are read.
+            require_finite_critic(loss.item(), state.iteration)
         state.output[AdversarialKeys.DISCRIMINATOR_LOSS] = loss.detach()
         state.d_scaler.scale(loss).backward()
         state.d_scaler.step(critic.optimizer)

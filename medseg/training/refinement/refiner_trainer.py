@@ -12,6 +12,7 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec, TrainingSpec
 from medseg.bundle.weights import Weights
 from medseg.errors import CheckpointError
 from medseg.events import Listener
+from medseg.networks.gpu_arithmetic import training_arithmetic
 from medseg.networks.refiner import build_refiner, get_trainable_part
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.handlers import (
@@ -20,7 +21,7 @@ from medseg.training.handlers import (
     LearningRate,
     StepReport,
     StepSeed,
-    StopOnNan,
+    list_loss_checks,
 )
 from medseg.training.learner import continue_after
 from medseg.training.losses import DeepSupervisionLoss, DiceCELoss, LossContext
@@ -73,6 +74,7 @@ class RefinerTrainer:
                 spec, refinement, steps=refinement.steps, device=device
             )
         self._running: MaskTrainer | None = None
+        self._report: StepReport | None = None
         self._scaler_states: dict[str, Any] | None = None
         self.step = 0
 
@@ -110,7 +112,14 @@ class RefinerTrainer:
         self._running = trainer
         self._pool.first = self.step + 1
         continue_after(trainer, self.step, steps)
-        trainer.run()
+        with training_arithmetic(self._device):
+            trainer.run()
+        self._read_losses()
+
+    def _read_losses(self) -> None:
+        """Read losses that still lie on the GPU, and notify listeners of their steps."""
+        if self._report is not None:
+            self._report.read()
 
     def _handlers(
         self, save: Callable[[], None], after_step: Callable[[], None]
@@ -122,15 +131,22 @@ class RefinerTrainer:
             self.step = step
             action()
 
+        checks, steps_per_reading = list_loss_checks(self._device)
+        self._report = StepReport(
+            self._parts,
+            self._listeners,
+            before=self._steps_before,
+            every=steps_per_reading,
+        )
         handlers: list[Any] = [
             StepSeed(schedule.seed),
             LearningRate(schedule),
-            StopOnNan(),
+            *checks,
         ]
         if schedule.gradient_clip:
             handlers.append(GradientClip(schedule.gradient_clip))
         handlers += [
-            StepReport(self._parts, self._listeners, before=self._steps_before),
+            self._report,
             EverySteps(
                 schedule.checkpoint_every, schedule.steps, partial(call, save)
             ),
@@ -150,6 +166,8 @@ class RefinerTrainer:
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs: tensors and plain values only."""
+        # First, so that whoever listens knows of every step up to this one.
+        self._read_losses()
         scaler_states = self._scaler_states
         if self._running is not None:
             scaler_states = self._running.scaler_states()

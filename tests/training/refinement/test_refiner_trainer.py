@@ -9,12 +9,14 @@ import pytest
 import torch
 from support.bundles import made_spec
 from support.cases import balls, made_case
+from support.pretend_gpu import pretend_gpus
 from support.trainings import same
 
 from medseg.bundle.spec import BundleSpec
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, TrainingError
 from medseg.events import Event, StepDone
 from medseg.networks.building import build_network
+from medseg.training.learner import move_to_gpu
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
@@ -33,20 +35,28 @@ def spec_of(**refinement: Any) -> BundleSpec:
 
 
 def trainer_of(
-    spec: BundleSpec, events: list[Event] | None = None
+    spec: BundleSpec,
+    events: list[Event] | None = None,
+    device: torch.device = CPU,
 ) -> RefinerTrainer:
     assert spec.refinement is not None
-    cases = [made_case(balls(seed=seed)) for seed in range(2)]
+    made = [made_case(balls(seed=seed)) for seed in range(2)]
+    cases = move_to_gpu(made, device)
     batches = PatchBatches(
-        cases, spec.training, dims=3, padding=0.0, device=CPU
+        cases, spec.training, dims=3, padding=0.0, device=device
     )
     torch.manual_seed(0)
     network = build_network(spec, supervised=False)
     pool = MaskPool(
-        spec, spec.refinement.bank, batches, [network], steps=STEPS, device=CPU
+        spec,
+        spec.refinement.bank,
+        batches,
+        [network],
+        steps=spec.refinement.steps,
+        device=device,
     )
     listeners = [] if events is None else [events.append]
-    return RefinerTrainer(spec, spec.refinement, pool, CPU, listeners)
+    return RefinerTrainer(spec, spec.refinement, pool, device, listeners)
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.0])
@@ -107,3 +117,33 @@ def test_the_state_of_another_refiner_is_refused() -> None:
         trainer_of(spec_of()).restore(state)
     assert "size mismatch" in str(caught.value.detail)
     assert "size mismatch" not in caught.value.message
+
+
+def test_a_gpu_is_not_waited_for_within_a_step() -> None:
+    spec = spec_of(steps=10, start=0.0, ramp=0.0, bank={"faulty": 0.0})
+    events: list[Event] = []
+    with pretend_gpus() as gpus:
+        trainer = trainer_of(spec, events, torch.device("cuda"))
+        gpus.forget_counts()
+        trainer.learn(lambda: None)
+        assert sum(gpus.waits.values()) <= 1, gpus.waits
+    told = [event for event in events if isinstance(event, StepDone)]
+    assert len(told) == 10
+    assert all(event.parts["critic"] > 0 for event in told)
+
+
+def test_on_a_gpu_a_critic_that_breaks_is_found_before_anything_is_saved() -> (
+    None
+):
+    critic = {"channels": 4, "learning_rate": 1e30}
+    spec = spec_of(critic=critic, start=1.0)
+    with pretend_gpus():
+        trainer = trainer_of(spec, device=torch.device("cuda"))
+        states: list[Any] = []
+
+        def save() -> None:
+            states.append(trainer.state())
+
+        with pytest.raises(TrainingError, match="the critic's loss became"):
+            trainer.learn(save)
+    assert not states
