@@ -189,7 +189,7 @@ class Segmenter:
         Raises:
             ScanError: As ``segment``; or if there is a label the bundle does not have.
             GeometryError: If ``given`` does not have the volume's shape.
-            MedsegError: As ``segment``.
+            MedsegError: As ``segment``; or if other temperatures are asked of an assembly.
         """
         volume = self._open(volume)
         if given is not None:

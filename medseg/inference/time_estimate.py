@@ -1,8 +1,10 @@
-"""How long a pass over a scan will take, estimated from one of its windows."""
+"""How long a pass over a scan will take, and over how many windows, before it is made."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -43,6 +45,27 @@ def estimate_seconds(segmenter: Segmenter, volume: Volume) -> float:
     if seen is None:
         return 0.0
     return count * _measure(predictor, seen)
+
+
+def count_windows(
+    segmenter: Segmenter, volume: Volume, overlaps: Sequence[float]
+) -> list[int]:
+    """Count the windows over a scan, blank ones included.
+
+    Args:
+        segmenter: Of one bundle.
+        volume: With the bundle's channels.
+        overlaps: Shares by which windows overlap.
+
+    Returns:
+        The number with each overlap.
+    """
+    predictor = segmenter._predictor
+    if isinstance(predictor, AssemblyPredictor):
+        raise TypeError("only the windows of one bundle are alike")
+    placed = predictor.sliding_window.plan(volume).windows
+    moved = [replace(placed, overlap=overlap) for overlap in overlaps]
+    return [len(windows.corners()) for windows in moved]
 
 
 def _measure(predictor: BundlePredictor, windows: torch.Tensor) -> float:

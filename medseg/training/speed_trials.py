@@ -30,7 +30,7 @@ from medseg.inference.backends.processor import (
 )
 from medseg.inference.backends.quantised import QUANTISED, write_quantised
 from medseg.inference.segmenter import Segmenter
-from medseg.inference.time_estimate import estimate_seconds
+from medseg.inference.time_estimate import count_windows, estimate_seconds
 from medseg.metrics.metrics import score_dice
 from medseg.training.held_out import HeldOutCase, HeldOutCases
 from medseg.training.speed_memory import SpeedMemory
@@ -41,6 +41,8 @@ FAST_FACTOR = 5.0
 
 _PRECISIONS: tuple[Arithmetic, ...] = ("fp32", "bf16", "int8", "int8_bf16")
 _OVERLAPS = (0.375, 0.25)
+_FEWEST_LARGE_CASES = 5
+"""Where fewer take fewer windows with a smaller overlap, it shows nothing of what it costs."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +75,13 @@ class ExactResults:
     Attributes:
         dice: Of each case, label → Dice.
         seconds: What all cases took.
+        windows: Of each case, overlap → how many windows it takes.
     """
 
     def __init__(self, bundle: Bundle, undrawn: Collection[str] = ()) -> None:
         self.dice: list[Dice] = []
         self.seconds = 0.0
+        self.windows: list[Mapping[float, int]] = []
         self._bundle = bundle
         self._undrawn = undrawn
         self._segmenter = Segmenter(bundle, "cpu", speed="exact")
@@ -94,6 +98,9 @@ class ExactResults:
         self.dice.append(self.score(labels, case))
         self._labels.append(zlib.compress(labels.tobytes(order="F"), 1))
         self.seconds += seconds
+        overlaps = (self._bundle.spec.inference.overlap, *_OVERLAPS)
+        counts = count_windows(self._segmenter, case.volume, overlaps)
+        self.windows.append(dict(zip(overlaps, counts, strict=True)))
 
     def score(self, labels: Array, case: HeldOutCase) -> Dice:
         """Return the Dice of each structure that counts, of any label map of a case."""
@@ -143,9 +150,17 @@ class Trials:
         best = choose_fastest(self.tried, limits)
         precision = "fp32" if best is None else best.precision
         for smaller in _OVERLAPS:
-            if smaller < overlap:
+            if smaller < overlap and self._shows(smaller):
                 self._try(SpeedSetting(precision=precision, overlap=smaller))
         return self._write(limits)
+
+    def _shows(self, overlap: float) -> bool:
+        """Whether enough cases are passed over in fewer windows with an overlap."""
+        usual = self.bundle.spec.inference.overlap
+        fewer = [
+            each for each in self.exact.windows if each[overlap] < each[usual]
+        ]
+        return len(fewer) >= _FEWEST_LARGE_CASES
 
     def _list_precisions(self) -> list[Arithmetic]:
         """Return the precisions that the processor is fast in, int8 only where it can be made."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,7 @@ class RayNodes:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self.address = f"127.0.0.1:{_find_port()}"
+        self.address = f"127.0.0.1:{_find_ports(1)[0]}"
         self.session = home / "session"
         self._agents: list[psutil.Process] = []
         (home / "sitecustomize.py").write_text(_KILLER)
@@ -59,7 +59,10 @@ class RayNodes:
     def _start(self, *options: str) -> None:
         ports = ("runtime-env-agent-port", "dashboard-agent-grpc-port")
         ports += ("dashboard-agent-listen-port", "metrics-export-port")
-        fixed = [f"--{name}={_find_port()}" for name in ports]
+        found = _find_ports(len(ports))
+        fixed = [
+            f"--{name}={port}" for name, port in zip(ports, found, strict=True)
+        ]
         command = [
             Path(sys.executable).with_name("ray"),
             "start",
@@ -134,10 +137,15 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=30)
 
 
-def _find_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def _find_ports(count: int) -> list[int]:
+    """Return free ports, all different."""
+    with ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            one = stack.enter_context(socket.socket())
+            one.bind(("127.0.0.1", 0))
+            ports.append(int(one.getsockname()[1]))
+    return ports
 
 
 @contextmanager

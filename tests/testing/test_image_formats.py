@@ -14,6 +14,7 @@ import pytest
 from medseg.errors import ScanError
 from medseg.io.formats import Format
 from medseg.io.nifti import NIFTI
+from medseg.testing.dataset_layouts import DatasetLayoutContract
 from medseg.testing.image_formats import ImageFormatContract
 from medseg.volume import Volume
 
@@ -140,3 +141,20 @@ def test_wrong_suffixes_are_noticed() -> None:
     contract = suite()
     assert isinstance(contract.format, Format)
     contract.test_format_is_well_formed()
+
+
+@pytest.mark.parametrize(
+    ("contract", "missing"),
+    [
+        (ImageFormatContract, "write_volume"),
+        (DatasetLayoutContract, "write_dataset"),
+    ],
+)
+def test_a_suite_says_what_a_package_has_not_written(
+    contract: type[Any], missing: str
+) -> None:
+    class Suite(contract):  # type: ignore[misc]
+        pass
+
+    with pytest.raises(TypeError, match=missing):
+        Suite()

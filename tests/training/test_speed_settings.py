@@ -28,6 +28,7 @@ from medseg.inference.time_estimate import estimate_seconds
 from medseg.testing import make_phantom
 from medseg.training import speed_settings, speed_trials
 from medseg.training.held_out import HeldOutCase
+from medseg.training.speed_card import describe_speed
 from medseg.training.speed_settings import decide_speed
 from medseg.training.speed_trials import (
     ExactResults,
@@ -340,6 +341,40 @@ def test_other_limits_judge_what_was_tried_and_another_network_is_tried_anew(
     )
     decide_speed(Bundle(mirrored.spec, copy), cases, 1e4, memory)
     assert len(measured) == 4
+
+
+@pytest.mark.parametrize(("large", "tried"), [(4, 1), (5, 3)])
+def test_a_smaller_overlap_needs_five_cases_that_take_fewer_windows(
+    large: int,
+    tried: int,
+    copy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(speed_settings, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(speed_trials, "_PRECISIONS", ("fp32",))
+
+    def keep_dice(_: Any, setting: SpeedSetting) -> SpeedTrial:
+        return trial(0, 0, 0.5).model_copy(update={"setting": setting})
+
+    class OfTwoSizes(Phantoms):
+        def open_case(self, position: int) -> HeldOutCase:
+            case = super().open_case(position)
+            if position < large:
+                return case
+            # Of a single window, whatever the overlap.
+            image = case.volume.array[:, :8, :8, :8]
+            volume = replace(case.volume, array=image)
+            return HeldOutCase(case.name, volume, case.reference[:8, :8, :8])
+
+    monkeypatch.setattr(Trials, "_measure", keep_dice)
+    cases = SpeedCases(OfTwoSizes(copy, 8), draw_windows)
+    memory = tmp_path / "speed.json"
+    finding = decide_speed(load_bundle(copy), cases, 1e4, memory).finding
+    assert finding is not None
+    assert len(finding.trials) == tried
+    card = describe_speed(finding)
+    assert ("No smaller overlap" in card) == (tried == 1)
 
 
 def replace_time(measured: SpeedTrial) -> SpeedTrial:
