@@ -29,6 +29,7 @@ COLOURS = (
     (255, 190, 40),
     (190, 100, 230),
 )
+MOST_LINKS = 50_000
 CAUSES = (
     "the file ends too early; copy it again",
     "is MR by its DICOM header, and the bundle takes CT",
@@ -82,15 +83,17 @@ def make_ledger(out: Path, scans: int) -> None:
     previews = out / "previews"
     previews.mkdir(parents=True, exist_ok=True)
     pixels = random.integers(0, 60, (48, 160, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(previews / "picture.webp")
+    picture = Image.fromarray(pixels)
     with (out / "ledger.jsonl").open("w") as ledger:
         for number in range(scans):
             entry = make_entry(f"scan_{number:06}", random)
             ledger.write(entry.model_dump_json() + "\n")
+            # File systems limit how many names a file may have.
+            first = previews / f"picture_{number // MOST_LINKS}.webp"
+            if number % MOST_LINKS == 0:
+                picture.save(first)
             if entry.is_good:
-                (previews / f"{entry.scan}.webp").hardlink_to(
-                    previews / "picture.webp"
-                )
+                (previews / f"{entry.scan}.webp").hardlink_to(first)
 
 
 def make_entry(name: str, random: np.random.Generator) -> Entry:
