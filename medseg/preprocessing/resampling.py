@@ -23,7 +23,7 @@ from medseg.volume import Array
 _READ_AT_ONCE = 1 << 21
 """Voxels of the source read at a time: large enough to be fast, small beside any scan."""
 
-_SENT_AS_THEY_ARE = ("uint8", "int8", "int16", "int32")
+_SENT_AS_THEY_ARE = ("uint8", "int8", "int16", "int32", "float32")
 """Types of at most four bytes that PyTorch computes with on every device."""
 
 
