@@ -24,6 +24,7 @@ from medseg.errors import MedsegError, MissingExtraError
 
 _RAY = "ray"
 _LOCAL = "local"
+_AUTO = "auto"
 _PLACE = re.compile(r"(?P<host>.+):(?P<port>\d{1,5})")
 _HEAD_SECONDS = 2.0
 _MISSED_LOOKS = 3
@@ -132,7 +133,19 @@ def _begin(ray: Any, address: str) -> None:
         ray.init(
             address=place, log_to_driver=False, logging_level="ERROR", **own
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(
+            "the Ray cluster asks for a token, and got none or another one; set "
+            "RAY_AUTH_MODE=token here and on every node, and give the token in RAY_AUTH_TOKEN or "
+            "in a file that RAY_AUTH_TOKEN_PATH names",
+            source=place,
+        ) from error
+    except (
+        ConnectionError,
+        ValueError,
+        RuntimeError,
+        ray.exceptions.RayError,
+    ) as error:
         raise _make_connection_error(place, error) from error
 
 
@@ -143,13 +156,14 @@ def _find_address(ray: Any, address: str) -> str:
         ClusterError: If it does not answer: Ray would wait for it for many minutes.
     """
     given = address or os.environ.get("RAY_ADDRESS", "")
-    if given and given != "auto":
+    if given and given != _AUTO:
         if not Head(parse_cluster(f"{_RAY}={given}")).answers():
             raise _make_connection_error(given)
         return given
     # Of a cluster that has ended the file stays.
     known = ray._private.utils.read_ray_address() or ""
-    return known if known and Head(known).answers() else _LOCAL
+    # Ray takes this machine's token to a cluster that it finds itself, and to no address.
+    return _AUTO if known and Head(known).answers() else _LOCAL
 
 
 def _make_connection_error(
