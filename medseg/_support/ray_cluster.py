@@ -133,13 +133,6 @@ def _begin(ray: Any, address: str) -> None:
         ray.init(
             address=place, log_to_driver=False, logging_level="ERROR", **own
         )
-    except ray.exceptions.AuthenticationError as error:
-        raise ClusterError(
-            "the Ray cluster asks for a token, and got none or another one; set "
-            "RAY_AUTH_MODE=token here and on every node, and give the token in RAY_AUTH_TOKEN or "
-            "in a file that RAY_AUTH_TOKEN_PATH names",
-            source=place,
-        ) from error
     except (
         ConnectionError,
         ValueError,
@@ -172,7 +165,7 @@ def _make_connection_error(
     return ClusterError(
         "the Ray cluster cannot be reached; see that its head runs, that this machine belongs to "
         "it (ray start --address=HOST:PORT), and that both have the same versions of Python and "
-        "Ray",
+        "Ray and, where the head asks for a token, the same RAY_AUTH_MODE and RAY_AUTH_TOKEN",
         source=address,
         detail=None if error is None else type(error).__name__,
     )

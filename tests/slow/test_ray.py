@@ -93,8 +93,8 @@ def test_a_call_without_the_token_is_told_so(
 ) -> None:
     nobody = SimpleNamespace(address=nodes.address, environment={})
     code, said = finish(start(call, nobody))
-    assert code == 1, said
-    assert "asks for a token" in said
+    assert code == 2, said
+    assert "asks for a token, the same RAY_AUTH_MODE" in said
     assert "Traceback" not in said
 
 
