@@ -9,6 +9,10 @@ set -eu
 head=$(hostname):6379
 export RAY_USAGE_STATS_ENABLED=0
 trap 'ray stop > /dev/null' EXIT
-ray start --head --port=6379 --include-dashboard=false > /dev/null
-[ "${SLURM_NNODES:-1}" = 1 ] || srun --nodes=$((SLURM_NNODES - 1)) --exclude="$(hostname)" ray start --address="$head" --block > /dev/null &
+# Ray would take all CPUs of a machine, those of other jobs, too.
+cpus=${SLURM_CPUS_PER_TASK:-$(nproc)}
+ray start --head --port=6379 --num-cpus="$cpus" --include-dashboard=false > /dev/null
+others=$((${SLURM_NNODES:-1} - 1))
+[ "$others" = 0 ] || srun --nodes="$others" --ntasks="$others" --cpus-per-task="$cpus" --exclude="${SLURMD_NODENAME:-$(hostname)}" \
+    ray start --address="$head" --num-cpus="$cpus" --block > /dev/null &
 medseg segment "$@" --on "ray=$head" --quiet
