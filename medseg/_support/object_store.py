@@ -23,7 +23,8 @@ from medseg.errors import MedsegError, MissingExtraError
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each further try of what may succeed in a moment."""
 
-_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "https")
+_AZURE_SCHEMES = ("az", "abfs", "abfss")
+_SCHEMES = ("s3", "gs", "gcs", *_AZURE_SCHEMES, "https")
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>.*)", re.DOTALL
 )
@@ -308,9 +309,12 @@ def _open(address: str) -> tuple[str, Any]:
 
 def _find_account(address: str) -> str:
     """Return the account of Azure that an address names: ``abfs://container@account.…``."""
-    host = address.partition("://")[2].partition("/")[0]
+    scheme, _, path = address.partition("://")
+    host = path.partition("/")[0]
     _, sign, account = host.partition("@")
-    return account.partition(".")[0] if sign else ""
+    # Elsewhere who signs in stands before the sign: https://name:password@host/…
+    is_azure = scheme in _AZURE_SCHEMES
+    return account.partition(".")[0] if sign and is_azure else ""
 
 
 @cache

@@ -150,7 +150,8 @@ def hidden(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[name]
+        # Another thread that hid it, too, may have been quicker.
+        sys.modules.pop(name, None)
 
 
 def _defer(optional_import: OptionalImport, finder: _Finder) -> OptionalImport:

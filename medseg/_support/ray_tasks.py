@@ -288,7 +288,7 @@ def _silence() -> Iterator[None]:
     streams = (sys.stdout, sys.stderr)
     numbers = (1, 2)
     former = [os.dup(number) for number in numbers]
-    with Path(os.devnull).open("w") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         for number, stream in zip(numbers, streams, strict=True):
             stream.flush()
             os.dup2(nowhere.fileno(), number)
@@ -299,6 +299,10 @@ def _silence() -> Iterator[None]:
             ):
                 yield
         finally:
-            for number, saved in zip(numbers, former, strict=True):
+            for number, saved, stream in zip(
+                numbers, former, streams, strict=True
+            ):
+                # What a handler of logs wrote to the stream that it had before.
+                stream.flush()
                 os.dup2(saved, number)
                 os.close(saved)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from medseg.planning import (
     parse_minutes,
     read_description,
 )
+from medseg.training.distributed import is_under_torchrun
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import RUNS
 
@@ -112,7 +112,7 @@ def _check_dataset(dataset: Path, data: Path | None, resume: bool) -> None:
         raise MedsegError(
             "--data goes with a bundle; here the data set itself is named already"
         )
-    if not resume and "TORCHELASTIC_RUN_ID" in os.environ:
+    if not resume and is_under_torchrun():
         raise MedsegError(
             "several processes do not plan together; plan a bundle with medseg plan, and train "
             "that"

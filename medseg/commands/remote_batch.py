@@ -112,15 +112,26 @@ class RemoteFolder:
         fetch(stored, self.here.joinpath(*names))
         return True
 
-    def fetch_results(self, names: Collection[str]) -> None:
-        """Fetch earlier results of scans, which are kept where they would come out the same."""
+    def fetch_results(
+        self, names: Collection[str], *, error_maps: bool = False
+    ) -> None:
+        """Fetch earlier results of scans, which are kept where they would come out the same.
+
+        Args:
+            names: The scans.
+            error_maps: Whether a result is kept only with its error map.
+        """
         for name in names:
             entry = self.entries.get(name)
             if entry is None or not entry.is_good:
                 continue
             for file in entry.files:
                 self._fetch(file)
-            self._fetch(PREVIEWS, get_preview_path(self.here, name).name)
+            others = [get_preview_path(self.here, name)]
+            if error_maps:
+                others += list_error_map_paths(self.here, name)
+            for path in others:
+                self._fetch(*path.relative_to(self.here).parts)
 
     def put_results(self, entries: Sequence[Entry]) -> None:
         """Put the files of new results, and remove them here; in the end the ledger, too."""

@@ -146,7 +146,8 @@ class _Rounds:
         self._tell(_describe_fetched(fetched))
         if self.folder is not None:
             names = [scan.name for scan in fetched.scans]
-            self.folder.fetch_results(names)
+            error_maps = self.given.get("error_maps", False)
+            self.folder.fetch_results(names, error_maps=error_maps)
         self.total -= len(fetched.labels)
         self._state_total(is_last=False)
         try:
@@ -156,6 +157,7 @@ class _Rounds:
                 raise
             # As where all scans lie here, the others go first.
             self.bug = self.bug or error
+            self._enter_failed(fetched)
             return
         self._enter_failed(fetched)
         self._state_total(is_last=False)

@@ -79,7 +79,7 @@ def _check_asked(device: str, tasks_per_gpu: int) -> None:
         )
     if tasks_per_gpu < 1:
         raise MedsegError(
-            f"at least 1 task has a GPU, got {tasks_per_gpu} tasks per GPU"
+            f"at least 1 task per GPU is needed, got {tasks_per_gpu}"
         )
 
 
@@ -218,7 +218,7 @@ def describe_lost(lost: Lost) -> str:
 
 
 def _describe_needs(needs: TaskNeeds) -> str:
-    text = f"{needs.cpus} free CPUs"
+    text = "a free CPU" if needs.cpus == 1 else f"{needs.cpus} free CPUs"
     if needs.gpus:
         text += " and a GPU"
     return text

@@ -95,7 +95,7 @@ def open_workers(
     """
     if tasks_per_gpu != 1 and not on:
         raise MedsegError(
-            "tasks share a GPU on a cluster alone; give --on ray, or leave --tasks-per-gpu out"
+            "scans share a GPU only on a cluster; give --on ray, or leave out --tasks-per-gpu"
         )
     if not on:
         yield LocalWorkers(load_segmenters(bundle, device, **choices))

@@ -64,7 +64,10 @@ def train_folds(
     with contextlib.ExitStack() as stack:
         if group.is_main:
             stack.enter_context(run.folder.locked())
-        fold_runs = group.ask_main(open_runs)
+        fold_runs = [
+            fold_run.adapt(run.data, run.cache_folder)
+            for fold_run in group.ask_main(open_runs)
+        ]
         finished = [fold_run.folder.is_finished for fold_run in fold_runs]
         finished = group.broadcast(finished)
         for fold_run, is_finished in zip(fold_runs, finished, strict=True):

@@ -1,15 +1,15 @@
 """Data-parallel training of one network in several processes, started by ``torchrun``.
 
 Each process takes its share of every batch, and gradients are averaged. The main process alone
-validates, writes files and notifies listeners. On several machines the others need neither its
-disk nor its bundle: what the run is and where it stood, they are told.
+validates, writes files and notifies listeners. On several machines the others need not see its
+run folder: what the run is and where it stood, they are told.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -17,6 +17,7 @@ from typing import TypeVar
 import ignite.distributed as idist
 import torch
 from torch import distributed
+from torch.distributed import distributed_c10d
 
 from medseg.errors import MedsegError, TrainingError
 from medseg.networks.devices import choose_device
@@ -29,6 +30,8 @@ _STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 """Environment variable: how often ``torchrun`` has started its processes again."""
+
+_ENDED = "medseg/main-process-has-ended"
 
 _LOST = (
     *("closed by peer", "reset by peer", "broken pipe", "likely closed"),
@@ -154,10 +157,40 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         group = ProcessGroup(
             idist.get_rank(), idist.get_world_size(), idist.get_local_rank()
         )
-        with explain_lost_processes(group):
+        with explain_lost_processes(group), end_together(group):
             yield group
     finally:
         idist.finalize()
+
+
+@contextmanager
+def end_together(
+    group: ProcessGroup, store: distributed_c10d.Store | None = None
+) -> Iterator[None]:
+    """Let the others end after the main process, which scores and writes when they are done.
+
+    Where the processes meet is the affair of one machine's ``torchrun``. That goes a few minutes
+    after its own processes, and whoever still works elsewhere would be ended with it.
+
+    Args:
+        group: The processes.
+        store: Where they meet; PyTorch's own unless given.
+    """
+    if group.size == 1:
+        yield
+        return
+    store = store or distributed_c10d._get_default_store()
+    try:
+        yield
+        if not group.is_main:
+            # Where it never says so, there is nothing left to do here all the same.
+            with suppress(RuntimeError):
+                store.wait([_ENDED], TIMEOUT)
+    finally:
+        if group.is_main:
+            # Where the store is gone, nobody waits.
+            with suppress(RuntimeError):
+                store.set(_ENDED, "")
 
 
 @contextmanager

@@ -306,6 +306,6 @@ def _require_same_everywhere(hashes: Sequence[str]) -> None:
     """
     if len(set(hashes)) > 1:
         raise DatasetError(
-            "the machines of this training see other cases, labels or folds in their data "
-            "folders; give each the same data: one folder that they share, or equal copies"
+            "the machines of this training do not see the same cases, labels and folds in their "
+            "data folders; give each the same data: one folder that they share, or equal copies"
         )

@@ -9,8 +9,8 @@ SPEED = "Speed on a CPU"
 """The heading of the section."""
 
 _ONE_OVERLAP = (
-    "No smaller overlap of windows was tried: that takes five held-out cases that are passed over "
-    "in fewer windows with it, and time."
+    "No smaller overlap of windows was tried: this needs at least five held-out cases that take "
+    "fewer windows with it, and enough time."
 )
 
 

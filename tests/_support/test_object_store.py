@@ -142,6 +142,9 @@ def test_what_lies_below_an_address_is_called_as_the_address_is_written(
     assert set(accounts) == {"hospital"}
     list(list_objects("az://archive/scans"))
     assert accounts[-1] == ""
+    # Whoever signs in there is no account of Azure.
+    object_store._open("https://name:word@host.org/a.nii.gz")
+    assert accounts[-1] == ""
 
 
 def test_addresses_of_other_kinds_are_refused() -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from medseg._support.object_store import NoObjectError, StoredObject
+from medseg.commands import remote_batch
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.inference.ledger_entry import Entry
 
@@ -23,3 +27,27 @@ def test_a_scan_has_no_part_in_the_files_of_another_whose_name_goes_on(
     results.put_results([Entry(scan="a", state="failed", error="x")])
     left = {file.name for file in tmp_path.rglob("*") if file.is_file()}
     assert left == {"a.b.nii.gz", "a.b.png", "ab.nii.gz", "a.b.webp"}
+
+
+def test_where_error_maps_are_wanted_earlier_ones_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_at(address: str) -> StoredObject:
+        if address.endswith(".png"):
+            raise NoObjectError("there is none", source=address)
+        return StoredObject(address, 0)
+
+    def fetch(stored: StoredObject, file: Path) -> None:
+        fetched.append(file.relative_to(tmp_path).as_posix())
+
+    monkeypatch.setattr(remote_batch, "look_at", look_at)
+    monkeypatch.setattr(remote_batch, "fetch", fetch)
+    results = RemoteFolder("s3://results/out", tmp_path)
+    entry = Entry(scan="a", state="done", files={"a.nii.gz": "0"})
+    results.entries.add(entry, entry.model_dump_json().encode())
+    fetched: list[str] = []
+    results.fetch_results(["a", "b"])
+    assert fetched == ["a.nii.gz", "previews/a.webp"]
+    fetched.clear()
+    results.fetch_results(["a"], error_maps=True)
+    assert fetched[2:] == ["error_maps/a.nii.gz"]

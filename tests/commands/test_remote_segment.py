@@ -256,22 +256,27 @@ def test_a_bug_in_one_scan_keeps_no_other_from_being_done(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    put_folder(store, write_scans(tmp_path / "scans", 3), "in")
+    put_folder(store, write_scans(tmp_path / "scans", 4), "in")
     monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    # It is fetched together with the scan that meets the bug.
+    store.faults.broken = "scan_00"
     predict = BundlePredictor.predict
     seen: list[Volume] = []
 
-    def fail_second(self: BundlePredictor, volume: Volume) -> BundlePrediction:
+    def fail_first(self: BundlePredictor, volume: Volume) -> BundlePrediction:
         seen.append(volume)
-        if len(seen) == 2:
+        if len(seen) == 1:
             raise ValueError("a bug")
         return predict(self, volume)
 
-    monkeypatch.setattr(BundlePredictor, "predict", fail_second)
+    monkeypatch.setattr(BundlePredictor, "predict", fail_first)
     with pytest.raises(ValueError, match="a bug"):
         medseg.segment(bundle, IN, OUT, device="cpu")
-    names = {"scan_00.nii.gz", "scan_02.nii.gz"}
+    names = {"scan_02.nii.gz", "scan_03.nii.gz"}
     assert list_maps(store.read()).keys() == names
+    states = {entry.scan: entry.state for entry in medseg.report(OUT).entries}
+    assert states["scan_00"] == "failed"
+    assert states["scan_01"] == "error"
 
 
 def test_nothing_lies_here_when_it_is_over(

@@ -154,7 +154,7 @@ def test_another_version_of_medseg_on_a_node_is_refused(
     [
         (("cuda:1", None, 1), "Ray chooses the GPU"),
         (("all", None, 1), "Ray chooses the GPU"),
-        (("auto", None, 0), "at least 1 task has a GPU"),
+        (("auto", None, 0), "at least 1 task per GPU"),
     ],
 )
 def test_a_cluster_is_not_asked_for_what_it_cannot_do(

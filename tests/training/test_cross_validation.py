@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support.bundles import content, monai_parts, run_stock, write_json
+from support.bundles import (
+    content,
+    made_spec,
+    monai_parts,
+    run_stock,
+    write_json,
+)
 
 from medseg import BundleError, CheckpointError, Segmenter, segment, train
-from medseg.bundle.bundle import load_bundle
+from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.weights import load_weights
+from medseg.datasets.dataset import Folds
 from medseg.events import Event, RunDone, RunStarted
 from medseg.testing import make_phantom, write_dataset
+from medseg.training.cross_validation import train_folds
+from medseg.training.distributed import ProcessGroup
 from medseg.training.report import read_report
 from medseg.training.run_folder import RunFolder
+from medseg.training.runs import ALL, TrainingRun, plan_run
 
 FOLDS = 3
 
@@ -306,3 +317,32 @@ def test_other_cases_are_not_mixed_into_a_cross_validation(
             device="cpu",
             resume=True,
         )
+
+
+def test_each_machine_trains_the_folds_with_its_own_data_and_cache(
+    tmp_path: Path,
+) -> None:
+    class SecondMachine(ProcessGroup):
+        """Is told what the runs of the main process are."""
+
+        def ask_main(self, action: Callable[[], Any]) -> Any:
+            found = action()
+            if not isinstance(found, list):
+                return found
+            mains = Path("/main")
+            return [one.adapt(mains, mains / "cache") for one in found]
+
+        def broadcast(self, value: Any) -> Any:
+            return value
+
+    run = plan_run(
+        Bundle(made_spec(), tmp_path), tmp_path / "data", tmp_path / "run", ALL
+    )
+    run = run.adapt(None, tmp_path / "cache")
+    trained: list[TrainingRun] = []
+    folds = Folds((0, 1), "hash")
+    train_folds(run, folds, trained.append, lambda _: None, SecondMachine(1, 2))
+    assert [each.fold for each in trained] == [0, 1]
+    for each in trained:
+        assert each.data == tmp_path / "data"
+        assert each.cache == tmp_path / "cache"

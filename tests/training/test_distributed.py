@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from support.bundles import content, write_json
+from torch import distributed
 
 from medseg import train
 from medseg.errors import MedsegError, TrainingError
@@ -27,6 +30,7 @@ from medseg.testing import write_dataset
 from medseg.training.distributed import (
     SINGLE_PROCESS,
     ProcessGroup,
+    end_together,
     explain_lost_processes,
 )
 
@@ -78,6 +82,36 @@ def test_who_waited_for_a_lost_process_is_told_so() -> None:
             explain_lost_processes(group),
         ):
             raise RuntimeError(text)
+
+
+def test_the_other_processes_end_after_the_main_one() -> None:
+    ends: list[str] = []
+
+    def follow(store: distributed.Store) -> None:
+        with end_together(ProcessGroup(1, 2), store):
+            pass
+        ends.append("other")
+
+    for error in (nullcontext(), pytest.raises(TrainingError)):
+        ends.clear()
+        store = distributed.HashStore()
+        other = threading.Thread(target=follow, args=[store])
+        with error, end_together(ProcessGroup(0, 2), store):
+            other.start()
+            other.join(0.2)
+            ends.append("main")
+            if not isinstance(error, nullcontext):
+                raise TrainingError("it failed")
+        other.join(10)
+        assert ends == ["main", "other"]
+
+
+def test_a_process_that_fails_waits_for_nobody() -> None:
+    with (
+        pytest.raises(TrainingError),
+        end_together(ProcessGroup(1, 2), distributed.HashStore()),
+    ):
+        raise TrainingError("it failed")
 
 
 def find_port() -> int:

@@ -12,6 +12,10 @@ export RAY_USAGE_STATS_ENABLED=0
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 trap 'ray stop > /dev/null' EXIT
-ray start --head --port=6379 --include-dashboard=false > /dev/null
-[ "${SLURM_NNODES:-1}" = 1 ] || srun --nodes=$((SLURM_NNODES - 1)) --exclude="$(hostname)" ray start --address="$head" --block > /dev/null &
+# Ray would take all CPUs of a machine, those of other jobs, too.
+cpus=${SLURM_CPUS_PER_TASK:-$(nproc)}
+ray start --head --port=6379 --num-cpus="$cpus" --include-dashboard=false > /dev/null
+others=$((${SLURM_NNODES:-1} - 1))
+[ "$others" = 0 ] || srun --nodes="$others" --ntasks="$others" --cpus-per-task="$cpus" --exclude="${SLURMD_NODENAME:-$(hostname)}" \
+    ray start --address="$head" --num-cpus="$cpus" --block > /dev/null &
 medseg segment "$@" --on "ray=$head" --quiet

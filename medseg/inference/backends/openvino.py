@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg._support.optional_packages import hidden
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import (
@@ -31,6 +32,9 @@ from medseg.inference.backends.exported import (
 )
 from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
+
+TELEMETRY = "openvino_telemetry"
+"""The package by which OpenVINO and NNCF report what they are used for."""
 
 INPUT, OUTPUT = "image", "scores"
 """What a network's ends are called in exported files."""
@@ -52,7 +56,9 @@ def require() -> Any:
         MissingExtraError: If it is not installed.
     """
     try:
-        return importlib.import_module("openvino")
+        # To import it is reported to its makers, through the internet, where this package is there.
+        with hidden(TELEMETRY):
+            return importlib.import_module("openvino")
     except ImportError as error:
         raise MissingExtraError(
             "the backend openvino is not installed: pip install 'medseg[openvino]'"

@@ -25,9 +25,6 @@ from medseg.volume import Array
 QUANTISED = MODELS / "speed"
 """Where a bundle keeps its networks in int8."""
 
-_TELEMETRY = "openvino_telemetry"
-"""With this NNCF reports each use to its makers over the network; it runs without."""
-
 
 def is_installed() -> bool:
     """Tell whether NNCF is installed, which quantises, and OpenVINO, which computes."""
@@ -136,7 +133,7 @@ def _quantise(model: Any, windows: Sequence[Array]) -> Any:
 @contextlib.contextmanager
 def _import_nncf() -> Iterator[Any]:
     """Give NNCF, told to be quiet: it draws bars, and logs to the terminal by itself."""
-    with hidden(_TELEMETRY), contextlib.redirect_stdout(io.StringIO()):
+    with hidden(openvino.TELEMETRY), contextlib.redirect_stdout(io.StringIO()):
         nncf = importlib.import_module("nncf")
         # Not by nncf.set_log_level, which also changes handlers that others have added.
         logger = logging.getLogger("nncf")

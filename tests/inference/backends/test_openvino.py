@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -253,3 +255,29 @@ def test_nothing_is_reported_to_the_makers_of_openvino(
     bundle = load_bundle(trained_bundle(tmp_path, made_spec()))
     convert(load_network(bundle, bundle.weights), bundle.spec, 3)
     assert sent == []
+
+
+IMPORTS = """
+import sys
+from medseg.inference.backends import openvino
+openvino.require()
+from openvino.tools.ovc import telemetry_utils
+assert "openvino_telemetry" not in sys.modules
+print(telemetry_utils.tm.__name__)
+"""
+
+
+def test_not_even_the_import_is_reported_to_the_makers_of_openvino(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("openvino_telemetry")
+    # Where it reports, it keeps a number of the user's in the home folder.
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS],
+        env=os.environ | {"HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+    assert not (tmp_path / "intel").exists()
