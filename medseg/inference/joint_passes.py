@@ -133,9 +133,12 @@ def _run_windows_together(
             plan.stopwatch.restart()
             scan_pass = SlidingWindowPass(window, plan)
             passes.append((ensemble, scan_pass, plan.stopwatch))
-        leader = passes[0][1]
+        _, leader, watch_of_leader = passes[0]
         while corners := leader.next_corners():
+            # What all of them share counts as the first one's.
+            watch_of_leader.restart()
             windows = leader.cut(corners)
+            watch_of_leader.lap("network")
             for ensemble, scan_pass, stopwatch in passes:
                 stopwatch.restart()
                 scan_pass.add(corners, ensemble(windows))

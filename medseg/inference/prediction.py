@@ -12,10 +12,7 @@ from collections.abc import Collection
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import count_voxels
-from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.volume import Array
-
-_NOWHERE = (slice(0), slice(0), slice(0))
 
 
 class Prediction(ABC):
@@ -63,8 +60,7 @@ def measure_volumes_ml(
     labels: Array, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
     """Return the volume of each label or region of a label map, by name."""
-    box = find_box_of_labels(labels)
-    counts = count_voxels(labels[box or _NOWHERE], label_set.classes)
+    counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:
         voxels = float(counts[list(region.labels)].sum())

@@ -13,7 +13,6 @@ from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.input_checks import admit
 from medseg.errors import MedsegError
 from medseg.inference.assembly_predictor import AssemblyPredictor
-from medseg.inference.backends.at_speed import check_speed
 from medseg.inference.chosen_labels import choose_labels
 from medseg.inference.clicks import Space
 from medseg.inference.correction import Correction
@@ -106,7 +105,6 @@ class Segmenter:
         if device == "auto" and backend == "openvino":
             device = "cpu"
         self.device = choose_device(device)
-        self._speed = check_speed(speed, self.spec)
         options = LoadOptions(
             self.device,
             backend,

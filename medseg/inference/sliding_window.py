@@ -256,6 +256,11 @@ class SlidingWindowPass:
                 LabelWriter(same, self._on_grid, sums_on, setup.decoding)
             )
 
+    @property
+    def windows(self) -> Windows:
+        """Where the windows lie, within the box that the bundle looks at."""
+        return self._plan.windows
+
     def list_corners(self) -> list[Corner]:
         """Return the corners of all windows that are left to compute."""
         return list(self._left)

@@ -63,7 +63,9 @@ def count_windows(
     predictor = segmenter._predictor
     if isinstance(predictor, AssemblyPredictor):
         raise TypeError("only the windows of one bundle are alike")
-    placed = predictor.sliding_window.plan(volume).windows
+    window = predictor.sliding_window
+    # A box that is looked for in the network's input is known once that is made.
+    placed = SlidingWindowPass(window, window.plan(volume)).windows
     moved = [replace(placed, overlap=overlap) for overlap in overlaps]
     return [len(windows.corners()) for windows in moved]
 

@@ -131,7 +131,7 @@ def _hash_conditions(bundle: Bundle, cases: SpeedCases) -> str:
             str(spec.training.patch),
             *sorted(cases.undrawn),
             describe_processor(),
-            version("openvino"),
+            *(version(name) for name in ("openvino", "nncf", "torch")),
         )
     )
 

@@ -149,3 +149,13 @@ def test_the_name_of_a_trainer_is_that_of_a_class(tmp_path: Path) -> None:
         torch.save(content | {"trainer_name": name}, file)
         with pytest.raises(CheckpointError, match="trainer_name"):
             read_checkpoint(file)
+
+
+@pytest.mark.parametrize("found", [torch.zeros(2), [], {}, None])
+def test_what_holds_no_weights_by_name_is_no_checkpoint(
+    tmp_path: Path, found: object
+) -> None:
+    file = tmp_path / "checkpoint.pth"
+    torch.save({"network_weights": found}, file)
+    with pytest.raises(CheckpointError, match="has no network_weights"):
+        read_checkpoint(file)

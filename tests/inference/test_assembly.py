@@ -331,11 +331,16 @@ def test_an_assembly_answers_as_a_bundle_does(
         segmenter.predict(scan, temperatures=[2.0])
 
 
-def test_the_time_of_a_part_is_not_counted_with_another_too(
+def test_the_time_of_parts_that_share_windows_is_counted_once(
     untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    finish = SlidingWindowPass.finish
+    now, cuts = [0.0], []
+    cut, finish = SlidingWindowPass.cut, SlidingWindowPass.finish
+
+    def cut_in_a_second(scan_pass: Any, corners: Any) -> Any:
+        now[0] += 1
+        cuts.append(corners)
+        return cut(scan_pass, corners)
 
     def finish_in_a_second(scan_pass: Any) -> Any:
         now[0] += 1
@@ -343,10 +348,12 @@ def test_the_time_of_a_part_is_not_counted_with_another_too(
 
     clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr(pass_plan, "time", clock)
+    monkeypatch.setattr(SlidingWindowPass, "cut", cut_in_a_second)
     monkeypatch.setattr(SlidingWindowPass, "finish", finish_in_a_second)
     segmenter = Segmenter(write_thorax(untrained_bundle), "cpu")
     found = segmenter.segment(make_scan())
     assert found.seconds["labels"] == 2
+    assert found.seconds["network"] == len(cuts)
 
 
 def test_masks_are_judged_part_by_part(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,19 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "workflows" / "gpu" / "check.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(600)]
+
+def test_the_time_that_is_given_is_enough_for_all_rows() -> None:
+    text = SCRIPT.read_text()
+    rows = text.partition("ROWS = (")[2].partition('"""')[0]
+    seconds = [int(number) for number in re.findall(r", (\d+)\)", rows)]
+    (minutes,) = re.findall(r'"--minutes", type=float, default=([\d.]+)', text)
+    assert len(seconds) == rows.count("(") - rows.count("*(")
+    assert sum(seconds) <= 60 * float(minutes)
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
 def test_every_row_of_the_gpus_check_can_be_done(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, str(SCRIPT), "--dry", "--out", str(tmp_path)],

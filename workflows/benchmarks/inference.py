@@ -239,8 +239,8 @@ def with_overlap(bundle: Bundle, overlap: float) -> Bundle:
     from medseg.bundle.bundle import with_trained
 
     finding = bundle.trained.speed
-    if finding is None:
-        raise SystemExit("nothing was decided for this bundle")
+    if finding is None or finding.balanced is None:
+        raise SystemExit("no faster setting was decided for this bundle")
     setting = finding.balanced.model_copy(update={"overlap": overlap})
     changed = finding.model_copy(update={"balanced": setting})
     trained = bundle.trained.model_copy(update={"speed": changed})

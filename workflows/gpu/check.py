@@ -1,6 +1,6 @@
 """Is medseg right on this GPU, and how fast? One prepared session, each row by itself.
 
-    python workflows/gpu/check.py --minutes 8 --data Task04_Hippocampus --out gpu
+    python workflows/gpu/check.py --minutes 12 --data Task04_Hippocampus --out gpu
     python workflows/gpu/check.py --dry          tiny sizes, on a pretend GPU: is the script sound?
 
 Rows come in the order of what is worth most, and ``OUT/gpu.json`` and ``OUT/gpu.md`` are written
@@ -8,8 +8,9 @@ anew after each of them: a session that ends early has brought the first ones ho
 fails says so, and the next one goes on; a row for which no time is left says that. Exits with 1 if
 a row is not as it should be.
 
-A bare machine needs torch, monai, pytorch-ignite, nibabel, pydicom, pydantic and scipy, and the
-metadata of medseg (``pip install --no-deps -e .``); no SimpleITK and no MLflow.
+A bare machine needs torch, monai, pytorch-ignite, nibabel, pydicom, pydantic, scipy and
+connected-components-3d, and the metadata of medseg (``pip install --no-deps -e .``); no SimpleITK
+and no MLflow.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ ROWS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=12.0)
     parser.add_argument(
         "--data", type=Path, help="Task04_Hippocampus; its row needs it"
     )

@@ -67,11 +67,13 @@ def read_checkpoint(file: Path) -> NnunetCheckpoint:
         CheckpointError: If it is absent, damaged, forged, or no checkpoint of nnU-Net v2.
     """
     content = read_foreign_checkpoint(file)
-    if not content.get(_WEIGHTS):
+    found = content.get(_WEIGHTS)
+    # Not by truth alone: a tensor in their place has none.
+    if not isinstance(found, dict) or not found:
         raise CheckpointError(
             f"is no checkpoint of nnU-Net v2: it has no {_WEIGHTS}", source=file
         )
-    weights = parse_state_dict(content[_WEIGHTS], file, _WEIGHTS)
+    weights = parse_state_dict(found, file, _WEIGHTS)
     axes = content.get("inference_allowed_mirroring_axes")
     if isinstance(axes, list):
         content["inference_allowed_mirroring_axes"] = tuple(axes)

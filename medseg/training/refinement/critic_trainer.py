@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.networks.critic import Critic
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
+from medseg.training.handlers import CRITIC
 
 
 class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
@@ -168,7 +169,7 @@ class CriticTrainer:
         real_mean = real.detach().mean()
         fake_mean = fake.detach().mean()
         self.parts |= {
-            "critic": loss.detach(),
+            CRITIC: loss.detach(),
             "critic_real": real_mean,
             "critic_fake": fake_mean,
             "critic_gap": real_mean - fake_mean,
