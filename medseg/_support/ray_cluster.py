@@ -154,7 +154,8 @@ def _find_address(ray: Any, address: str) -> str:
             raise _make_connection_error(given)
         return given
     # Of a cluster that has ended the file stays.
-    known = ray._private.utils.read_ray_address() or ""
+    read_address = getattr(ray._private.utils, "read_ray_address", str)
+    known = read_address() or ""
     # Ray takes this machine's token to a cluster that it finds itself, and to no address.
     return _AUTO if known and Head(known).answers() else _LOCAL
 
@@ -274,7 +275,7 @@ class Head:
         try:
             with socket.create_connection(self._place, _HEAD_SECONDS):
                 return True
-        except OSError:
+        except (OSError, UnicodeError):  # the latter of what is no host's name
             return False
 
 

@@ -106,6 +106,12 @@ def test_where_the_head_is_gone_no_scan_is_blamed(
         list(run.over([(1,), (2,)]))
 
 
+def test_what_is_no_hosts_name_does_not_answer() -> None:
+    assert not Head("a..b:6379").answers()
+    with pytest.raises(ClusterError, match="HOST:PORT"):
+        Head("host")
+
+
 def test_a_head_that_answers_again_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
