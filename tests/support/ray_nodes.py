@@ -63,6 +63,10 @@ class RayNodes:
             *("--node-ip-address=127.0.0.1", f"--port={port}"),
             *("--include-dashboard=false", f"--temp-dir={self.session}"),
         )
+        self.add()
+
+    def add(self) -> None:
+        """Start one more node."""
         self._start(f"--address={self.address}", "--node-ip-address=127.0.0.1")
 
     def _start(self, *options: str) -> None:

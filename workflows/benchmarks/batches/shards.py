@@ -199,11 +199,14 @@ def kill_ray(given: argparse.Namespace, bundle: Path) -> None:
         call += ["--on", f"ray={nodes.address}"]
         driver = start(call)
         while killed.total() < kills:
-            time.sleep(chance.uniform(0, 8))
+            await_progress(driver, out / "ledger.jsonl")
+            time.sleep(chance.uniform(0, 2))
             if driver.poll() is not None:
                 # All is done: so that there is something to kill, again from the start.
+                assert driver.returncode == 0, driver.returncode
                 shutil.rmtree(out)
                 driver = start(call)
+                continue
             victim = chance.choices(["worker", "raylet", "driver"], [6, 1, 2])
             killed[victim[0]] += kill_one(victim[0], nodes, driver)
             if driver.poll() is not None:
@@ -216,6 +219,17 @@ def kill_ray(given: argparse.Namespace, bundle: Path) -> None:
     ledger = (out / "ledger.jsonl").read_text().splitlines()
     assert len(ledger) == len(whole), "something was done twice"
     print(f"{dict(killed)} killed: nothing lost, nothing twice, equal")
+
+
+def await_progress(driver: subprocess.Popen[bytes], ledger: Path) -> None:
+    """Wait until one more scan is done: workers that die three times as they begin end a call."""
+    before = count_lines(ledger)
+    while driver.poll() is None and count_lines(ledger) == before:
+        time.sleep(0.05)
+
+
+def count_lines(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
 def kill_one(
