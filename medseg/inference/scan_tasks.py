@@ -34,6 +34,9 @@ from medseg.inference.segmenter import Segmenter
 _PATIENCE_SECONDS = 15.0
 """How late a network drive may show a new file."""
 _LOOK_SECONDS = 0.5
+_GPU_REST_SECONDS = 60.0
+"""Where a GPU is broken, its node would else be the first that is free, for one scan after the
+other."""
 _GPU_LOST = 70
 """Exit status of a worker whose GPU failed: no further call would succeed in it."""
 
@@ -128,6 +131,7 @@ def segment_on_node(
             return _segment(assignment, scan, earlier)
     except Exception as error:
         if is_gpu_failure(error):
+            time.sleep(_GPU_REST_SECONDS)
             os._exit(_GPU_LOST)
         if isinstance(error, MedsegError):
             return error

@@ -106,6 +106,12 @@ def test_where_the_head_is_gone_no_scan_is_blamed(
         list(run.over([(1,), (2,)]))
 
 
+def test_what_is_no_hosts_name_does_not_answer() -> None:
+    assert not Head("a..b:6379").answers()
+    with pytest.raises(ClusterError, match="HOST:PORT"):
+        Head("host")
+
+
 def test_a_head_that_answers_again_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,6 +131,18 @@ def test_a_head_that_answers_again_is_not_lost(
     head.look()
     with pytest.raises(LostClusterError):
         head.look()
+
+
+def test_a_cluster_of_this_machine_is_left_to_ray_to_join_with_its_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with one_process() as (_, ray):
+        utils = types.SimpleNamespace(read_ray_address=lambda: ray.address)
+        ray._private = types.SimpleNamespace(utils=utils)
+        assert ray_cluster._find_address(ray, "") == "auto"
+        assert ray_cluster._find_address(ray, ray.address) == ray.address
+    assert ray_cluster._find_address(ray, "") == "local"
 
 
 @pytest.mark.parametrize("text", ["dask", "ray://head:10001", "ray=ray://a:1"])

@@ -183,10 +183,14 @@ def test_a_gpu_that_failed_ends_its_worker_and_not_the_batch(
         raise RayError(status)
 
     monkeypatch.setattr(scan_tasks, "segment_scan", segment_scan)
+    rests: list[float] = []
+    monkeypatch.setattr(scan_tasks.time, "sleep", rests.append)
     monkeypatch.setattr(scan_tasks.os, "_exit", end)
     monkeypatch.setattr("medseg._support.ray_tasks.make_portable", _raise)
     states = [entry.state for entry in run("out").results]
     assert states == ["done", "done", "done", "failed"]
+    # Or else a broken GPU would take every scan, and fail it.
+    assert rests == [60.0]
 
 
 def _raise(error: Exception) -> None:
