@@ -24,6 +24,7 @@ from medseg.errors import MedsegError, MissingExtraError
 
 _RAY = "ray"
 _LOCAL = "local"
+_AUTO = "auto"
 _PLACE = re.compile(r"(?P<host>.+):(?P<port>\d{1,5})")
 _HEAD_SECONDS = 2.0
 _MISSED_LOOKS = 3
@@ -132,7 +133,12 @@ def _begin(ray: Any, address: str) -> None:
         ray.init(
             address=place, log_to_driver=False, logging_level="ERROR", **own
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (
+        ConnectionError,
+        ValueError,
+        RuntimeError,
+        ray.exceptions.RayError,
+    ) as error:
         raise _make_connection_error(place, error) from error
 
 
@@ -143,14 +149,15 @@ def _find_address(ray: Any, address: str) -> str:
         ClusterError: If it does not answer: Ray would wait for it for many minutes.
     """
     given = address or os.environ.get("RAY_ADDRESS", "")
-    if given and given != "auto":
+    if given and given != _AUTO:
         if not Head(parse_cluster(f"{_RAY}={given}")).answers():
             raise _make_connection_error(given)
         return given
     # Of a cluster that has ended the file stays.
     read_address = getattr(ray._private.utils, "read_ray_address", str)
     known = read_address() or ""
-    return known if known and Head(known).answers() else _LOCAL
+    # Ray takes this machine's token to a cluster that it finds itself, and to no address.
+    return _AUTO if known and Head(known).answers() else _LOCAL
 
 
 def _make_connection_error(
@@ -159,7 +166,7 @@ def _make_connection_error(
     return ClusterError(
         "the Ray cluster cannot be reached; see that its head runs, that this machine belongs to "
         "it (ray start --address=HOST:PORT), and that both have the same versions of Python and "
-        "Ray",
+        "Ray and, where the head asks for a token, the same RAY_AUTH_MODE and RAY_AUTH_TOKEN",
         source=address,
         detail=None if error is None else type(error).__name__,
     )

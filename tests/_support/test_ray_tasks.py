@@ -133,6 +133,18 @@ def test_a_head_that_answers_again_is_not_lost(
         head.look()
 
 
+def test_a_cluster_of_this_machine_is_left_to_ray_to_join_with_its_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with one_process() as (_, ray):
+        utils = types.SimpleNamespace(read_ray_address=lambda: ray.address)
+        ray._private = types.SimpleNamespace(utils=utils)
+        assert ray_cluster._find_address(ray, "") == "auto"
+        assert ray_cluster._find_address(ray, ray.address) == ray.address
+    assert ray_cluster._find_address(ray, "") == "local"
+
+
 @pytest.mark.parametrize("text", ["dask", "ray://head:10001", "ray=ray://a:1"])
 def test_what_is_no_cluster_is_refused(text: str) -> None:
     with pytest.raises(MedsegError, match="HOST:PORT"):

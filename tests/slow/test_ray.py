@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.killed_batches import Wreck, facts, results, write_scans
@@ -47,10 +48,13 @@ def call(tmp_path: Path, untrained_bundle: Callable[..., Path]) -> list[str]:
     return [str(each) for each in command]
 
 
-def start(call: list[str], nodes: RayNodes) -> subprocess.Popen[str]:
+def start(
+    call: list[str], nodes: RayNodes | SimpleNamespace
+) -> subprocess.Popen[str]:
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*call, "--on", f"ray={nodes.address}"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | nodes.environment | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -82,6 +86,16 @@ def test_nodes_give_what_one_process_gives_and_their_logs_name_nobody(
     for log in nodes.session.rglob("*"):
         if log.is_file():
             assert b"zaphod" not in log.read_bytes(), log
+
+
+def test_a_call_without_the_token_is_told_so(
+    call: list[str], nodes: RayNodes
+) -> None:
+    nobody = SimpleNamespace(address=nodes.address, environment={})
+    code, said = finish(start(call, nobody))
+    assert code == 2, said
+    assert "asks for a token, the same RAY_AUTH_MODE" in said
+    assert "Traceback" not in said
 
 
 def test_a_scan_that_kills_its_worker_fails_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -37,12 +38,20 @@ class RayNodes:
     Attributes:
         address: Of the head.
         session: Where Ray keeps its logs.
+        environment: Variables that whoever joins it needs: its token, and that it asks for one.
     """
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self.address = f"127.0.0.1:{_find_ports(1)[0]}"
         self.session = home / "session"
+        token = home / "token"
+        token.write_text(secrets.token_hex(32))
+        # A head asks for a token, or not, by what lies in the home folder; who joins it does not.
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+        }
         self._agents: list[psutil.Process] = []
         (home / "sitecustomize.py").write_text(_KILLER)
 
@@ -70,7 +79,7 @@ class RayNodes:
         ]
         command += ["--object-store-memory=80000000", "--disable-usage-stats"]
         paths = [str(self._home), str(Path(__file__).parents[2])]
-        variables = {
+        variables = self.environment | {
             "PYTHONPATH": os.pathsep.join(paths),
             "OMP_NUM_THREADS": "1",
         }

@@ -8,6 +8,9 @@
 set -eu
 head=$(hostname):6379
 export RAY_USAGE_STATS_ENABLED=0
+# Without a token, all who reach the head run programs as this user. srun passes it on.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 trap 'ray stop > /dev/null' EXIT
 # Ray would take all CPUs of a machine, those of other jobs, too.
 cpus=${SLURM_CPUS_PER_TASK:-$(nproc)}

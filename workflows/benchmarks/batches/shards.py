@@ -91,6 +91,7 @@ def compare_ray(given: argparse.Namespace, bundle: Path) -> None:
     entries, _ = do_whole(work, bundle, count)
     peaks = {}
     with ray_nodes() as nodes:
+        os.environ.update(nodes.environment)
         for scans in (count // 10, count):
             out = work / f"ray-{scans}"
             shutil.rmtree(out, ignore_errors=True)
@@ -193,6 +194,7 @@ def kill_ray(given: argparse.Namespace, bundle: Path) -> None:
     out, chance = work / "killed", random.Random(0)
     killed: Counter[str] = Counter()
     with ray_nodes() as nodes:
+        os.environ.update(nodes.environment)
         call = command(bundle, folder, out)
         call += ["--on", f"ray={nodes.address}"]
         driver = start(call)
