@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg._support.files import atomic_folder
+from medseg._support.platform.files import rename
 from medseg.bundle.bundle import Bundle, with_trained
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
@@ -71,7 +72,7 @@ def export_to_openvino(
         copy.mkdir()
         agreement = _convert_copy(bundle, copy, comparison, listeners)
         for file in (copy / OPENVINO).iterdir():
-            file.rename(folder / file.name)
+            rename(file, folder / file.name)
         shutil.rmtree(copy)
     return target, agreement
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from medseg.datasets.intensity_measures import measure_intensities
-from medseg.datasets.label_measures import count_pieces, find_cut_labels
+from medseg.datasets.label_measures import (
+    count_pieces,
+    find_cut_labels,
+    list_faces,
+)
 
 
 def count_voxels(labels: np.ndarray) -> np.ndarray:
@@ -41,6 +45,14 @@ def test_the_two_faces_of_a_single_slice_are_no_border() -> None:
     labels = np.zeros((20, 20, 1), np.uint8)
     labels[5:15, 5:15] = 1
     assert find_cut_labels(labels, count_voxels(labels)) == frozenset()
+
+
+def test_faces_are_looked_at_and_not_copied_in_any_order_of_memory() -> None:
+    for order in ("C", "F"):
+        labels = np.zeros((4, 5, 6), np.uint8, order=order)
+        faces = list(list_faces(labels))
+        assert [face.shape for face in faces[::2]] == [(5, 6), (4, 6), (4, 5)]
+        assert all(np.shares_memory(face, labels) for face in faces)
 
 
 def test_ct_is_measured_in_hu_and_everything_by_its_form() -> None:

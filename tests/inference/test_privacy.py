@@ -17,7 +17,7 @@ from support import dicom
 from medseg.commands.segment import segment
 from medseg.errors import MedsegError
 from medseg.events import Event, Notice
-from medseg.inference import batch as batch_module
+from medseg.inference import scan_work
 from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.inference.failures import describe_error
 from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
@@ -101,13 +101,13 @@ def contents(out: Path) -> Iterator[tuple[str, bytes]]:
 def fail_when_reading(
     monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
 ) -> None:
-    read = batch_module.read_scan
+    read = scan_work.read_scan
 
     def read_scan(scan: Any, *args: Any, **options: Any) -> Any:
         fail(scan.name)
         return read(scan, *args, **options)
 
-    monkeypatch.setattr(batch_module, "read_scan", read_scan)
+    monkeypatch.setattr(scan_work, "read_scan", read_scan)
 
 
 def fail_when_segmenting(

@@ -8,7 +8,7 @@ anew after each of them: a session that ends early has brought the first ones ho
 fails says so, and the next one goes on; a row for which no time is left says that. Exits with 1 if
 a row is not as it should be.
 
-A bare machine needs torch, monai, pytorch-ignite, nibabel, pydicom, pydantic, scipy and
+A bare machine needs torch, monai, pytorch-ignite, nibabel, pydicom, pydantic, scipy, Pillow and
 connected-components-3d, and the metadata of medseg (``pip install --no-deps -e .``); no SimpleITK
 and no MLflow.
 """
