@@ -1,6 +1,6 @@
 #!/bin/bash
 # A batch over Ray, as one Slurm job of several nodes: sbatch --nodes=2 ray.sh BUNDLE SCANS RESULTS [OPTIONS]
-# Elsewhere: on one machine the line with --head, on the others the next one, and then the last.
+# Elsewhere: on one machine the line with --head, on the others that with --address, and then the last.
 #SBATCH --job-name=medseg
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
