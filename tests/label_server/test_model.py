@@ -72,9 +72,10 @@ def test_the_server_computes_at_the_speed_that_it_was_started_with(
     versions: Versions,
 ) -> None:
     def speed_of(model: ServedModel) -> str:
-        return model._load()[1]._speed
+        segmenter = model._load()[1]
+        return segmenter.choices.get("speed", "as decided")
 
-    assert speed_of(ServedModel(versions, "cpu")) == "balanced"
+    assert speed_of(ServedModel(versions, "cpu")) == "as decided"
     assert speed_of(ServedModel(versions, "cpu", "exact")) == "exact"
     with pytest.raises(MedsegError, match="speed takes exact, balanced"):
         ServedModel(versions, "cpu", "faster")._load()
