@@ -95,7 +95,7 @@ def list_objects(address: str) -> Iterator[StoredObject]:
     if scheme == "https":
         raise StorageError(
             "what lies behind https cannot be listed; give a file, or a table of files",
-            source=hide_query(address),
+            source=hide_credentials(address),
         )
     root = _find_path(address).rstrip("/")
     found = _try(lambda: system.find(root, detail=True), address)
@@ -118,7 +118,7 @@ def look_at(address: str) -> StoredObject:
     facts = _try(lambda: system.info(_find_path(address)), address)
     if facts.get("type") == "directory":
         raise NoObjectError(
-            "there is no such object", source=hide_query(address)
+            "there is no such object", source=hide_credentials(address)
         )
     return _describe(address, facts)
 
@@ -171,9 +171,21 @@ def put(file: Path, address: str) -> None:
     _try(upload, address)
 
 
-def hide_query(address: str) -> str:
-    """Return an address without what may be a signature."""
-    return address.partition("?")[0]
+def hide_credentials(address: str) -> str:
+    """Return an address as people may see it: without signature, user and password.
+
+    Examples:
+        >>> hide_credentials("https://anna:secret@host/ct.nii.gz?signature=a/b")
+        'https://host/ct.nii.gz'
+        >>> hide_credentials("abfs://container@account/ct.nii.gz")
+        'abfs://container@account/ct.nii.gz'
+    """
+    shown = address.partition("?")[0]
+    if not is_https(shown):
+        return shown
+    scheme, separator, rest = shown.partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme + separator + host.rpartition("@")[2] + slash + path
 
 
 def find_place(address: str) -> str:
@@ -183,7 +195,7 @@ def find_place(address: str) -> str:
         >>> find_place("https://host/ct.nii.gz?signature=a/b"), find_place("s3://bucket/what?")
         ('https://host/ct.nii.gz', 's3://bucket/what?')
     """
-    return hide_query(address) if is_https(address) else address
+    return address.partition("?")[0] if is_https(address) else address
 
 
 def is_https(address: str) -> bool:
@@ -227,7 +239,7 @@ def _try(action: Callable[[], _Result], address: str) -> _Result:
         NoObjectError: If there is no such object.
         StorageError: If it does not succeed.
     """
-    source = hide_query(address)
+    source = hide_credentials(address)
     for wait in (*WAITS, None):
         try:
             return action()
@@ -302,7 +314,7 @@ def _open(address: str) -> tuple[str, Any]:
     if scheme not in _SCHEMES:
         raise StorageError(
             f"addresses of objects begin with {', '.join(f'{one}://' for one in _SCHEMES)}",
-            source=hide_query(address),
+            source=hide_credentials(address),
         )
     return scheme, _make_system(scheme, _find_account(address))
 

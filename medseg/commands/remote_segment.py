@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg._support.object_store import hide_query, is_address
+from medseg._support.object_store import hide_credentials, is_address
 from medseg.commands.batch import Batch
 from medseg.commands.remote_batch import RemoteFolder, work_folder
 from medseg.commands.report import summarise
@@ -245,7 +245,7 @@ class _Rounds:
 
 def _describe_fetched(fetched: FetchedScans) -> Iterator[str]:
     for address in fetched.missing:
-        yield f"{hide_query(address)}: there is no such object"
+        yield f"{hide_credentials(address)}: there is no such object"
     if fetched.labels:
         names = abbreviate(file.name for file in fetched.labels)
         yield f"{len(fetched.labels)} label maps were left out: {names}"

@@ -19,7 +19,7 @@ from medseg._support.object_store import (
     StoredObject,
     fetch,
     find_place,
-    hide_query,
+    hide_credentials,
     is_address,
     is_https,
     join_address,
@@ -179,7 +179,7 @@ def _read_table(
             raise DatasetError(
                 f"{table.noun} {number} lacks a file or a name; scans in an object store need a "
                 "name in the column 'name' unless their ending says that they are images",
-                source=hide_query(scans),
+                source=hide_credentials(scans),
             )
         files = tuple(_resolve(base, cell) for cell in listed)
         scan = RemoteScan(make_safe_name(name), files)
@@ -224,7 +224,7 @@ class _Names:
         if key in self.taken:
             raise DatasetError(
                 "two scans would have results of one name; give a table with a column 'name'",
-                source=hide_query(scan.cells[0]),
+                source=hide_credentials(scan.cells[0]),
                 detail=scan.name,
             )
         self.taken.add(key)
@@ -237,7 +237,9 @@ class _Names:
             DatasetError: If there was none.
         """
         if not self.taken:
-            raise DatasetError("no scan was found", source=hide_query(where))
+            raise DatasetError(
+                "no scan was found", source=hide_credentials(where)
+            )
 
 
 # --- fetched scans ------------------------------------------------------------------------

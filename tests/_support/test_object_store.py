@@ -20,7 +20,7 @@ from medseg._support.object_store import (
     StorageError,
     StoredObject,
     fetch,
-    hide_query,
+    hide_credentials,
     is_address,
     list_objects,
     look_at,
@@ -148,7 +148,7 @@ def test_what_lies_below_an_address_is_called_as_the_address_is_written(
 
 
 def test_addresses_of_other_kinds_are_refused() -> None:
-    assert hide_query("https://host/a?X-Signature=1") == "https://host/a"
+    assert hide_credentials("https://host/a?X-Signature=1") == "https://host/a"
     assert not is_address(Path("s3://a"))
     assert not is_address("C:/scans")
     with pytest.raises(StorageError, match="begin with s3://"):
