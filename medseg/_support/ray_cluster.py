@@ -84,6 +84,19 @@ def check_cluster(text: str) -> None:
     _import_ray()
 
 
+def find_cluster(text: str) -> None:
+    """Make sure that a cluster is there, before anything else takes long.
+
+    Raises:
+        MedsegError: As ``check_cluster``.
+        ClusterError: If a head was named, and does not answer.
+    """
+    check_cluster(text)
+    ray = _import_ray()
+    if not ray.is_initialized():
+        _find_address(ray, parse_cluster(text))
+
+
 @contextlib.contextmanager
 def connect_ray(address: str = "") -> Iterator[RayCluster]:
     """Connect to a Ray cluster, and leave it at the end.

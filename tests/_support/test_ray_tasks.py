@@ -74,6 +74,36 @@ def test_a_lost_worker_is_tried_again_and_given_up_after_three_times() -> None:
     assert run.lost == 5
 
 
+def test_a_call_that_gets_on_between_losses_is_not_given_up() -> None:
+    steps = iter([1, 2, 3, 4, 4, 4])
+    seen = []
+
+    def see_progress(number: int) -> int:
+        seen.append(number)
+        return next(steps)
+
+    with one_process() as (cluster, ray):
+        ray.kills = lambda arguments, times: RayError()
+        run = TaskRun(cluster, double, TaskNeeds(), see_progress=see_progress)
+        assert list(run.over([(1,)])) == [(0, Lost(3, for_memory=False))]
+    assert seen == [0] * 6
+
+
+def test_calls_are_asked_to_stop_and_waited_for() -> None:
+    looks = []
+    with one_process(1) as (cluster, ray):
+        run = TaskRun(
+            cluster, double, TaskNeeds(), look=lambda: looks.append(1)
+        )
+        results = run.over((number,) for number in range(9))
+        next(results)
+        results.close()
+        ended = len(looks)
+        run.stop()
+    assert ray.cancelled == [0]
+    assert len(looks) > ended
+
+
 def test_what_a_task_raises_is_raised_with_its_traceback_and_names_stay() -> (
     None
 ):
