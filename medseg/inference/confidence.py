@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from medseg.inference.accumulator import Accumulator
+from medseg.inference.host_writer import HostWriter
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import Mask
 from medseg.metrics.label_boxes import find_box_of_labels
@@ -30,6 +32,7 @@ from medseg.preprocessing.resampled_parts import (
     resample_part,
     resample_voxels,
 )
+from medseg.preprocessing.sending import send
 from medseg.volume import Array
 
 PERCENT = 100
@@ -123,6 +126,7 @@ class ConfidenceAccumulator:
         chosen: Position of the estimate that labels are taken from.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
+        host: Adds up what a GPU has found: the sums are complete once it has finished.
     """
 
     def __init__(
@@ -132,12 +136,14 @@ class ConfidenceAccumulator:
         chosen: int = 0,
         given: Array | None = None,
         temperatures: Sequence[float] = (1.0,),
+        host: HostWriter | None = None,
     ) -> None:
         classes = parts[0].stop - parts[0].start
         self._parts = parts
         self._chosen = chosen
         self._given = given
         self._temperatures = temperatures
+        self._host = host or HostWriter()
         self._planes_done = 0
         self._inside = np.zeros((len(temperatures), len(parts), classes))
         self._everywhere = np.zeros_like(self._inside)
@@ -176,14 +182,15 @@ class ConfidenceAccumulator:
         labels = self._get_labels(logits[self._chosen], planes)
         classes = len(self._sizes)
         sizes = torch.bincount(labels.reshape(-1), minlength=classes)
-        self._sizes += sizes.cpu().numpy()
+        self._host.write(sizes, self._add_sizes)
         for row, temperature in enumerate(self._temperatures):
             estimates = [
                 _compute_probabilities(each, temperature) for each in logits
             ]
             of_labels = self._add_probabilities(estimates, labels, row)
             if row == 0:
-                self._errors[..., planes] = round_percent(1 - of_labels)
+                percent = round_percent(1 - of_labels)
+                self._host.write(percent, partial(self._put_errors, planes))
 
     def _add_probabilities(
         self, estimates: Sequence[torch.Tensor], labels: torch.Tensor, row: int
@@ -196,23 +203,35 @@ class ConfidenceAccumulator:
         classes = len(self._sizes)
         flat_labels = labels.reshape(-1)
         peaks = estimates[self._chosen].amax(dim=(1, 2, 3))
-        self._peaks[row] = np.maximum(self._peaks[row], peaks.cpu().numpy())
-        for column, probabilities in enumerate(estimates):
+        found = [peaks.double()]
+        for probabilities in estimates:
             of_labels = probabilities.gather(0, labels[None])[0]
             weights = of_labels.reshape(-1).double()
             inside = torch.bincount(flat_labels, weights, minlength=classes)
-            self._inside[row, column] += inside.cpu().numpy()
             # In two steps: single precision loses what a whole slab adds up to.
             of_lines = probabilities.sum(dim=(2, 3))
-            everywhere = of_lines.double().sum(dim=1)
-            self._everywhere[row, column] += everywhere.cpu().numpy()
+            found += [inside, of_lines.double().sum(dim=1)]
+        # Together, so that a GPU copies once.
+        self._host.write(torch.stack(found), partial(self._add_sums, row))
         return of_labels
+
+    def _add_sizes(self, sizes: Array) -> None:
+        self._sizes += sizes
+
+    def _add_sums(self, row: int, found: Array) -> None:
+        """Add what some planes have: peaks, then of each estimate what is inside and everywhere."""
+        self._peaks[row] = np.maximum(self._peaks[row], found[0])
+        self._inside[row] += found[1::2]
+        self._everywhere[row] += found[2::2]
+
+    def _put_errors(self, planes: slice, percent: Array) -> None:
+        self._errors[..., planes] = percent
 
     def _get_labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         if self._given is None:
             return logits.max(dim=0).indices
         given = self._given[..., planes].astype(np.int64)
-        return torch.from_numpy(given).to(logits.device)
+        return send(torch.from_numpy(given), logits.device)
 
 
 def _compute_probabilities(
@@ -223,11 +242,10 @@ def _compute_probabilities(
     return logits.softmax(dim=0)
 
 
-def round_percent(share: torch.Tensor) -> Array:
-    """Return shares of 0 to 1 in percent, uint8, in the host's memory."""
+def round_percent(share: torch.Tensor) -> torch.Tensor:
+    """Return shares of 0 to 1 in percent, uint8."""
     percent = (PERCENT * share).round()
-    rounded: Array = percent.to(torch.uint8).cpu().numpy()
-    return rounded
+    return percent.to(torch.uint8)
 
 
 def map_errors(

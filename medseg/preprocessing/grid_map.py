@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from medseg.errors import GeometryError
+from medseg.preprocessing.sending import send
 from medseg.volume import Affine
 
 Shape = tuple[int, int, int]
@@ -101,7 +102,7 @@ class GridMap:
         normalised = self._normalised_positions(axis)
         # From torch's -1…1, which spans the voxels' outer edges, to indices.
         position = ((normalised + 1) * length - 1) / 2
-        return compute_taps(position.to(device), length)
+        return compute_taps(send(position, device), length)
 
     def _normalised_positions(self, axis: int) -> torch.Tensor:
         """Return where the target's indices along an axis lie in the source, in torch's -1…1."""
