@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -123,8 +124,8 @@ def _give_out(
     done = 0
     notify(listeners, Progress(TASK, done, len(followed)))
     with report_failure([one.end for one in followed]), _explain_lost_head():
-        try:
-            for number, result in tasks.over(assignments):
+        with _await_stopped(tasks), closing(tasks.over(assignments)) as ended:
+            for number, result in ended:
                 one = followed[number]
                 one.follow()
                 error = one.find_error(result)
@@ -133,12 +134,18 @@ def _give_out(
                     errors.append(error)
                 done += 1
                 notify(listeners, Progress(TASK, done, len(followed)))
-        except KeyboardInterrupt:
-            # They save what they have learned; once more, and nobody waits for that.
-            tasks.stop()
-            raise
     if errors:
         raise errors[0]
+
+
+@contextlib.contextmanager
+def _await_stopped(tasks: TaskRun) -> Iterator[None]:
+    """After Ctrl-C, wait until folds have saved what they learned; once more ends that, too."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tasks.await_end()
+        raise
 
 
 class _FollowedFold:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import SupportsIndex, overload
 
+from medseg._support.spool import Spool
 from medseg.bundle.spec import ChannelSpec
 from medseg.errors import Fault, ScanError
 from medseg.io import Series, group_series, list_readable_suffixes
@@ -70,6 +73,81 @@ class Candidate:
     modalities: tuple[str, ...] = ()
 
 
+_Row = tuple[
+    str,
+    str,
+    tuple[tuple[str, ...], ...],
+    str,
+    bool,
+    tuple[str, ...],
+    tuple[str, ...],
+]
+"""A candidate without paths, which take much memory and time."""
+
+
+class CandidateList(Sequence[Candidate]):
+    """Candidates in the order in which they were found; of very many, most lie on the disk."""
+
+    def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
+        self._rows: Spool[_Row] = Spool()
+        self.extend(candidates)
+
+    def append(self, candidate: Candidate) -> None:
+        """Add a candidate."""
+        parts = []
+        for part in candidate.parts:
+            parts.append(tuple(map(str, part)))
+        row = (
+            candidate.name,
+            candidate.origin,
+            tuple(parts),
+            candidate.volume,
+            candidate.is_hashed,
+            candidate.warnings,
+            candidate.modalities,
+        )
+        self._rows.append(row)
+
+    def extend(self, candidates: Iterable[Candidate]) -> None:
+        """Add candidates."""
+        for candidate in candidates:
+            self.append(candidate)
+
+    def list_names(self) -> Iterator[tuple[str, str]]:
+        """Give the name that each should have, and its origin; that is quicker than all of it."""
+        for name, origin, *_ in self._rows:
+            yield name, origin
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return map(_make_candidate, self._rows)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+
+    def __getitem__(
+        self, index: SupportsIndex | slice
+    ) -> Candidate | list[Candidate]:
+        if isinstance(index, slice):
+            return [_make_candidate(row) for row in self._rows[index]]
+        return _make_candidate(self._rows[index])
+
+
+def _make_candidate(row: _Row) -> Candidate:
+    name, origin, texts, volume, is_hashed, warnings, modalities = row
+    parts = []
+    for part in texts:
+        parts.append(tuple(map(Path, part)))
+    return Candidate(
+        name, origin, tuple(parts), volume, is_hashed, warnings, modalities
+    )
+
+
 @dataclass(slots=True)
 class Search:
     """What one search came to so far.
@@ -84,7 +162,7 @@ class Search:
     channels: int
     split_4d: str = ""
     specs: tuple[ChannelSpec, ...] = ()
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: CandidateList = field(default_factory=CandidateList)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     passed_over: int = 0

@@ -32,7 +32,7 @@ class OneProcess:
         kills: Takes a call's arguments and how often they came; an error ends the worker.
         most: How many calls there were at once.
         options: What the tasks were given.
-        cancelled: The calls that were asked to stop.
+        cancelled: The calls that were taken back.
     """
 
     exceptions = SimpleNamespace(

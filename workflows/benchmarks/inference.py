@@ -9,7 +9,8 @@
 Stock MONAI runs the MONAI Bundle that medseg exported with the weights: LoadImaged … Spacingd,
 SlidingWindowInferer, Invertd, AsDiscreted, SaveImaged. Each measurement is a process of its own;
 the contestants take turns. What is timed goes from the file of the scan to the file of its
-labels; importing libraries and loading weights is not.
+labels; importing libraries and loading weights is not. An older processor is imitated by
+``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` in the environment, for all contestants.
 """
 
 from __future__ import annotations
@@ -169,6 +170,8 @@ def once(
     import torch
 
     torch.set_num_threads(threads)
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        imitate_older_processor()
     segment = (
         with_monai(bundle, scan, out)
         if name == "monai"
@@ -182,6 +185,16 @@ def once(
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "stages": stages,
     }
+
+
+def imitate_older_processor() -> None:
+    """Choose arithmetic as on a processor without VNNI, AMX and bf16.
+
+    oneDNN, within PyTorch and OpenVINO, then uses no more than ``ONEDNN_MAX_CPU_ISA`` either.
+    """
+    from medseg.inference.backends import processor
+
+    processor.list_instructions = frozenset
 
 
 def with_monai(
