@@ -123,17 +123,21 @@ def _give_out(
     errors: list[Exception] = []
     done = 0
     notify(listeners, Progress(TASK, done, len(followed)))
-    with report_failure([one.end for one in followed]), _explain_lost_head():
-        with _await_stopped(tasks), closing(tasks.over(assignments)) as ended:
-            for number, result in ended:
-                one = followed[number]
-                one.follow()
-                error = one.find_error(result)
-                if error is not None:
-                    one.fail(error)
-                    errors.append(error)
-                done += 1
-                notify(listeners, Progress(TASK, done, len(followed)))
+    with (
+        report_failure([one.end for one in followed]),
+        _explain_lost_head(),
+        _await_stopped(tasks),
+        closing(tasks.over(assignments)) as ended,
+    ):
+        for number, result in ended:
+            one = followed[number]
+            one.follow()
+            error = one.find_error(result)
+            if error is not None:
+                one.fail(error)
+                errors.append(error)
+            done += 1
+            notify(listeners, Progress(TASK, done, len(followed)))
     if errors:
         raise errors[0]
 

