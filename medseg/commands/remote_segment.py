@@ -165,6 +165,10 @@ class _Rounds:
             self.bug = self.bug or error
             self._enter_failed(fetched.failed)
             return
+        self._enter_round(batch, fetched)
+
+    def _enter_round(self, batch: Batch, fetched: FetchedScans) -> None:
+        """Put the results of a round, and say what became of its scans."""
         unput = {}
         if self.folder is not None:
             unput = self.folder.put_results(batch.results)
