@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class TaskRun:
 
     def over(
         self, arguments: Iterable[tuple[Any, ...]]
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any]]:
         """Call the function with each of these arguments.
 
         Args:
@@ -138,7 +138,8 @@ class TaskRun:
 
         Yields:
             The number of the arguments, and what the function returned or that it is ``Lost``; in
-            the order in which calls end.
+            the order in which calls end. Who stops early must close this, so that calls which are
+            under way are taken back.
 
         Raises:
             ClusterError: If the cluster ends, or cannot run the function.
@@ -159,6 +160,13 @@ class TaskRun:
                         yield call.number, result
         finally:
             self._count.is_over.set()
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Take back calls whose results nobody waits for: where Ray goes on, they would run."""
+        if self._running and self._head.answers():
+            for reference in self._running:
+                self._ray.cancel(reference)
 
     def _fill(self, waiting: Iterator[tuple[int, tuple[Any, ...]]]) -> None:
         # A cluster that grows on demand has no place until something waits for it.

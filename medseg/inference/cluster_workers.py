@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -173,10 +174,12 @@ class ClusterWorkers:
         run = TaskRun(self.cluster, segment_on_node, self.needs)
         done: list[Any] = [None] * len(scans)
         pace = _Pace()
-        for number, result in run.over(_list_tasks(batch, assignment, scans)):
-            entry, seconds = self._adopt(batch, scans[number], result)
-            batch.note = pace.describe(run.nodes)
-            done[number] = record(entry, seconds)
+        tasks = _list_tasks(batch, assignment, scans)
+        with contextlib.closing(run.over(tasks)) as ended:
+            for number, result in ended:
+                entry, seconds = self._adopt(batch, scans[number], result)
+                batch.note = pace.describe(run.nodes)
+                done[number] = record(entry, seconds)
         if run.lost:
             batch.ledger.remove_half_written()
         return done

@@ -23,12 +23,14 @@ import torch
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.host_writer import HostWriter
 from medseg.labels import LabelSet
+from medseg.metrics.confusion import Mask
 from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.preprocessing.grid import NetworkGrid
 from medseg.preprocessing.resampled_parts import (
     Box,
     find_reach,
     resample_part,
+    resample_voxels,
 )
 from medseg.preprocessing.sending import send
 from medseg.volume import Array
@@ -266,23 +268,36 @@ def map_errors(
         return errors
     part = find_reach(doubtful, grid.network_to_scan)
     if part is not None:
-        with_channel[(0, *part)] = map_errors_within(sums, grid, part)
+        resampled = resample_part(sums.errors[None], grid.network_to_scan, part)
+        with_channel[(slice(None), *part)] = _round(resampled)
     return errors
 
 
-def map_errors_within(
-    sums: ConfidenceSums, grid: NetworkGrid, part: Box
+def sample_errors(
+    sums: ConfidenceSums, grid: NetworkGrid, mask: Mask, part: Box
 ) -> Array:
-    """Map where labels are probably wrong, in a part of what the network looks at.
+    """Return where labels are probably wrong, of the voxels of a mask alone.
 
     Args:
         sums: What the network was sure of.
         grid: The grid on which it saw the scan.
+        mask: Which voxels of the part.
         part: A box in the view that ``grid.crop`` returns.
 
     Returns:
-        uint8, along the axes of that view: what ``map_errors`` has there.
+        uint8 ``(voxels,)``: what ``map_errors`` has there.
     """
-    resampled = resample_part(sums.errors[None], grid.network_to_scan, part)
-    percent: Array = resampled[0].round().to(torch.uint8).numpy()
-    return percent
+    # Transposed, a mask of a label map lies in memory as numpy goes through it.
+    in_order = mask.T
+    positions = np.flatnonzero(in_order)
+    z, y, x = np.unravel_index(positions, in_order.shape)
+    voxels = [
+        torch.from_numpy(index + side.start)
+        for index, side in zip((x, y, z), part, strict=True)
+    ]
+    return _round(resample_voxels(sums.errors, grid.network_to_scan, voxels))
+
+
+def _round(percent: torch.Tensor) -> Array:
+    rounded: Array = percent.round().to(torch.uint8).numpy()
+    return rounded

@@ -39,12 +39,10 @@ class Taps(NamedTuple):
 
     def at(self, index: torch.Tensor | slice) -> Taps:
         """Return the taps of some of the voxels."""
-        return Taps(
-            self.lower[index],
-            self.upper[index],
-            self.below[index],
-            self.above[index],
-        )
+        if isinstance(index, slice):
+            return Taps(*(each[index] for each in self))
+        # Several times as fast as indexing.
+        return Taps(*(each.index_select(0, index) for each in self))
 
     def after(self, first: int) -> Taps:
         """Return the taps where a part is read that begins with this index."""

@@ -177,8 +177,11 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
     Raises:
         BundleError: If it was edited: networks and schedules of two bundles would be mixed.
     """
-    spec = load_bundle(folder.bundle).spec
     began_with = info.get(_BUNDLE)
+    if began_with is not None and folder.was_killed_at_birth:
+        original = parse_spec(began_with, "the bundle in run.json")
+        write_bundle(original, folder.bundle)
+    spec = load_bundle(folder.bundle).spec
     if began_with is None:  # written by a version that did not note it
         return spec
     original = parse_spec(began_with, "the bundle in run.json")
@@ -295,6 +298,6 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
         info[_FINGERPRINT] = fingerprint
     if run.lineage is not None:
         info["from"] = asdict(run.lineage)
-    write_bundle(run.spec, run.folder.bundle)
-    # Last: where it stands, the run can be resumed.
+    # First, and in one step: where it stands, the run can be resumed.
     run.folder.write_info(info)
+    write_bundle(run.spec, run.folder.bundle)
