@@ -30,9 +30,22 @@ class Spool(Sequence[Item]):
 
     Items must be of such a kind that ``pickle`` takes them. What is read back from the disk is
     equal to what was added, and not the same object.
+
+    Args:
+        items: The first ones.
+        fewest: How many are kept in memory; as usual unless given.
+        block: How many are written at a time; as usual unless given.
     """
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item] = (),
+        *,
+        fewest: int | None = None,
+        block: int | None = None,
+    ) -> None:
+        self._fewest = FEWEST_ON_DISK if fewest is None else fewest
+        self._block_items = BLOCK_ITEMS if block is None else block
         self._first: list[Item] = []
         self._last: list[Item] = []
         self._starts: list[int] = []
@@ -50,11 +63,11 @@ class Spool(Sequence[Item]):
         """
         with self._lock:
             number = len(self)
-            if number < FEWEST_ON_DISK:
+            if number < self._fewest:
                 self._first.append(item)
                 return number
             self._last.append(item)
-            if len(self._last) >= BLOCK_ITEMS:
+            if len(self._last) >= self._block_items:
                 self._write()
             return number
 
@@ -68,7 +81,7 @@ class Spool(Sequence[Item]):
             self.append(item)
 
     def __len__(self) -> int:
-        written = len(self._starts) * BLOCK_ITEMS
+        written = len(self._starts) * self._block_items
         return len(self._first) + written + len(self._last)
 
     def __iter__(self) -> Iterator[Item]:
@@ -97,7 +110,8 @@ class Spool(Sequence[Item]):
     def _get(self, place: int) -> Item:
         if place < len(self._first):
             return self._first[place]
-        number, within = divmod(place - len(self._first), BLOCK_ITEMS)
+        on_disk = place - len(self._first)
+        number, within = divmod(on_disk, self._block_items)
         with self._lock:
             if number == len(self._starts):
                 return self._last[within]
