@@ -85,6 +85,19 @@ def check_cluster(text: str) -> None:
     _import_ray()
 
 
+def find_cluster(text: str) -> None:
+    """Make sure that a cluster is there, before anything else takes long.
+
+    Raises:
+        MedsegError: As ``check_cluster``.
+        ClusterError: If a head was named, and does not answer.
+    """
+    check_cluster(text)
+    ray = _import_ray()
+    if not ray.is_initialized():
+        _find_address(ray, parse_cluster(text))
+
+
 @contextlib.contextmanager
 def connect_ray(address: str = "") -> Iterator[RayCluster]:
     """Connect to a Ray cluster, and leave it at the end.
@@ -222,11 +235,20 @@ def _keep_signal_handlers() -> Iterator[None]:
 
 def _leave(ray: Any) -> None:
     """Leave the cluster; a head that is gone is not waited for."""
-    goodbye = threading.Thread(target=ray.shutdown, daemon=True)
+    goodbye = threading.Thread(target=_say_goodbye, args=(ray,), daemon=True)
     goodbye.start()
     goodbye.join(_GOODBYE_SECONDS)
     if goodbye.is_alive():
         atexit.unregister(ray.shutdown)  # it would be waited for all the same
+        worker = getattr(ray._private.worker, "global_worker", None)
+        # Results that are forgotten while it still takes leave would end the program, with code 1.
+        getattr(worker, "__dict__", {}).pop("core_worker", None)
+
+
+def _say_goodbye(ray: Any) -> None:
+    # Of a head that is gone; nobody waits for it any more.
+    with contextlib.suppress(AttributeError):
+        ray.shutdown()
 
 
 class Head:

@@ -124,10 +124,7 @@ class ClusterWorkers:
         """
         nodes = cluster.list_nodes()
         needs = choose_needs(nodes, device, threads, tasks_per_gpu)
-        slots = sum(needs.count_slots(nodes))
-        if not slots:
-            text = _describe_needs(needs)
-            notify(listeners, Notice(f"waiting for a node with {text}"))
+        announce_waiting(needs, nodes, listeners)
         given = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in choices.items()
@@ -218,6 +215,16 @@ def describe_lost(lost: Lost) -> str:
         f"{why} {lost.times} times, and it is not tried again; segment it alone to see why, on a "
         "machine with more memory, or with fewer tasks on each node (more --threads)"
     )
+
+
+def announce_waiting(
+    needs: TaskNeeds, nodes: Iterable[Node], listeners: Sequence[Listener]
+) -> None:
+    """Say so where no node can do a task yet."""
+    if sum(needs.count_slots(nodes)):
+        return
+    text = _describe_needs(needs)
+    notify(listeners, Notice(f"waiting for a node with {text}"))
 
 
 def _describe_needs(needs: TaskNeeds) -> str:

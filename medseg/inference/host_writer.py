@@ -48,8 +48,9 @@ class HostWriter:
             write(found.cpu().numpy())
             return
         self._make_room(found.nbytes)
-        # Into page-locked memory, or the host would wait for it.
-        copied = found.to("cpu", non_blocking=True)
+        # Into page-locked memory, as torch takes for this; in one piece, as others need a step more
+        # on the host, which would not wait for the first.
+        copied = found.contiguous().to("cpu", non_blocking=True)
         arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         arrival.record(torch.cuda.current_stream(found.device))
         if self._thread is None:

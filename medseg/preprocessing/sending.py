@@ -12,5 +12,7 @@ def send(array: torch.Tensor, device: torch.device | str) -> torch.Tensor:
         return array
     if device.type != "cuda":
         return array.to(device)
-    # From other memory than this the GPU cannot copy while the host goes on.
-    return array.pin_memory().to(device, non_blocking=True)
+    # From other memory than this the GPU cannot copy while the host goes on; and a part of an array
+    # would be locked with all that lies between its voxels, and gathered while the host waits.
+    locked = array.contiguous().pin_memory()
+    return locked.to(device, non_blocking=True)

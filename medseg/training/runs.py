@@ -235,13 +235,17 @@ def _newest_unfinished(name: str) -> Path:
     )
 
 
+def get_fold_folder(whole: TrainingRun, fold: int) -> RunFolder:
+    """Return where a cross-validation has the run of one fold."""
+    return RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
+
+
 def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     """Return the run of one fold of a cross-validation, new or begun before.
 
     One that began keeps its own bundle, because a time budget may have set its steps.
     """
-    path = whole.folder.path / FOLDS / f"fold_{fold}"
-    folder = RunFolder(path)
+    folder = get_fold_folder(whole, fold)
     spec = whole.spec
     run_id = uuid.uuid4().hex
     if folder.has_begun:
@@ -260,24 +264,24 @@ def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     )
 
 
-def require_same_cases(run: TrainingRun, fingerprint: str) -> None:
+def require_same_cases(folder: RunFolder, fingerprint: str) -> None:
     """Make sure that a run resumes with the cases it began with.
 
     Args:
-        run: A run that began before.
+        folder: Of a run that began before.
         fingerprint: Hash of the data as it is now.
 
     Raises:
         CheckpointError: If cases were added, removed or changed, or are split otherwise: networks
             would be scored on cases they have learned from.
     """
-    began_with = run.folder.read_info().get(_FINGERPRINT)
+    began_with = folder.read_info().get(_FINGERPRINT)
     if began_with is not None and began_with != fingerprint:
         raise CheckpointError(
             "the run began with other cases, labels or folds than there are now, and resuming "
             "would mix the two or score cases that it has learned from; restore the data, or "
             "start a new run",
-            source=run.folder.path,
+            source=folder.path,
         )
 
 

@@ -75,6 +75,35 @@ def test_a_lost_worker_is_tried_again_and_given_up_after_three_times() -> None:
     assert run.lost == 5
 
 
+def test_a_call_that_gets_on_between_losses_is_not_given_up() -> None:
+    steps = iter([1, 2, 3, 4, 4, 4])
+    seen = []
+
+    def see_progress(number: int) -> int:
+        seen.append(number)
+        return next(steps)
+
+    with one_process() as (cluster, ray):
+        ray.kills = lambda arguments, times: RayError()
+        run = TaskRun(cluster, double, TaskNeeds(), see_progress=see_progress)
+        assert list(run.over([(1,)])) == [(0, Lost(3, for_memory=False))]
+    assert seen == [0] * 6
+
+
+def test_calls_that_were_taken_back_are_waited_for() -> None:
+    looks: list[int] = []
+    with one_process(1) as (cluster, _):
+        run = TaskRun(
+            cluster, double, TaskNeeds(), look=lambda: looks.append(1)
+        )
+        with closing(run.over((number,) for number in range(9))) as ended:
+            next(ended)
+        before = len(looks)
+        run.await_end()
+    assert not run._running
+    assert len(looks) > before
+
+
 def test_what_a_task_raises_is_raised_with_its_traceback_and_names_stay() -> (
     None
 ):

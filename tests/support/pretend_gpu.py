@@ -436,7 +436,11 @@ def _in_modes(run: Any) -> Any:
 
 
 def _pin(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
-    pinned = tensor.clone(memory_format=torch.contiguous_format)
+    # Strides stay, as in torch.
+    pinned = torch.empty_strided(
+        tensor.size(), tensor.stride(), dtype=tensor.dtype
+    )
+    pinned.copy_(tensor)
     pinned.is_pretended_pinned = True  # type: ignore[attr-defined]
     return pinned
 

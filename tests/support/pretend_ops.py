@@ -180,7 +180,9 @@ def _get_copys_wait(
     if target.type == "cpu":
         return None if kwargs.get("non_blocking") else "copy to the host"
     is_pinned = getattr(source, "is_pretended_pinned", False)
-    if is_pinned and kwargs.get("non_blocking"):
+    # Torch gathers others on the host first, in memory that is not pinned.
+    is_whole = source.is_contiguous()
+    if is_pinned and is_whole and kwargs.get("non_blocking"):
         return None
     return "copy to the GPU"
 

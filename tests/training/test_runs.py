@@ -198,13 +198,13 @@ def test_a_run_is_resumed_only_with_the_cases_it_began_with(
 ) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run, "abc")
-    require_same_cases(run, "abc")
+    require_same_cases(run.folder, "abc")
     with pytest.raises(CheckpointError, match="other cases"):
-        require_same_cases(run, "def")
+        require_same_cases(run.folder, "def")
     # As earlier versions began one.
     before = plan_run(asked, None, tmp_path / "before", 0)
     begin_run(before)
-    require_same_cases(before, "def")
+    require_same_cases(before.folder, "def")
 
 
 def test_no_ensemble_is_trained_for_clicks(tmp_path: Path) -> None:
