@@ -59,7 +59,7 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
 
     series = SeriesSearch(search.split_4d)
     skipped = _SkippedFiles(root, search, found.voxel_files)
-    for skipped_file in series.look_at(map(Path, found.others), report):
+    for skipped_file in series.look_at(found.others, report):
         skipped.add(skipped_file)
     if len(search.specs) > 1:
         add_studies(root, series.find_all(), search)
@@ -93,7 +93,7 @@ class _FoundFiles:
         self._unnamed: Counter[str] = Counter()
         self._pictures = 0
         self.images: list[Path] = []
-        self.others: Spool[str] = Spool()
+        self.others: Spool[Path] = Spool(pack=str, unpack=Path)
         self.voxel_files: set[Path] = set()
 
     def find(self) -> None:
@@ -127,7 +127,7 @@ class _FoundFiles:
 
     def _add(self, file: Path) -> None:
         if not has_image_suffix(file.name):
-            self.others.append(str(file))
+            self.others.append(file)
             return
         if _is_of_bundle(file.parent, file.name):
             self._pictures += 1
