@@ -317,7 +317,7 @@ class _CornerScores:
             ]
             (x, share_x), (y, share_y), (z, share_z) = ends
             position = (x * lines + y) * planes + z
-            rows.append(self._row[position])
+            rows.append(self._row.index_select(0, position))
             shares.append(share_x * share_y * share_z)
         return functional.embedding_bag(
             torch.stack(rows, dim=1),

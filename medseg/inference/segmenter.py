@@ -163,7 +163,9 @@ class Segmenter:
             volume, spacing=spacing, affine=affine, series=series
         )
         admitted = admit(opened, self.spec)
-        prediction = self.predict(admitted, probabilities=probabilities)
+        prediction = self._predictor.predict(
+            admitted, probabilities=probabilities
+        )
         return prediction.finish(error_map=error_map)
 
     def predict(
