@@ -200,6 +200,19 @@ class CrossValidationDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FoldEvent(Event):
+    """Something happened in one of the folds that are trained side by side.
+
+    Attributes:
+        fold: Its number.
+        event: What.
+    """
+
+    fold: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
 class RunDone(Event):
     """A training run ended well and its trained bundle is complete.
 

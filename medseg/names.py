@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Literal
+
+from medseg._support.clashes import find_clashes
 
 if TYPE_CHECKING:
     from medseg.io import Series
@@ -193,6 +196,8 @@ def normalize_name(text: str) -> str:
 
 def fold_name(text: str) -> str:
     """Return what two names share that one file system or another takes for the same."""
+    if text.isascii():
+        return text.lower()  # the same, and soon known
     return normalize_name(normalize_name(text).casefold())
 
 
@@ -208,7 +213,8 @@ def make_safe_name(text: str) -> str:
         >>> make_safe_name("../Müller, liver 7")
         '_Müller_liver_7'
     """
-    plain = _keep_letters(text)
+    is_plain = _PLAIN.fullmatch(text) is not None
+    plain = text if is_plain else _keep_letters(text)
     if _DEVICE.match(plain):
         plain = f"_{plain}"
     if plain.isascii():
@@ -278,18 +284,55 @@ def distinct_names(
         make_name: Makes a name of one text.
     """
     plain = [make_name(text) for text in wanted]
-    digests = [hash_text(origin) for origin in origins]
-    names = plain
-    # A tagged name may equal another's own name, so tags grow until all names differ.
-    for digits in _TAG_DIGITS:
-        counts = Counter(fold_name(name) for name in names)
-        longer = []
-        for name, text, digest in zip(names, plain, digests, strict=True):
-            if counts[fold_name(name)] > 1:
-                name = _append_tag(text, digest[:digits])
-            longer.append(name)
-        names = longer
-    return names
+    pairs = list(zip(plain, origins, strict=True))
+    tags = find_tags(lambda: pairs)
+    return [tags.add_to(name, origin) for name, origin in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class NameTags:
+    """Which names get some digits of a hash, so that all differ.
+
+    Attributes:
+        clashes: Names that several would have, folded: as they are, then with few digits, then
+            with more. A tagged name may equal another's own name, so tags grow.
+    """
+
+    clashes: tuple[Set[str], ...] = ()
+
+    def add_to(self, name: str, origin: str) -> str:
+        """Return a name that no other one has.
+
+        Args:
+            name: A safe name.
+            origin: What tells its owner from others.
+        """
+        tagged = name
+        for clashes, digits in zip(self.clashes, _TAG_DIGITS, strict=False):
+            if fold_name(tagged) in clashes:
+                digest = hash_text(origin)
+                tagged = _append_tag(name, digest[:digits])
+        return tagged
+
+
+def find_tags(pairs: Callable[[], Iterable[tuple[str, str]]]) -> NameTags:
+    """Find the names that need a tag; only these are held.
+
+    Args:
+        pairs: Gives, as often as it is asked, each safe name and a text that no other one has.
+    """
+
+    def fold_all(tags: NameTags) -> Iterator[str]:
+        for name, origin in pairs():
+            yield fold_name(tags.add_to(name, origin))
+
+    tags = NameTags()
+    for _ in _TAG_DIGITS:
+        clashes = find_clashes(partial(fold_all, tags))
+        if not clashes:
+            break
+        tags = NameTags((*tags.clashes, clashes))
+    return tags
 
 
 def make_series_name(series: Series, root: Path) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Literal
 
 from medseg._support.files import SPECIAL, is_special
 from medseg._support.platform.files import identify_folder
 from medseg.errors import Fault, OutputError
+
+_NUMBER_BITS = 64
 
 SkipRule = Callable[[Path], str | None]
 """Says why a folder is not entered, or ``None`` where it is."""
@@ -38,6 +39,10 @@ def enter_all(folder: Path) -> str | None:
     return None
 
 
+def ignore_folder(folder: Path, names: Sequence[str]) -> None:
+    """Do nothing: what a walk tells of a folder unless another is told."""
+
+
 def list_files(root: Path, skip: SkipRule = enter_all) -> Listing:
     """Find every regular file in ``root`` and the folders below it.
 
@@ -48,11 +53,9 @@ def list_files(root: Path, skip: SkipRule = enter_all) -> Listing:
         root: The folder to search.
         skip: Says why a folder below ``root`` is not entered, or ``None`` where it is.
     """
-    walk = _Walk(root, skip)
+    walk = FolderWalk(root, skip)
     files = tuple(walk.find_files())
-    left_out = sorted(walk.left_out, key=str)
-    skipped = sorted(walk.skipped, key=str)
-    return Listing(files, tuple(left_out), tuple(skipped))
+    return Listing(files, walk.list_left_out(), walk.list_skipped())
 
 
 def resolve_path(path: Path) -> Path:
@@ -109,61 +112,90 @@ def _find_in_any_form(folder: Path, name: str) -> Path:
     return path
 
 
-@dataclass(slots=True)
-class _Walk:
-    """The state of one walk: what was left out, and which folders were entered."""
+class FolderWalk:
+    """Finds the files of a folder and below, one after the other; it holds only names.
 
-    root: Path
-    skip: SkipRule
-    left_out: list[Fault] = field(default_factory=list)
-    skipped: list[Fault] = field(default_factory=list)
-    entered: set[tuple[int, int] | str] = field(default_factory=set)
+    Args:
+        root: The folder to search.
+        skip: Says why a folder below ``root`` is not entered, or ``None`` where it is.
+        enter: Told each folder and the names of its files, in order, before any of these is
+            given, and before any folder in it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        skip: SkipRule = enter_all,
+        enter: Callable[[Path, Sequence[str]], None] = ignore_folder,
+    ) -> None:
+        self._root = root
+        self._skip = skip
+        self._enter = enter
+        self._left_out: list[Fault] = []
+        self._skipped: list[Fault] = []
+        self._entered: set[int | str] = set()
 
     def find_files(self) -> Iterator[Path]:
         """Give the files, by their path: what lies in a folder comes in the folder's place."""
-        open_folders = [self._list_folder(self.root)]
+        open_folders = [self._list_folder(self._root)]
         while open_folders:
-            if not open_folders[-1]:
+            folder = open_folders[-1]
+            name = folder.take()
+            if not name:
                 open_folders.pop()
                 continue
-            entry = open_folders[-1].pop()
-            path = Path(entry.path)
-            kind = self._look_at(entry, path)
-            if kind == "file":
-                yield path
-            elif kind == "folder":
+            path = Path(
+                f"{folder.path}{os.sep}{name}"
+            )  # sooner than by joining
+            if folder.is_folder:
                 open_folders.append(self._list_folder(path))
+            else:
+                yield path
 
-    def _list_folder(self, folder: Path) -> list[os.DirEntry[str]]:
-        """Return what is in a folder, the first name last; nothing if it was entered before."""
+    def list_left_out(self) -> tuple[Fault, ...]:
+        """Return what could not be looked at, and why."""
+        return tuple(sorted(self._left_out, key=str))
+
+    def list_skipped(self) -> tuple[Fault, ...]:
+        """Return the folders that were not entered because they are not meant, and why."""
+        return tuple(sorted(self._skipped, key=str))
+
+    def _list_folder(self, path: Path) -> _OpenFolder:
+        """Look at what is in a folder; nothing is if it was entered before."""
+        folder = _OpenFolder(path)
         try:
-            identity = identify_folder(folder)
-            if identity in self.entered:
-                return []
-            self.entered.add(identity)
-            with os.scandir(folder) as found:
-                return sorted(found, key=_get_name, reverse=True)
+            identity = _pack(identify_folder(path))
+            if identity in self._entered:
+                return folder
+            self._entered.add(identity)
+            with os.scandir(path) as found:
+                for entry in found:
+                    # Most are known from the folder itself, which saves a call for each.
+                    if not entry.is_file(follow_symlinks=False):
+                        self._look_at(entry, folder)
+                    elif not entry.name.startswith("."):
+                        folder.files.append(entry.name)
         except OSError as error:
             self._leave_out(
-                folder, f"the folder cannot be read: {_reason(error)}"
+                path, f"the folder cannot be read: {_reason(error)}"
             )
-            return []
+            return _OpenFolder(path)
+        folder.sort()
+        self._enter(path, folder.files)
+        return folder
 
-    def _look_at(
-        self, entry: os.DirEntry[str], path: Path
-    ) -> Literal["file", "folder", ""]:
-        """Tell whether to take a file or to enter a folder; empty for what is neither."""
+    def _look_at(self, entry: os.DirEntry[str], folder: _OpenFolder) -> None:
+        """Note a file, or a folder to be entered."""
         if entry.name.startswith("."):
-            return ""
+            return
+        path = Path(entry.path)
         try:
-            # Most are known from the folder itself, which saves a call for each file.
-            if entry.is_file(follow_symlinks=False):
-                return "file"
             if path.is_dir():
-                return "folder" if self._may_enter(path) else ""
-            if path.is_file():
-                return "file"
-            if is_special(path):
+                if self._may_enter(path):
+                    folder.folders.append(entry.name)
+            elif path.is_file():
+                folder.files.append(entry.name)
+            elif is_special(path):
                 self._leave_out(path, SPECIAL)
             elif path.is_symlink():
                 self._leave_out(
@@ -171,7 +203,6 @@ class _Walk:
                 )
         except OSError as error:
             self._leave_out(path, f"cannot be read: {_reason(error)}")
-        return ""
 
     def _may_enter(self, folder: Path) -> bool:
         if folder.is_symlink():
@@ -179,20 +210,59 @@ class _Walk:
             if folder.parent.resolve().is_relative_to(target):
                 self._leave_out(folder, "is a link to a folder that it lies in")
                 return False
-        reason = self.skip(folder)
+        reason = self._skip(folder)
         if reason:
-            self.skipped.append(self._fault(folder, reason))
+            self._skipped.append(self._fault(folder, reason))
         return reason is None
 
     def _leave_out(self, path: Path, reason: str) -> None:
-        self.left_out.append(self._fault(path, reason))
+        self._left_out.append(self._fault(path, reason))
 
     def _fault(self, path: Path, reason: str) -> Fault:
-        return Fault(path.relative_to(self.root).as_posix(), reason)
+        return Fault(path.relative_to(self._root).as_posix(), reason)
 
 
-def _get_name(entry: os.DirEntry[str]) -> str:
-    return entry.name
+@dataclass(slots=True)
+class _OpenFolder:
+    """A folder that is being gone through.
+
+    Attributes:
+        path: The folder.
+        files: Names of its files.
+        folders: Names of its folders.
+        is_folder: Whether what was taken last is a folder.
+    """
+
+    path: Path
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    is_folder: bool = False
+    _next_file: int = 0
+
+    def sort(self) -> None:
+        """Put names in order; the first folder last, since they are taken from the end."""
+        self.files.sort()
+        self.folders.sort(reverse=True)
+
+    def take(self) -> str:
+        """Take the next name of a file or a folder; empty when there is none left."""
+        has_file = self._next_file < len(self.files)
+        file = self.files[self._next_file] if has_file else ""
+        self.is_folder = bool(self.folders)
+        if has_file and self.folders:
+            self.is_folder = self.folders[-1] < file
+        if self.is_folder:
+            return self.folders.pop()
+        self._next_file += has_file
+        return file
+
+
+def _pack(identity: tuple[int, int] | str) -> int | str:
+    """Return a folder's device and number as one number, of which very many take little memory."""
+    if isinstance(identity, str):
+        return identity
+    device, number = identity
+    return (device << _NUMBER_BITS) + number
 
 
 def _reason(error: OSError) -> str:

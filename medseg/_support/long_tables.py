@@ -79,14 +79,14 @@ def open_table(path: Path) -> LongTable:
 
 
 def may_hold(path: Path, text: str) -> bool:
-    """Tell whether a cell of a table may hold a text: far faster than reading the rows of a CSV.
+    """Tell whether a cell of a table may hold a text: far faster than reading its rows.
 
     Args:
         path: The table; where it cannot be read, whoever opens it says why.
         text: What to look for.
     """
     if path.suffix.lower() == PARQUET:
-        return True
+        return _may_parquet_hold(path, text)
     wanted = text.encode()
     end = b""
     try:
@@ -192,6 +192,24 @@ def _read_parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     yield number, dict(zip(columns, cells, strict=True))
     except (OSError, pyarrow.ArrowException) as error:
         raise _make_parquet_error(path, error) from error
+
+
+def _may_parquet_hold(path: Path, text: str) -> bool:
+    pyarrow = import_pyarrow()
+    import pyarrow.compute as compute
+
+    try:
+        for batch in _open_parquet(path).iter_batches(use_threads=False):
+            for column in batch.columns:
+                cells = column.cast(pyarrow.string())
+                found = compute.match_substring(cells, text)
+                if compute.any(found).as_py():
+                    return True
+    except DatasetError:
+        return False
+    except (OSError, pyarrow.ArrowException):
+        return True  # cells of a kind that is no text by itself
+    return False
 
 
 def _format_cell(value: object) -> str:

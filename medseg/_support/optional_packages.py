@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
@@ -63,6 +64,9 @@ _UNDERSTOOD = {"module", "version", "version_checker", "name", "descriptor"}
 OptionalImport = Callable[..., tuple[Any, bool]]
 
 _lock = threading.Lock()
+_hiding = threading.Lock()
+_hidden: Counter[str] = Counter()
+"""Module → how many threads let it seem absent."""
 _without_engines = threading.Event()
 
 
@@ -142,16 +146,24 @@ def _import_or_defer_plots(name: str, *args: Any, **options: Any) -> Any:
 @contextlib.contextmanager
 def hidden(name: str) -> Iterator[None]:
     """Let a module seem absent, unless it is imported already."""
-    if name in sys.modules:
+    with _hiding:
+        is_imported = name in sys.modules and name not in _hidden
+        if not is_imported:
+            _hidden[name] += 1
+            # Python's sign for a module that is absent.
+            sys.modules[name] = None  # type: ignore[assignment]
+    if is_imported:
         yield
         return
-    # Python's sign for a module that is absent.
-    sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        # Another thread that hid it, too, may have been quicker.
-        sys.modules.pop(name, None)
+        with _hiding:
+            _hidden[name] -= 1
+            # Until the last of the threads that hide it is done.
+            if not _hidden[name]:
+                del _hidden[name]
+                sys.modules.pop(name, None)
 
 
 def _defer(optional_import: OptionalImport, finder: _Finder) -> OptionalImport:

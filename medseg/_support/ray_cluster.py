@@ -25,6 +25,7 @@ from medseg.errors import MedsegError, MissingExtraError
 _RAY = "ray"
 _LOCAL = "local"
 _AUTO = "auto"
+_HERE = "here"
 _PLACE = re.compile(r"(?P<host>.+):(?P<port>\d{1,5})")
 _HEAD_SECONDS = 2.0
 _MISSED_LOOKS = 3
@@ -84,6 +85,19 @@ def check_cluster(text: str) -> None:
     _import_ray()
 
 
+def find_cluster(text: str) -> None:
+    """Make sure that a cluster is there, before anything else takes long.
+
+    Raises:
+        MedsegError: As ``check_cluster``.
+        ClusterError: If a head was named, and does not answer.
+    """
+    check_cluster(text)
+    ray = _import_ray()
+    if not ray.is_initialized():
+        _find_address(ray, parse_cluster(text))
+
+
 @contextlib.contextmanager
 def connect_ray(address: str = "") -> Iterator[RayCluster]:
     """Connect to a Ray cluster, and leave it at the end.
@@ -95,11 +109,19 @@ def connect_ray(address: str = "") -> Iterator[RayCluster]:
 
     Raises:
         MissingExtraError: If Ray is not installed.
-        ClusterError: If the cluster cannot be reached.
+        ClusterError: If the cluster cannot be reached; or if this program is connected to that
+            of another head.
     """
     ray = _import_ray()
     if ray.is_initialized():
-        yield RayCluster(ray)
+        cluster = RayCluster(ray)
+        if address and not cluster.head.is_at(address):
+            raise ClusterError(
+                "this program is connected to another Ray cluster already; leave out the address "
+                "to use that one, or call ray.shutdown() first",
+                source=address,
+            )
+        yield cluster
         return
     with _hush(ray):
         with _keep_signal_handlers():
@@ -213,11 +235,20 @@ def _keep_signal_handlers() -> Iterator[None]:
 
 def _leave(ray: Any) -> None:
     """Leave the cluster; a head that is gone is not waited for."""
-    goodbye = threading.Thread(target=ray.shutdown, daemon=True)
+    goodbye = threading.Thread(target=_say_goodbye, args=(ray,), daemon=True)
     goodbye.start()
     goodbye.join(_GOODBYE_SECONDS)
     if goodbye.is_alive():
         atexit.unregister(ray.shutdown)  # it would be waited for all the same
+        worker = getattr(ray._private.worker, "global_worker", None)
+        # Results that are forgotten while it still takes leave would end the program, with code 1.
+        getattr(worker, "__dict__", {}).pop("core_worker", None)
+
+
+def _say_goodbye(ray: Any) -> None:
+    # Of a head that is gone; nobody waits for it any more.
+    with contextlib.suppress(AttributeError):
+        ray.shutdown()
 
 
 class Head:
@@ -239,6 +270,19 @@ class Head:
         self._place = (match["host"].strip("[]"), int(match["port"]))
         self._next_look = 0.0
         self._missed = 0
+
+    def is_at(self, address: str) -> bool:
+        """Tell whether an address leads to this head, by whichever name of its machine.
+
+        Raises:
+            ClusterError: If the address is none.
+        """
+        (host, port), (own_host, own_port) = Head(address)._place, self._place
+        if port != own_port:
+            return False
+        return host == own_host or bool(
+            _find_hosts(host) & _find_hosts(own_host)
+        )
 
     def look(self) -> None:
         """Look now and then.
@@ -277,6 +321,29 @@ class Head:
                 return True
         except (OSError, UnicodeError):  # the latter of what is no host's name
             return False
+
+
+def _find_hosts(host: str) -> set[str]:
+    """Return the numbers of a host; those of this machine are one, whichever way it is called."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return {host}
+    hosts = set()
+    for family, kind, _, _, place in found:
+        number = str(place[0])
+        hosts.add(_HERE if _is_here(family, kind, number) else number)
+    return hosts
+
+
+def _is_here(family: int, kind: int, number: str) -> bool:
+    """Tell whether an address is of this machine: no other can be bound here."""
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.bind((number, 0))
+    except OSError:
+        return False
+    return True
 
 
 class RayCluster:

@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,10 @@ def call_once(
     return result
 
 
+def _look_at_nothing(*_: object) -> None:
+    """Take the place of who looks."""
+
+
 class TaskRun:
     """One function, called on many nodes with many arguments.
 
@@ -94,6 +98,9 @@ class TaskRun:
         cluster: Where.
         function: In a module that all nodes can import.
         needs: What each call takes.
+        look: Called every second or so while calls run.
+        see_progress: Takes a call's number; where it returns something else than after the last
+            loss of this call's worker, the call got on, and losses are counted anew.
 
     Attributes:
         lost: How many workers have died.
@@ -104,6 +111,9 @@ class TaskRun:
         cluster: RayCluster,
         function: Callable[..., Any],
         needs: TaskNeeds,
+        *,
+        look: Callable[[], None] = _look_at_nothing,
+        see_progress: Callable[[int], object] = _look_at_nothing,
     ) -> None:
         self._cluster = cluster
         self._ray = cluster.ray
@@ -118,6 +128,8 @@ class TaskRun:
         )
         self._task = remote(_call_silently)
         self._function = function
+        self._look = look
+        self._see_progress = see_progress
         self._again: deque[_Call] = deque()
         self._running: dict[Any, _Call] = {}
         self._count = _NodeCount(cluster, needs)
@@ -130,7 +142,7 @@ class TaskRun:
 
     def over(
         self, arguments: Iterable[tuple[Any, ...]]
-    ) -> Iterator[tuple[int, Any]]:
+    ) -> Generator[tuple[int, Any]]:
         """Call the function with each of these arguments.
 
         Args:
@@ -138,7 +150,8 @@ class TaskRun:
 
         Yields:
             The number of the arguments, and what the function returned or that it is ``Lost``; in
-            the order in which calls end.
+            the order in which calls end. Who stops early must close this, so that calls which are
+            under way are taken back.
 
         Raises:
             ClusterError: If the cluster ends, or cannot run the function.
@@ -149,6 +162,7 @@ class TaskRun:
         try:
             while True:
                 self._head.look()
+                self._look()
                 self._fill(waiting)
                 if not self._running:
                     return
@@ -159,6 +173,25 @@ class TaskRun:
                         yield call.number, result
         finally:
             self._count.is_over.set()
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Take back calls whose results nobody waits for: where Ray goes on, they would run."""
+        if self._running and self._head.answers():
+            for reference in self._running:
+                self._ray.cancel(reference)
+
+    def await_end(self) -> None:
+        """Wait until calls that were taken back, as Ctrl-C would, have ended.
+
+        Raises:
+            LostClusterError: If the head is gone.
+        """
+        while self._running:
+            self._head.look()
+            for reference in self._wait():
+                del self._running[reference]
+            self._look()
 
     def _fill(self, waiting: Iterator[tuple[int, tuple[Any, ...]]]) -> None:
         # A cluster that grows on demand has no place until something waits for it.
@@ -200,7 +233,7 @@ class TaskRun:
         except errors.RayError as error:
             # Where the head is gone, every call is lost.
             self._head.require()
-            call.lost += 1
+            call.count_loss(self._see_progress(call.number))
             self.lost += 1
             for_memory = isinstance(error, errors.OutOfMemoryError)
         else:
@@ -244,12 +277,21 @@ class _Call:
     Attributes:
         number: Of its arguments, from 0.
         arguments: What the function is called with.
-        lost: How many workers died of it, or with it.
+        lost: How many workers died of it, or with it, since it last got on.
+        progress: How far it had got by then.
     """
 
     number: int
     arguments: tuple[Any, ...]
     lost: int = 0
+    progress: object = None
+
+    def count_loss(self, progress: object) -> None:
+        """Count one more worker, or the first one since it got on."""
+        if progress != self.progress:
+            self.lost = 0
+            self.progress = progress
+        self.lost += 1
 
 
 _AGAIN = object()

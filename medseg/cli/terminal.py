@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -67,7 +67,7 @@ class Terminal:
             disable=quiet,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._smooth_loss = math.nan
+        self._runs: dict[str, _ShownRun] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -85,26 +85,34 @@ class Terminal:
 
     def __call__(self, event: events.Event) -> None:
         """Show what happened."""
+        if isinstance(event, events.FoldEvent):
+            self._show(event.event, f"fold {event.fold}")
+        else:
+            self._show(event, "")
+
+    def _show(self, event: events.Event, fold: str) -> None:
+        """Show what happened, and in which of the folds that are trained side by side."""
         match event:
             case events.Progress(task, done, total, note):
-                self._show_progress(task, done, total, note)
+                self._show_progress(task, done, total, note, fold)
             case events.StepDone():
-                self._show_step(event)
+                self._show_step(event, fold)
             case events.RunStarted():
-                self._show_start(event)
+                self._show_start(event, fold)
             case events.ValidationDone():
-                self._show_validation(event)
+                self._show_validation(event, fold)
             case events.CrossValidationDone(rows):
                 table = _make_table(rows, left=range(len(rows[0])))
                 self._progress.console.print(table)
             case events.ScheduleShortened(steps):
-                self._total = steps
+                self._runs.setdefault(fold, _ShownRun(steps)).total = steps
                 self._print(
-                    f"slower than measured: shortened to {steps} steps to end in time"
+                    f"slower than measured: shortened to {steps} steps to end in time",
+                    fold,
                 )
             case _:
                 for line in _describe(event):
-                    self._print(line)
+                    self._print(line, fold)
 
     @property
     def listeners(self) -> list[Listener]:
@@ -148,13 +156,18 @@ class Terminal:
         console = Console(quiet=self.quiet) if wrapped else self._results
         console.print(_make_table(rows, left))
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, fold: str = "") -> None:
         """Print a line above the bars."""
+        if fold:
+            text = f"{fold}: {text}"
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
     def _show_progress(
-        self, task: str, done: int, total: int, note: str = ""
+        self, task: str, done: int, total: int, note: str = "", fold: str = ""
     ) -> None:
+        if fold:
+            # One bar for each: what it is at stands beside it.
+            task, note = fold, f"{task} {note}".rstrip()
         self._progress.start()
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(
@@ -164,27 +177,23 @@ class Terminal:
             self._tasks[task], completed=done, total=total, note=note
         )
 
-    def _show_start(self, event: events.RunStarted) -> None:
-        self._total = event.total_steps
-        self._smooth_loss = math.nan
+    def _show_start(self, event: events.RunStarted, fold: str) -> None:
+        self._runs[fold] = _ShownRun(event.total_steps)
         device = event.provenance["device"]
         text = f"training [bold]{escape(event.name)}[/] on {escape(device)}"
         if event.resumed_at is not None:
             text += (
                 f", resuming at step {event.resumed_at} of {event.total_steps}"
             )
-        self._print(f"{text} → {escape(str(event.folder))}")
+        self._print(f"{text} → {escape(str(event.folder))}", fold)
 
-    def _show_step(self, event: events.StepDone) -> None:
-        if math.isnan(self._smooth_loss):
-            self._smooth_loss = event.loss
-        self._smooth_loss = (
-            _SMOOTHING * self._smooth_loss + (1 - _SMOOTHING) * event.loss
-        )
-        note = f"loss {self._smooth_loss:.3f}"
-        self._show_progress("training", event.step, self._total, note)
+    def _show_step(self, event: events.StepDone, fold: str) -> None:
+        run = self._runs[fold]
+        run.add_loss(event.loss)
+        note = f"loss {run.loss:.3f}"
+        self._show_progress("training", event.step, run.total, note, fold)
 
-    def _show_validation(self, event: events.ValidationDone) -> None:
+    def _show_validation(self, event: events.ValidationDone, fold: str) -> None:
         dice = dict(event.scores["dice"])
         mean = dice.pop("mean")
         labels = ", ".join(
@@ -194,7 +203,26 @@ class Terminal:
         text = f"step {event.step}: Dice {mean:.3f} ({escape(labels)}), HD95 {hd95:.1f} mm"
         if event.is_best:
             text += "  [green]best so far[/]"
-        self._print(text)
+        self._print(text, fold)
+
+
+@dataclass(slots=True)
+class _ShownRun:
+    """A training run that is shown.
+
+    Attributes:
+        total: How many steps it is set to take.
+        loss: Smoothed over steps.
+    """
+
+    total: int
+    loss: float = math.nan
+
+    def add_loss(self, loss: float) -> None:
+        """Take one more step's loss into account."""
+        if math.isnan(self.loss):
+            self.loss = loss
+        self.loss = _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss
 
 
 def _join_faults(faults: Sequence[Fault]) -> Iterator[str]:

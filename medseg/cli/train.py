@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from medseg._support.platform.shells import quote_argument
-from medseg.cli.options import Device, Overrides, TrustValues
+from medseg.cli.options import Device, Overrides, Threads, TrustValues
 from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
 
@@ -67,8 +67,8 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Continue a run that was stopped or killed. Under torchrun with --out, a run "
-            "that has not begun begins, so that one command serves both.",
+            help="Continue a run that was stopped or killed. With --out under torchrun or on a "
+            "cluster, a run that has not begun begins, so that one command serves both.",
         ),
     ] = False,
     cache: Annotated[
@@ -86,6 +86,19 @@ def train(
         ),
     ] = False,
     trust_values: TrustValues = False,
+    threads: Threads = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            metavar="ray[=ADDRESS]",
+            help="With --fold all: train the folds side by side on a Ray cluster, that of this "
+            "machine or of this head's HOST:PORT. DATA and OUT must lie on a disk that all nodes "
+            "share. Each fold takes a GPU of its node where there are some, and --threads CPUs "
+            "(default: 4).",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Train a bundle on a data set, with a report of its scores.
 
@@ -98,6 +111,8 @@ def train(
       medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
 
       medseg train bundle.json --fold all --out runs/liver/all-folds
+
+      medseg train bundle.json --fold all --out runs/liver/all-folds --resume --on ray=10.0.0.1:6379
 
       medseg train bundle.json --resume
 
@@ -122,6 +137,8 @@ def train(
             cache=cache,
             skip_bad_cases=skip_bad_cases,
             trust_values=trust_values,
+            threads=threads,
+            on=on,
             listeners=[terminal],
         )
     # Of the processes that torchrun starts, the first prints.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from medseg._support.object_store import join_address
@@ -11,6 +12,30 @@ from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
 from medseg.inference.shards import Shard
 from medseg.names import LEDGER
 from medseg.quality.estimates import explain_unjudged
+
+
+class Places(Mapping[str, str]):
+    """Scan → where it was found; put together when somebody asks, which few do of many scans.
+
+    Args:
+        describe: Returns it.
+    """
+
+    def __init__(self, describe: Callable[[], Mapping[str, str]]) -> None:
+        self._describe = describe
+
+    @cached_property
+    def _places(self) -> Mapping[str, str]:
+        return self._describe()
+
+    def __getitem__(self, scan: str) -> str:
+        return self._places[scan]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,9 @@ def _convert_copy(
             file.name: hash_file(file) for file in sorted(exported.iterdir())
         },
         made_with={
-            name: version(name) for name in ("medseg", "torch", "openvino")
+            "medseg": version("medseg"),
+            "torch": version("torch"),
+            "openvino": openvino.get_version(),
         },
     )
     # As yet it states no agreement: the networks are known by it while they are measured.

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.object_store import (
+    NoAnswerError,
     NoObjectError,
+    StorageError,
     fetch,
     join_address,
     list_objects,
     look_at,
     put,
 )
+from medseg.datasets.remote_scans import MOST_SILENT
 from medseg.errors import DatasetError, OutputError
 from medseg.inference.batch_state import STATE
 from medseg.inference.entries import Entries
@@ -113,36 +116,67 @@ class RemoteFolder:
         return True
 
     def fetch_results(
-        self, names: Collection[str], *, error_maps: bool = False
-    ) -> None:
+        self, names: Iterable[str], *, error_maps: bool = False
+    ) -> list[str]:
         """Fetch earlier results of scans, which are kept where they would come out the same.
 
         Args:
             names: The scans.
             error_maps: Whether a result is kept only with its error map.
-        """
-        for name in names:
-            entry = self.entries.get(name)
-            if entry is None or not entry.is_good:
-                continue
-            for file in entry.files:
-                self._fetch(file)
-            others = [get_preview_path(self.here, name)]
-            if error_maps:
-                others += list_error_map_paths(self.here, name)
-            for path in others:
-                self._fetch(*path.relative_to(self.here).parts)
 
-    def put_results(self, entries: Sequence[Entry]) -> None:
-        """Put the files of new results, and remove them here; in the end the ledger, too."""
-        for entry in entries:
-            files = [self.here / file for file in entry.files]
-            files.append(get_preview_path(self.here, entry.scan))
-            files += list_error_map_paths(self.here, entry.scan)
-            for file in filter(Path.is_file, files):
-                if entry.state == "done":
-                    self._put(file)
-                file.unlink()
+        Returns:
+            The scans of whose results a file cannot be read; they are segmented again.
+
+        Raises:
+            StorageError: If the store has no answer for several scans in succession.
+        """
+        errors = _try_each(
+            names, lambda name: self._fetch_result(name, error_maps)
+        )
+        return list(errors)
+
+    def _fetch_result(self, name: str, error_maps: bool) -> None:
+        entry = self.entries.get(name)
+        if entry is None or not entry.is_good:
+            return
+        for file in entry.files:
+            self._fetch(file)
+        others = [get_preview_path(self.here, name)]
+        if error_maps:
+            others += list_error_map_paths(self.here, name)
+        for path in others:
+            self._fetch(*path.relative_to(self.here).parts)
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a result file; one that cannot be looked at may be there."""
+        try:
+            look_at(join_address(self.address, name))
+        except NoObjectError:
+            return False
+        except StorageError:
+            return True
+        return True
+
+    def put_results(self, entries: Iterable[Entry]) -> dict[str, StorageError]:
+        """Put the files of new results, and remove them here; in the end the ledger, too.
+
+        Returns:
+            Scan → why a file of its result cannot be put.
+
+        Raises:
+            StorageError: If the store has no answer for several scans in succession.
+        """
+        by_name = {entry.scan: entry for entry in entries}
+        return _try_each(by_name, lambda name: self._put_result(by_name[name]))
+
+    def _put_result(self, entry: Entry) -> None:
+        files = [self.here / file for file in entry.files]
+        files.append(get_preview_path(self.here, entry.scan))
+        files += list_error_map_paths(self.here, entry.scan)
+        for file in filter(Path.is_file, files):
+            if entry.state == "done":
+                self._put(file)
+            file.unlink()
 
     @property
     def is_due(self) -> bool:
@@ -157,8 +191,9 @@ class RemoteFolder:
         if not (folder / STATE).is_file():
             return
         entries, _ = read_ledger(folder / LEDGER, names.__contains__)
-        self.put_results(list(entries.values()))
-        self.put_ledger(shard, now=now)
+        # What cannot be put is tried once more with its round, and no ledger names it before.
+        if not self.put_results(entries.values()):
+            self.put_ledger(shard, now=now)
 
     def put_ledger(self, shard: Shard, *, now: bool = False) -> None:
         """Put the ledger of a shard, if it was not put in the last minute."""
@@ -192,6 +227,29 @@ class RemoteFolder:
         files += (self.here / PAGES).glob("*.html")
         for file in filter(Path.is_file, files):
             self._put(file)
+
+
+def _try_each(
+    names: Iterable[str], action: Callable[[str], None]
+) -> dict[str, StorageError]:
+    """Do something for each scan; return why it cannot be done, for those where it cannot.
+
+    Raises:
+        StorageError: If the store has no answer for several in succession.
+    """
+    errors: dict[str, StorageError] = {}
+    silence = 0
+    for name in names:
+        try:
+            action(name)
+            silence = 0
+        except StorageError as error:
+            has_answer = not isinstance(error, NoAnswerError)
+            silence = 0 if has_answer else silence + 1
+            if silence >= MOST_SILENT:
+                raise
+            errors[name] = error
+    return errors
 
 
 @contextmanager

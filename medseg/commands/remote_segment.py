@@ -6,7 +6,7 @@ import itertools
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg._support.object_store import hide_credentials, is_address
+from medseg._support.object_store import (
+    StorageError,
+    hide_credentials,
+    is_address,
+)
 from medseg.commands.batch import Batch
 from medseg.commands.remote_batch import RemoteFolder, work_folder
 from medseg.commands.report import summarise
@@ -30,6 +34,7 @@ from medseg.errors import MedsegError
 from medseg.events import Event, Notice, ScanDone, notify
 from medseg.inference.batch_state import STATE, read_state
 from medseg.inference.devices_of_batch import keep_segmenters
+from medseg.inference.earlier_results import warn_of_earlier
 from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
 from medseg.inference.ledger import open_ledger
@@ -147,7 +152,8 @@ class _Rounds:
         if self.folder is not None:
             names = [scan.name for scan in fetched.scans]
             error_maps = self.given.get("error_maps", False)
-            self.folder.fetch_results(names, error_maps=error_maps)
+            unreadable = self.folder.fetch_results(names, error_maps=error_maps)
+            self._tell(_describe_unreadable(unreadable))
         self.total -= len(fetched.labels)
         self._state_total(is_last=False)
         try:
@@ -157,12 +163,21 @@ class _Rounds:
                 raise
             # As where all scans lie here, the others go first.
             self.bug = self.bug or error
-            self._enter_failed(fetched)
+            self._enter_failed(fetched.failed)
             return
-        self._enter_failed(fetched)
+        self._enter_round(batch, fetched)
+
+    def _enter_round(self, batch: Batch, fetched: FetchedScans) -> None:
+        """Put the results of a round, and say what became of its scans."""
+        unput = {}
+        if self.folder is not None:
+            unput = self.folder.put_results(batch.results)
+        for entry in batch.results:
+            if entry.scan not in unput:
+                self.results.append(entry.model_dump_json().encode())
+        self._enter_failed(fetched.failed | unput)
         self._state_total(is_last=False)
         if self.folder is not None:
-            self.folder.put_results(batch.results)
             self.folder.put_ledger(self.part)
         self.done.clear()
 
@@ -176,22 +191,21 @@ class _Rounds:
         options["listeners"] = [self._note, *self.given.get("listeners", ())]
         batch = self.function(**options)
         self.errors.update(batch.full_errors)
-        for entry in batch.results:
-            self.results.append(entry.model_dump_json().encode())
         return batch
 
-    def _enter_failed(self, fetched: FetchedScans) -> None:
-        """Enter the scans that could not be fetched."""
-        if not fetched.failed:
+    def _enter_failed(self, errors: Mapping[str, StorageError]) -> None:
+        """Enter the scans that could not be fetched, or whose results could not be put."""
+        if not errors:
             return
         state = read_state(self.here / self.part.folder)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with open_ledger(self.here, shard=self.part) as ledger:
-            for name, error in fetched.failed.items():
+            for name, error in errors.items():
                 entry = Entry(
                     scan=name,
                     state="failed",
                     error=error.message,
+                    warnings=self._warn_of_stale(ledger.entries.get(name)),
                     bundle="" if state is None else state.title,
                     medseg=version("medseg"),
                     finished=now,
@@ -201,6 +215,14 @@ class _Rounds:
                 self.errors[name] = f"{error.message} ({error.source})"
                 event = ScanDone(name, "failed", error.message, None)
                 notify(self.given.get("listeners", ()), event)
+
+    def _warn_of_stale(self, earlier: Entry | None) -> tuple[str, ...]:
+        """Warn of files of an earlier result of a scan that could not be fetched."""
+        files = [] if earlier is None else list(earlier.files)
+        if self.folder is not None:
+            return warn_of_earlier(list(filter(self.folder.has, files)))
+        there = [file for file in files if (self.here / file).is_file()]
+        return warn_of_earlier(there)
 
     def _note(self, event: Event) -> None:
         """Put what is done, each minute: a round takes hours where scans are large.
@@ -249,6 +271,14 @@ def _describe_fetched(fetched: FetchedScans) -> Iterator[str]:
     if fetched.labels:
         names = abbreviate(file.name for file in fetched.labels)
         yield f"{len(fetched.labels)} label maps were left out: {names}"
+
+
+def _describe_unreadable(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield (
+            f"{len(names)} earlier results cannot be read, and their scans are segmented again: "
+            f"{abbreviate(names)}"
+        )
 
 
 def _summarise(folder: RemoteFolder | None, here: Path, *, pages: bool) -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
@@ -12,7 +20,7 @@ from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import BundleSpec
-from medseg.commands.batch import Batch
+from medseg.commands.batch import Batch, Places
 from medseg.commands.remote_segment import needs_store, segment_remote
 from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.datasets.table_rows import NameRule
@@ -215,16 +223,17 @@ def segment(
         )
         results = _enter_left_out(batch, found, ledger)
 
-        def record(entry: Entry, seconds: Mapping[str, float]) -> bytes:
-            return ledger.entries.format(batch.record(entry, seconds))
+        def record(entry: Entry, seconds: Mapping[str, float]) -> int:
+            entered = batch.record(entry, seconds)
+            return results.keep(ledger.entries.format(entered))
 
         run = workers.prepare(batch)
-        lines: list[bytes] = run(found.scans, record=record)
-        for line in lines:
-            results.append(line)
-        here = _list_names(found)
-        batch.close_failures(here, holds)
-        gone = _count_gone(ledger, searched, here, holds)
+        numbers: list[int] = run(found.scans, record=record)
+        for number in numbers:
+            results.place(number)
+        others = ledger.entries.list_others(_list_names(found))
+        batch.close_failures(others, holds)
+        gone = _count_gone(ledger, searched, others, holds)
         if part is None:
             write_summaries(
                 out,
@@ -238,7 +247,7 @@ def segment(
     return Batch(
         out,
         results,
-        _describe_places(found, scans),
+        Places(partial(_describe_places, found, scans)),
         _describe_errors(found, batch.full_errors),
         gone,
         part,
@@ -288,23 +297,23 @@ def _enter_left_out(
 def _count_gone(
     ledger: Ledger,
     searched: str,
-    here: Collection[str],
+    others: Iterable[str],
     holds: Callable[[str], bool],
 ) -> int:
     """Count the results whose scans are no longer where they were found; they are kept."""
     count = 0
-    for entry in ledger.entries.values():
-        is_gone = entry.is_good and entry.scan not in here
-        is_gone = is_gone and holds(entry.scan)
+    for entry in map(ledger.entries.__getitem__, others):
+        is_gone = entry.is_good and holds(entry.scan)
         count += is_gone and entry.searched == searched
     return count
 
 
-def _list_names(found: ScanList) -> set[str]:
-    """Return what results call everything that was found."""
-    names = {scan.name for scan in found.scans}
-    names.update(entry.name for entry in (*found.left_out, *found.skipped))
-    return names
+def _list_names(found: ScanList) -> Iterator[str]:
+    """Give what results call everything that was found."""
+    for _, name, _ in found.scans.list_names():
+        yield name
+    for entry in (*found.left_out, *found.skipped):
+        yield entry.name
 
 
 def _report_search(listeners: Sequence[Listener]) -> Callable[[int, int], None]:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from medseg._support.files import is_folder
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.integrity import read_scan
-from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, ScanError
 from medseg.volume import Volume
 
@@ -36,6 +34,10 @@ def read_case(folder: Path, channels: Sequence[ChannelSpec]) -> Volume:
         ScanError: If it holds no case, several, or one that lacks a channel.
         GeometryError: If the channels do not lie on one grid.
     """
+    # What looks for files takes long to import, and most scans are none of a folder.
+    from medseg.datasets.integrity import read_scan
+    from medseg.datasets.scans import find_scans
+
     try:
         found = find_scans(folder, len(channels), channel_specs=channels)
     except DatasetError as error:

@@ -37,7 +37,8 @@ def refuse_constant(volume: Volume) -> None:
         ScanError: If every voxel of each channel has the same value.
     """
     for channel in range(len(volume.array)):
-        if _varies(volume.get_shown(channel)):
+        shown = volume.get_shown(channel)
+        if _varies(sample_voxels(shown), shown):
             return
     value = float(volume.get_shown(0)[0])
     raise ScanError(
@@ -46,8 +47,7 @@ def refuse_constant(volume: Volume) -> None:
     )
 
 
-def _varies(voxels: Array) -> bool:
-    sample = sample_voxels(voxels)
+def _varies(sample: Array, voxels: Array) -> bool:
     # The sample of what varies nearly always does, and is much the faster to look at.
     if sample.min() != sample.max():
         return True
@@ -76,15 +76,16 @@ def _find_odd_range(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
         shown: Its voxels but for padding.
         voxels: All of them.
     """
-    if not _varies(shown):
+    sample, of_all = sample_channel(shown, voxels)
+    if not _varies(sample, shown):
         value = float(shown.flat[0])
         return (
             f"every voxel of the channel {channel.name} has the value {value:g}"
         )
     modality = normalize_modality(channel.modality)
     if modality == "CT":
-        return _find_doubt_of_hu(channel, shown, voxels)
-    is_hu = _measure_share(sample_voxels(shown), -math.inf, _SURELY_HU)
+        return _find_doubt_of_hu(channel, sample, of_all)
+    is_hu = _measure_share(sample, -math.inf, _SURELY_HU)
     if modality == "MR" and is_hu >= LEAST_SHARE:
         return (
             f"the channel {channel.name} has values from {shown.min():g}, as CT has them in "
@@ -93,17 +94,23 @@ def _find_odd_range(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
     return ""
 
 
-def _find_doubt_of_hu(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
+def _find_doubt_of_hu(
+    channel: ChannelSpec, sample: Array, of_all: Array
+) -> str:
     """Say so if a CT does not show air and what is denser, each by more than a stray voxel.
 
     A scan may be cut out of the round field of view and padded with a value below air. Then the
     padding speaks for the air, unless soft tissue is as dense as bone. Padding that its file
     declares does so, too: a reader makes it air where what is shown is in HU, and only there.
+
+    Args:
+        channel: The channel.
+        sample: Of its voxels but for padding.
+        of_all: Of all of them.
     """
-    sample = sample_voxels(shown)
     thinnest, densest = AIR_HU
     air = _measure_share(sample, thinnest, densest)
-    air_or_padding = _measure_share(sample_voxels(voxels), thinnest, densest)
+    air_or_padding = _measure_share(of_all, thinnest, densest)
     padding = _measure_share(sample, -math.inf, thinnest)
     dense = _measure_share(sample, DENSE_HU, math.inf)
     is_padded = padding >= LEAST_SHARE and dense < MOST_DENSE * (1 - padding)
@@ -121,11 +128,26 @@ def _find_doubt_of_hu(channel: ChannelSpec, shown: Array, voxels: Array) -> str:
     )
 
 
+def sample_channel(shown: Array, voxels: Array) -> tuple[Array, Array]:
+    """Return the samples of what a channel shows and of all its voxels, taken once if it can be.
+
+    Args:
+        shown: Its voxels but for padding.
+        voxels: All of them.
+    """
+    sample = sample_voxels(shown)
+    is_view = np.may_share_memory(shown, voxels)
+    if is_view and shown.size == voxels.size:
+        return sample, sample
+    return sample, sample_voxels(voxels)
+
+
 def sample_voxels(voxels: Array) -> Array:
     """Return every nth voxel of many, flat: shares and quantiles need no more."""
     # An odd step: an even one would take the same columns of every row.
     step = voxels.size // _MOST_SAMPLES | 1
-    return voxels.ravel(order="K")[::step]
+    # A copy: who looks at it again need not go through the whole scan for it.
+    return voxels.ravel(order="K")[::step].copy()
 
 
 def _measure_share(sample: Array, low: float, high: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medseg.datasets.intensity_checks import sample_voxels
+from medseg.datasets.intensity_checks import sample_channel
 from medseg.volume import Array
 
 AIR = "air"
@@ -36,11 +36,13 @@ def measure_intensities(shown: Array, voxels: Array) -> dict[str, float]:
     Returns:
         Measure → value; a measure that cannot be taken is left out.
     """
-    sample = sample_voxels(shown).astype(np.float32, copy=False)
+    of_shown, of_all = sample_channel(shown, voxels)
+    sample = of_shown.astype(np.float32, copy=False)
     measures: dict[str, float] = {}
     if not sample.size:
         return measures
-    measures[AIR] = _measure_air(voxels)
+    denser = np.count_nonzero(of_all > _TISSUE_HU)
+    measures[AIR] = 1 - denser / of_all.size
     tissue = sample[sample > _TISSUE_HU]
     if tissue.size:
         values = np.quantile(tissue, list(_TISSUE_QUANTILES.values()))
@@ -51,9 +53,3 @@ def measure_intensities(shown: Array, voxels: Array) -> dict[str, float]:
         for name, value in zip(_FORM_QUANTILES, inner, strict=True):
             measures[name] = (value - low) / (high - low)
     return measures
-
-
-def _measure_air(voxels: Array) -> float:
-    sample = sample_voxels(voxels)
-    denser = np.count_nonzero(sample > _TISSUE_HU)
-    return 1 - denser / sample.size

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
-from medseg.metrics.label_boxes import find_boxes
+from medseg.metrics.components import (
+    count_component_voxels,
+    number_components,
+)
+from medseg.metrics.label_summary import LabelSummary
 from medseg.volume import Array
 
 LEAST_SHARE = 0.05
@@ -16,53 +19,39 @@ LEAST_SHARE = 0.05
 _SPECK = 0.1
 """Share of a label's cross-section that may touch the border as a speck."""
 
-_CORNERS_TOUCH: Literal[26] = 26
 
-
-def count_pieces(labels: Array, most: int) -> dict[int, int]:
+def count_pieces(found: LabelSummary) -> dict[int, int]:
     """Count the connected components of each label that hold a share of it worth counting.
 
     Args:
-        labels: Label indices ``(i, j, k)``; neighbours touch at faces, edges or corners.
-        most: The highest index; others are passed over.
+        found: The label map; neighbours touch at faces, edges or corners.
 
     Returns:
         Index → pieces, of the labels that are there.
     """
-    import cc3d
-
     pieces = {}
-    for index, box in find_boxes(labels, range(1, most + 1)).items():
-        mask = labels[box] == index
-        components, count = cc3d.connected_components(
-            mask,
-            connectivity=_CORNERS_TOUCH,
-            binary_image=True,
-            return_N=True,
-        )
+    for index, box in found.boxes.items():
+        mask = found.labels[box] == index
+        components, count = number_components(mask)
         pieces[index] = count
         if count > 1:
-            sizes = np.bincount(components[mask])[1:]
+            sizes = count_component_voxels(components, mask)[1:]
             least = LEAST_SHARE * sizes.sum()
             pieces[index] = int(np.count_nonzero(sizes >= least))
     return pieces
 
 
-def find_cut_labels(labels: Array, voxels: Array) -> frozenset[int]:
-    """Find the labels that touch the border of the image by more than a speck.
-
-    Args:
-        labels: Label indices ``(i, j, k)``.
-        voxels: How many voxels each index has, ``(classes,)``.
-    """
+def find_cut_labels(found: LabelSummary) -> frozenset[int]:
+    """Find the labels of a label map that touch the border of the image by more than a speck."""
+    voxels = found.voxels
     touching = np.zeros(len(voxels))
-    for face in list_faces(labels):
+    for face in list_faces(found.labels):
         counts = np.bincount(face.ravel(), minlength=len(voxels))
         touching += counts[: len(voxels)]
     # The cross-section of a ball grows as its volume to two thirds.
     specks = _SPECK * np.power(voxels, 2 / 3)
-    found = np.flatnonzero(touching > specks)
-    return frozenset(found.tolist()) - {0}
+    cut = np.flatnonzero(touching > specks)
+    return frozenset(cut.tolist()) - {0}
 
 
 def list_faces(labels: Array) -> Iterator[Array]:

@@ -7,9 +7,11 @@ worse than a label map that is segmented.
 from __future__ import annotations
 
 import math
+import os
 import zlib
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,51 +80,153 @@ def set_labels_apart(root: Path, files: Sequence[Path]) -> SortedFiles:
         root: The folder that is searched; its own name does not count.
         files: The image files in it and below.
     """
-    called = {file for file in files if _is_called_labels(file, root)}
-    folders = _measure_folders(file for file in files if file not in called)
-    named = {file for file in called if _is_named_label_map(file)}
-    others = [file for file in files if file not in called]
-    alike = {file for file in others if _resembles_labels(file, folders)}
-    with_scans = {file.parent for file in others if file not in alike}
-    unnamed = {file for file in alike if _list_near(file) & with_scans}
+    by_folder: dict[Path, list[str]] = defaultdict(list)
+    for file in files:
+        by_folder[file.parent].append(file.name)
+    search = LabelSearch(root)
+    named: set[Path] = set()
+    unnamed: set[Path] = set()
+    for folder in sorted(by_folder):
+        found = search.enter(folder, by_folder[folder])
+        named.update(folder / name for name in found.named)
+        unnamed.update(folder / name for name in found.unnamed)
     scans = [file for file in files if file not in named | unnamed]
     return SortedFiles(
         tuple(scans), tuple(sorted(named)), tuple(sorted(unnamed))
     )
 
 
-def _is_called_labels(file: Path, root: Path) -> bool:
-    stem, _ = split_suffix(file.name)
+@dataclass(frozen=True, slots=True)
+class FolderLabels:
+    """The label maps among the image files of one folder.
+
+    Attributes:
+        named: Those that are called so.
+        unnamed: Those beside scans whose names do not say so.
+    """
+
+    named: Set[str] = frozenset()
+    unnamed: Set[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbours:
+    """What label maps are compared with, in their own folder or the one above.
+
+    Attributes:
+        folder: The folder.
+        largest: Size of the largest file in it that is not called a label map.
+        has_scans: Whether a scan lies in it.
+    """
+
+    folder: Path
+    largest: int
+    has_scans: bool = False
+
+
+class LabelSearch:
+    """Tells label maps from scans, a folder at a time; the rules are those of ``set_labels_apart``.
+
+    A folder comes before those in it, and these directly after it, as in a walk: nothing is held
+    but the folders that a folder lies in.
+
+    Args:
+        root: The folder that is searched; its own name does not count.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._above: list[_Neighbours] = []
+
+    def enter(self, folder: Path, names: Sequence[str]) -> FolderLabels:
+        """Find the label maps of a folder.
+
+        Args:
+            folder: The folder.
+            names: Those of the image files in it.
+        """
+        above = self._find_above(folder)
+        called = _find_called(folder, names, self._root)
+        others = _Others(folder, [each for each in names if each not in called])
+        largest = max(others.largest, above.largest)
+        alike = others.find_alike(largest)
+        has_scans = len(alike) < len(others.names)
+        here = _Neighbours(folder, others.largest, has_scans)
+        self._above.append(here)
+        return FolderLabels(
+            {name for name in called if _is_named_label_map(folder / name)},
+            alike if here.has_scans or above.has_scans else frozenset(),
+        )
+
+    def _find_above(self, folder: Path) -> _Neighbours:
+        """Return what lies in the folder above; forget all that lie elsewhere."""
+        while self._above:
+            last = self._above[-1]
+            if last.folder == folder.parent:
+                return last
+            if last.folder in folder.parents:
+                break
+            self._above.pop()
+        return _Neighbours(folder.parent, 0)
+
+
+class _Others:
+    """The files of a folder that are not called label maps; there may be very many.
+
+    Args:
+        folder: The folder.
+        names: Theirs.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder = folder
+        self.names = names
+        self._sizes = array("Q")
+        for name in names:
+            self._sizes.append(_get_size(os.path.join(folder, name)))  # noqa: PTH118 - quicker
+
+    @property
+    def largest(self) -> int:
+        """The size of the largest."""
+        return max(self._sizes, default=0)
+
+    def find_alike(self, largest: int) -> Set[str]:
+        """Return the names of those that hold labels, though nothing says so.
+
+        Args:
+            largest: Bytes of the largest file in this folder and the one above.
+        """
+        alike = set()
+        for name, size in zip(self.names, self._sizes, strict=True):
+            is_small = size * _SUSPICIOUS <= largest
+            may_be_monotonous = not name.lower().endswith(_COMPRESSED)
+            if not is_small and not may_be_monotonous:
+                continue
+            file = self._folder / name
+            if (is_small or _is_monotonous(file, size)) and _has_labels(file):
+                alike.add(name)
+        return alike
+
+
+def _find_called(folder: Path, names: Iterable[str], root: Path) -> Set[str]:
+    """Return the files that are called label maps, by their names or by a folder's."""
+    folders = folder.relative_to(root).parts
+    if any(is_label_word(name) for name in folders):
+        return set(names)
+    return {name for name in names if _is_called_labels(name)}
+
+
+def _is_called_labels(name: str) -> bool:
+    stem, _ = split_suffix(name)
     _, role = split_role(stem)
-    if role in ("label", "prediction"):
-        return True
-    folders = file.relative_to(root).parts[:-1]
-    return any(is_label_word(name) for name in (*folders, stem))
+    return role in ("label", "prediction") or is_label_word(stem)
 
 
-def _list_near(file: Path) -> set[Path]:
-    """Return the folders in which the scan of a label map may lie."""
-    return {file.parent, file.parent.parent}
-
-
-def _measure_folders(files: Iterable[Path]) -> Mapping[Path, int]:
-    """Return the size of the largest file of each folder."""
-    largest: dict[Path, int] = defaultdict(int)
-    for file in files:
-        size = _get_size(file)
-        largest[file.parent] = max(size, largest[file.parent])
-    return largest
-
-
-def _get_size(file: Path) -> int:
+def _get_size(file: str | Path) -> int:
     try:
-        return file.stat().st_size
+        return os.stat(file).st_size  # noqa: PTH116 - quicker, of very many
     except OSError:  # reading it will say why
         return 0
-
-
-def _find_largest_near(file: Path, folders: Mapping[Path, int]) -> int:
-    return max(folders.get(folder, 0) for folder in _list_near(file))
 
 
 def _is_named_label_map(file: Path) -> bool:
@@ -153,21 +257,14 @@ def _is_nearly_empty(file: Path) -> bool:
     return _get_size(file) * _VOXELS_PER_BYTE <= math.prod(shape)
 
 
-def _resembles_labels(file: Path, folders: Mapping[Path, int]) -> bool:
-    """Tell whether a file holds labels, though nothing says so; most are not read for it."""
-    largest = _find_largest_near(file, folders)
-    is_small = _get_size(file) * _SUSPICIOUS <= largest
-    if not is_small and not _is_monotonous(file):
-        return False
+def _has_labels(file: Path) -> bool:
     labels = _read(file)
     return labels is not None and holds_labels(labels)
 
 
-def _is_monotonous(file: Path) -> bool:
+def _is_monotonous(file: Path, size: int) -> bool:
     """Tell from a few places of it whether an uncompressed file holds nearly nothing."""
-    if file.name.lower().endswith(_COMPRESSED):
-        return False
-    distance = _get_size(file) // _PROBES
+    distance = size // _PROBES
     probes = bytearray()
     try:
         with file.open("rb") as stream:

@@ -15,6 +15,7 @@ import numpy as np
 from medseg.datasets.intensity_checks import sample_voxels
 from medseg.datasets.intensity_measures import measure_intensities
 from medseg.datasets.label_measures import count_pieces, list_faces
+from medseg.metrics.label_summary import summarise_labels
 from medseg.volume import Array, Volume
 
 Sizes = tuple[float, ...]
@@ -147,7 +148,7 @@ def measure_training_case(
     """
     measures = measure_case(image, labels)
     of_scan = measure_scan(image)
-    pieces = count_pieces(labels, classes)
+    pieces = count_pieces(summarise_labels(labels, classes + 1))
     counted = []
     for each in measures.labels:
         counted.append(replace(each, pieces=pieces.get(each.label, 0)))

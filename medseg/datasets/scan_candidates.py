@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import SupportsIndex, overload
 
+from medseg._support.spool import Spool
 from medseg.bundle.spec import ChannelSpec
 from medseg.errors import Fault, ScanError
 from medseg.io import Series, group_series, list_readable_suffixes
@@ -70,6 +73,62 @@ class Candidate:
     modalities: tuple[str, ...] = ()
 
 
+class CandidateList(Sequence[Candidate]):
+    """Candidates in the order in which they were found; of very many, most lie on the disk."""
+
+    def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
+        self._names: Spool[tuple[str, str]] = Spool()
+        self._all: Spool[Candidate] = Spool(pack=_pack, unpack=_unpack)
+        self.extend(candidates)
+
+    def append(self, candidate: Candidate) -> None:
+        """Add a candidate."""
+        self._names.append((candidate.name, candidate.origin))
+        self._all.append(candidate)
+
+    def extend(self, candidates: Iterable[Candidate]) -> None:
+        """Add candidates."""
+        for candidate in candidates:
+            self.append(candidate)
+
+    def list_names(self) -> Iterator[tuple[str, str]]:
+        """Give the name that each should have, and its origin; that is quicker than all of it."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._all)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Candidate]: ...
+
+    def __getitem__(
+        self, index: SupportsIndex | slice
+    ) -> Candidate | list[Candidate]:
+        return self._all[index]
+
+
+def _pack(
+    candidate: Candidate,
+) -> tuple[Candidate, tuple[tuple[str, ...], ...]]:
+    """Return a candidate without paths, which take long to write and to read, and their texts."""
+    texts = tuple(tuple(map(str, part)) for part in candidate.parts)
+    return replace(candidate, parts=()), texts
+
+
+def _unpack(
+    packed: tuple[Candidate, tuple[tuple[str, ...], ...]],
+) -> Candidate:
+    candidate, texts = packed
+    parts = tuple(tuple(map(Path, part)) for part in texts)
+    return replace(candidate, parts=parts)
+
+
 @dataclass(slots=True)
 class Search:
     """What one search came to so far.
@@ -84,7 +143,7 @@ class Search:
     channels: int
     split_4d: str = ""
     specs: tuple[ChannelSpec, ...] = ()
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: CandidateList = field(default_factory=CandidateList)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     passed_over: int = 0

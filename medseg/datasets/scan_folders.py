@@ -6,20 +6,20 @@ Images are known by the endings of their names, DICOM by its headers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg._support.folders import list_files
-from medseg.datasets.label_recognition import SortedFiles, set_labels_apart
-from medseg.datasets.scan_candidates import (
-    Search,
-    make_series,
-)
+from medseg._support.folders import FolderWalk
+from medseg._support.spool import Spool
+from medseg.datasets.label_recognition import FolderLabels, LabelSearch
+from medseg.datasets.scan_candidates import Search, make_image, make_series
 from medseg.datasets.scan_channels import take_named_channels
 from medseg.datasets.scan_numbers import add_images
 from medseg.datasets.scan_studies import add_studies
-from medseg.io import SkippedFile, group_series
+from medseg.io import SkippedFile
 from medseg.io.dicom.series import NOT_DICOM
+from medseg.io.dicom.series_search import SeriesSearch
 from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
@@ -43,72 +43,144 @@ SearchProgress = Callable[[int, int], None]
 
 
 def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
-    """Find the scans in a folder and below it; label maps among them are left out."""
-    listing = list_files(root, skip=_reason_to_skip)
-    for fault in listing.left_out:
-        name = make_left_out_name(fault.where)
-        search.leave_out(name, fault.where, fault.what, fault.detail)
-    for folder in listing.skipped:
-        note = f"{folder.where}: {folder.what}"
-        search.notes.append(note)
-    images: list[Path] = []
-    others: list[Path] = []
-    pictures = set(filter(_is_of_bundle, listing.files))
-    if pictures:
-        note = f"{len(pictures)} pictures of a training run are left out"
-        search.notes.append(note)
-    for file in listing.files:
-        if file in pictures:
-            continue
-        kind = images if has_image_suffix(file.name) else others
-        kind.append(file)
-    sorted_files = set_labels_apart(root, images)
-    search.notes += _describe_label_maps(root, sorted_files)
-    others_than_named = take_named_channels(root, sorted_files.scans, search)
-    add_images(root, others_than_named, search)
+    """Find the scans in a folder and below it; label maps among them are left out.
+
+    Images of one channel are scans as soon as they are seen, and only DICOM, and the channels of
+    scans, are held until all is known.
+    """
+    found = _FoundFiles(root, search)
+    found.find()
+    if found.images:
+        others_than_named = take_named_channels(root, found.images, search)
+        add_images(root, others_than_named, search)
 
     def report(count: int) -> None:
-        progress(count, len(others))
+        progress(count, len(found.others))
 
-    found, skipped = group_series(others, report, split_4d=search.split_4d)
+    series = SeriesSearch(search.split_4d)
+    skipped = _SkippedFiles(root, search, found.voxel_files)
+    for skipped_file in series.look_at(found.others, report):
+        skipped.add(skipped_file)
     if len(search.specs) > 1:
-        add_studies(root, found, search)
+        add_studies(root, series.find_all(), search)
     else:
-        search.candidates += [make_series(series, root) for series in found]
-    voxel_files = {find_voxel_file(file) for file in images}
-    _add_skipped(skipped, root, search, voxel_files)
+        candidates = (make_series(each, root) for each in series.find())
+        search.candidates.extend(candidates)
+    for skipped_file in series.list_skipped():
+        skipped.add(skipped_file)
+    skipped.note()
 
 
-def _is_of_bundle(file: Path) -> bool:
+class _FoundFiles:
+    """The files of a search, told apart.
+
+    Args:
+        root: The folder that is searched.
+        search: Takes scans of one channel, what is left out, and notes.
+
+    Attributes:
+        images: Images that may be channels of scans.
+        others: Files that only a look into them tells of.
+        voxel_files: Files that belong to headers among the images.
+    """
+
+    def __init__(self, root: Path, search: Search) -> None:
+        self._root = root
+        self._search = search
+        self._labels = LabelSearch(root)
+        self._label_maps: dict[Path, FolderLabels] = {}
+        self._named: Counter[str] = Counter()
+        self._unnamed: Counter[str] = Counter()
+        self._pictures = 0
+        self.images: list[Path] = []
+        self.others: Spool[Path] = Spool(pack=str, unpack=Path)
+        self.voxel_files: set[Path] = set()
+
+    def find(self) -> None:
+        """Go through all folders."""
+        walk = FolderWalk(self._root, _reason_to_skip, self._enter)
+        for file in walk.find_files():
+            self._add(file)
+        search = self._search
+        for fault in walk.list_left_out():
+            name = make_left_out_name(fault.where)
+            search.leave_out(name, fault.where, fault.what, fault.detail)
+        for folder in walk.list_skipped():
+            search.notes.append(f"{folder.where}: {folder.what}")
+        if self._pictures:
+            note = f"{self._pictures} pictures of a training run are left out"
+            search.notes.append(note)
+        search.notes += _describe_label_maps(self._named, self._unnamed)
+
+    def _enter(self, folder: Path, names: Sequence[str]) -> None:
+        """Tell label maps apart in a folder whose files come next."""
+        images = []
+        for name in names:
+            if has_image_suffix(name) and not _is_of_bundle(folder, name):
+                images.append(name)
+        self._label_maps = {
+            above: labels
+            for above, labels in self._label_maps.items()
+            if above in folder.parents
+        }
+        self._label_maps[folder] = self._labels.enter(folder, images)
+
+    def _add(self, file: Path) -> None:
+        if not has_image_suffix(file.name):
+            self.others.append(file)
+            return
+        if _is_of_bundle(file.parent, file.name):
+            self._pictures += 1
+            return
+        voxel_file = find_voxel_file(file)
+        if voxel_file != file:
+            self.voxel_files.add(voxel_file)
+        labels = self._label_maps[file.parent]
+        if file.name in labels.named:
+            self._named[_name_kind(file, self._root)] += 1
+        elif file.name in labels.unnamed:
+            self._unnamed[file.name] += 1
+        elif self._search.channels == 1 and len(self._search.specs) < 2:
+            where = file.relative_to(self._root).as_posix()
+            self._search.candidates.append(make_image(file, where))
+        else:
+            self.images.append(file)
+
+
+def _is_of_bundle(folder: Path, name: str) -> bool:
     """Tell whether a file is a picture that a training run drew for people."""
-    folder = file.parent
     if folder.name == _PREVIEWS:
         folder = folder.parent
-    elif file.name != _CURVES:
+    elif name != _CURVES:
         return False
     is_bundle = (folder / _BUNDLE).is_file() and (folder / _MODELS).is_dir()
-    return is_bundle and file.suffix.lower() == ".png"
+    return is_bundle and name.lower().endswith(".png")
 
 
-def _describe_label_maps(root: Path, files: SortedFiles) -> Iterator[str]:
-    """Say which label maps were left out, so that no scan is missed without a word."""
-    if files.named:
-        kinds = Counter(_name_kind(file, root) for file in files.named)
-        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        yield f"{_count(files.named)} left out: {listed}; {_REMEDY}"
-    if files.unnamed:
-        names = Counter(file.name for file in files.unnamed)
-        listed = ", ".join(names)
+def _describe_label_maps(
+    named: Counter[str], unnamed: Counter[str]
+) -> Iterator[str]:
+    """Say which label maps were left out, so that no scan is missed without a word.
+
+    Args:
+        named: Those that are called so, by what they are known by.
+        unnamed: The others, by their names.
+    """
+    if named:
+        listed = ", ".join(f"{count} {kind}" for kind, count in named.items())
+        yield f"{_count(named)} left out: {listed}; {_REMEDY}"
+    if unnamed:
         yield (
-            f"{_count(files.unnamed)} left out that hold labels and lie beside scans, though "
-            f"their names do not say so: {listed}; {_REMEDY}"
+            f"{_count(unnamed)} left out that hold labels and lie beside scans, though "
+            f"their names do not say so: {', '.join(unnamed)}; {_REMEDY}"
         )
 
 
-def _count(files: Sequence[Path]) -> str:
-    if len(files) == 1:
+def _count(label_maps: Counter[str]) -> str:
+    count = label_maps.total()
+    if count == 1:
         return "1 label map was"
-    return f"{len(files)} label maps were"
+    return f"{count} label maps were"
 
 
 def _name_kind(file: Path, root: Path) -> str:
@@ -136,35 +208,40 @@ def _reason_to_skip(folder: Path) -> str | None:
     return None
 
 
-def _add_skipped(
-    files: Iterable[SkippedFile],
-    root: Path,
-    search: Search,
-    voxel_files: Set[Path],
-) -> None:
-    """Report files of no series: damaged ones are left out, others are only counted.
+@dataclass(slots=True)
+class _SkippedFiles:
+    """Files of no series: damaged ones are left out, others are only counted.
 
-    Args:
-        files: The files.
+    Attributes:
         root: The folder that was searched.
         search: Takes what is left out, and the notes.
         voxel_files: Files that belong to headers among the images.
+        counts: Why files were skipped → how many were.
     """
-    counts: Counter[str] = Counter()
-    for skipped in files:
-        if skipped.file in voxel_files:
-            continue
+
+    root: Path
+    search: Search
+    voxel_files: Set[Path]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, skipped: SkippedFile) -> None:
+        """Add a file."""
+        if skipped.file in self.voxel_files:
+            return
         if skipped.is_damaged:
-            where = skipped.file.relative_to(root).as_posix()
+            where = skipped.file.relative_to(self.root).as_posix()
             name = make_left_out_name(where)
-            search.leave_out(name, where, skipped.reason, skipped.detail)
+            self.search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            counts[_describe_kind(skipped.file)] += 1
+            self.counts[_describe_kind(skipped.file)] += 1
         else:
-            counts[skipped.reason] += 1
-    for reason, count in counts.items():
-        noun = "file" if count == 1 else "files"
-        search.notes.append(f"{count} other {noun}: {reason}")
+            self.counts[skipped.reason] += 1
+
+    def note(self) -> None:
+        """Say how many there were."""
+        for reason, count in self.counts.items():
+            noun = "file" if count == 1 else "files"
+            self.search.notes.append(f"{count} other {noun}: {reason}")
 
 
 def _describe_kind(file: Path) -> str:

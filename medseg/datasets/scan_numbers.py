@@ -51,7 +51,7 @@ def add_images(root: Path, files: Iterable[Path], search: Search) -> None:
         group = groups[key]
         where = key.relative_to(root).as_posix()
         if key == group[0] or not _is_scan(group, search, bool(whole)):
-            search.candidates += _make_images(group, root)
+            search.candidates.extend(_make_images(group, root))
         elif key in whole:
             wanted = stated or range(search.channels)
             _add_scan(where, group, wanted, search)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from medseg._support.files import refuse_special
 from medseg._support.long_tables import TABLE_SUFFIXES
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.cases import Scan
+from medseg.datasets.named_scans import NamedScans
 from medseg.datasets.scan_candidates import (
     Candidate,
+    CandidateList,
     LeftOut,
     Search,
     list_image_suffixes,
@@ -24,13 +27,7 @@ from medseg.datasets.scan_tables import search_table
 from medseg.datasets.table_rows import NameRule
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
-from medseg.names import (
-    add_tag,
-    distinct_names,
-    fold_name,
-    make_former_name,
-    make_safe_name,
-)
+from medseg.names import add_tag, fold_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +35,24 @@ class ScanList:
     """What to segment.
 
     Attributes:
-        scans: Sorted by where they are; their names differ.
+        scans: Sorted by where they are; their names differ. Made one by one, when they are asked
+            for.
         left_out: What seems meant to be segmented and cannot be, and why.
         skipped: Scans of modalities that were not asked for.
         notes: What was passed over because it is no scan: results, labels, reports, text. For
             the person who called: folders are named.
-        former_names: What release 0.1.0 called the scans.
     """
 
-    scans: tuple[Scan, ...]
+    scans: NamedScans
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
-    former_names: tuple[str, ...] = ()
     skipped: tuple[LeftOut, ...] = ()
+
+    @property
+    def former_names(self) -> Iterator[str]:
+        """What release 0.1.0 called the scans."""
+        for _, _, former in self.scans.list_names():
+            yield former
 
     def keep_former_names(self, known: Collection[str]) -> ScanList:
         """Call scans what they were called before, where there are results of these names.
@@ -60,33 +62,21 @@ class ScanList:
         Args:
             known: The names for which there are results.
         """
-        taken = {fold_name(scan.name) for scan in self.scans}
-        scans = []
-        for scan, former in zip(self.scans, self.former_names, strict=True):
-            is_known = former in known and scan.name not in known
-            if is_known and fold_name(former) not in taken:
-                scan = replace(scan, name=former)
-            scans.append(scan)
-        return replace(self, scans=tuple(scans))
+        return replace(self, scans=self.scans.keep_former_names(known))
 
     def list_renamed(self) -> set[str]:
         """Return the names of scans that had others in release 0.1.0, with those."""
         renamed: set[str] = set()
-        for scan, former in zip(self.scans, self.former_names, strict=True):
-            if former != scan.name:
-                renamed |= {scan.name, former}
+        for _, name, former in self.scans.list_names():
+            if former != name:
+                renamed |= {name, former}
         return renamed
 
     def choose(self, is_wanted: Callable[[str], bool]) -> ScanList:
         """Return what has the wanted names: of scans, and of what is no scan or not asked for."""
-        kept: list[int] = []
-        for number, scan in enumerate(self.scans):
-            if is_wanted(scan.name):
-                kept.append(number)
         return replace(
             self,
-            scans=tuple(self.scans[number] for number in kept),
-            former_names=tuple(self.former_names[number] for number in kept),
+            scans=self.scans.choose(is_wanted),
             left_out=_choose(self.left_out, is_wanted),
             skipped=_choose(self.skipped, is_wanted),
         )
@@ -153,12 +143,11 @@ def find_scans(
         _refuse_nothing(path, search)
     candidates = search.candidates
     if names_from_headers:
-        candidates = [_name_by_header(candidate) for candidate in candidates]
-    scans = _name_scans(candidates)
+        candidates = CandidateList(map(_name_by_header, candidates))
+    scans = NamedScans.name(candidates)
     left_out = _keep_names_distinct(search.left_out, scans)
-    former_names = _name_candidates(candidates, make_former_name)
-    found = ScanList(scans, left_out, tuple(search.notes), tuple(former_names))
-    found = _skip_other_modalities(found, candidates, choice, path)
+    found = ScanList(scans, left_out, tuple(search.notes))
+    found = _skip_other_modalities(found, choice, path)
     if not found.scans and not found.left_out and not allow_empty:
         raise DatasetError(
             f"none of {len(found.skipped)} scans is of the modality asked for, {choice}",
@@ -178,25 +167,22 @@ def _refuse_nothing(path: Path, search: Search) -> None:
 
 
 def _skip_other_modalities(
-    found: ScanList,
-    candidates: Sequence[Candidate],
-    choice: ModalityChoice,
-    root: Path,
+    found: ScanList, choice: ModalityChoice, root: Path
 ) -> ScanList:
     """Set apart the scans that were not asked for; the names of the others stay."""
-    kept: list[Scan] = []
-    former_names: list[str] = []
+    if not choice.wanted:
+        return found
+    candidates = found.scans.candidates
+    kept = array("Q")
     skipped: list[LeftOut] = []
-    for scan, former, candidate in zip(
-        found.scans, found.former_names, candidates, strict=True
-    ):
+    for number, candidate in enumerate(candidates):
         reason = choice.find_reason_to_skip(candidate.modalities)
-        if reason:
-            where = describe_place(scan, root)
-            skipped.append(LeftOut(scan.name, where, reason))
+        if not reason:
+            kept.append(number)
             continue
-        kept.append(scan)
-        former_names.append(former)
+        scan = found.scans[number]
+        where = describe_place(scan, root)
+        skipped.append(LeftOut(scan.name, where, reason))
     left_out: list[LeftOut] = []
     for entry in found.left_out:
         reason = choice.find_reason_to_skip(entry.modalities)
@@ -207,9 +193,8 @@ def _skip_other_modalities(
     notes = (*found.notes, *choice.describe_unknown(candidates))
     return replace(
         found,
-        scans=tuple(kept),
+        scans=replace(found.scans, numbers=kept),
         left_out=tuple(left_out),
-        former_names=tuple(former_names),
         skipped=tuple(skipped),
         notes=notes,
     )
@@ -254,29 +239,11 @@ def _search_path(
         ) from error
 
 
-def _name_scans(candidates: Sequence[Candidate]) -> tuple[Scan, ...]:
-    names = _name_candidates(candidates)
-    scans = []
-    for name, candidate in zip(names, candidates, strict=True):
-        scan = Scan(name, candidate.parts, candidate.volume, candidate.warnings)
-        scans.append(scan)
-    return tuple(scans)
-
-
-def _name_candidates(
-    candidates: Sequence[Candidate],
-    make_name: Callable[[str], str] = make_safe_name,
-) -> list[str]:
-    wanted = [candidate.name for candidate in candidates]
-    origins = [candidate.origin for candidate in candidates]
-    return distinct_names(wanted, origins, make_name)
-
-
 def _keep_names_distinct(
-    left_out: Iterable[LeftOut], scans: Iterable[Scan]
+    left_out: Sequence[LeftOut], scans: NamedScans
 ) -> tuple[LeftOut, ...]:
     """Rename what was left out where its name is taken; scans keep theirs."""
-    taken = {fold_name(scan.name) for scan in scans}
+    taken = scans.find_taken([entry.name for entry in left_out])
     renamed = []
     for entry in left_out:
         name = entry.name

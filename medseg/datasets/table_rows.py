@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from medseg._support.clashes import HASH_BITS, find_doubled
 from medseg._support.long_tables import LongTable
 from medseg.datasets.channel_endings import strip_channel
 from medseg.datasets.scan_candidates import Candidate, flatten
@@ -28,8 +27,6 @@ from medseg.names import (
 
 NameRule = Callable[[str], bool]
 """Tells whether a scan of this name is wanted."""
-
-_HASH_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +183,9 @@ class _Hashes:
         """Add those of a row."""
         folded = {fold_name(each) for each in _list_names(row, name)}
         for each in folded:
-            self.names.append(hash(each) & _HASH_BITS)
-        self.files.append(hash(row.files) & _HASH_BITS)
+            self.names.append(hash(each) & HASH_BITS)
+        self.files.append(hash(row.files) & HASH_BITS)
 
     def are_distinct(self) -> bool:
         """Tell whether no name and no file comes twice."""
-        return _are_distinct(self.names) and _are_distinct(self.files)
-
-
-def _are_distinct(hashes: array[int]) -> bool:
-    ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64))
-    return not bool((ordered[1:] == ordered[:-1]).any())
+        return not find_doubled(self.names) and not find_doubled(self.files)

@@ -26,8 +26,7 @@ from medseg.datasets.label_measures import count_pieces, find_cut_labels
 from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.modalities import normalize_modality
 from medseg.io.body_regions import find_organ_regions
-from medseg.metrics.confusion import count_voxels
-from medseg.volume import Array
+from medseg.metrics.label_summary import LabelSummary
 
 LEAST_CASES = 5
 """Of fewer cases no range is stated."""
@@ -184,11 +183,11 @@ class RangeCheck:
     scan: CaseMeasures
     voxel_ml: float
 
-    def find_departures(self, labels: Array) -> tuple[str, ...]:
+    def find_departures(self, found: LabelSummary) -> tuple[str, ...]:
         """Say what lies outside the range: first of the scan, then of its labels.
 
         Args:
-            labels: Label indices ``(i, j, k)`` that were found in the scan.
+            found: The label map of the scan.
 
         Returns:
             One reason each, in plain words; they name no file and quote no header.
@@ -200,7 +199,7 @@ class RangeCheck:
         # A stack of slices is larger than one slice in every way.
         if self.scan.is_single_slice == self.validated.is_single_slice:
             reasons += self._compare_sizes()
-            reasons += self._compare_labels(labels)
+            reasons += self._compare_labels(found)
         return tuple(reasons)
 
     def _compare_regions(self) -> Iterator[str]:
@@ -241,12 +240,11 @@ class RangeCheck:
             if reason:
                 yield f"the channel {channel.name}: {reason}"
 
-    def _compare_labels(self, labels: Array) -> Iterator[str]:
-        label_set = self.spec.label_set
-        voxels = count_voxels(labels, label_set.classes)
-        pieces = count_pieces(labels, len(label_set))
-        cut = find_cut_labels(labels, voxels)
-        for label in label_set:
+    def _compare_labels(self, found: LabelSummary) -> Iterator[str]:
+        voxels = found.voxels
+        pieces = count_pieces(found)
+        cut = find_cut_labels(found)
+        for label in self.spec.label_set:
             known = self.validated.labels.get(label.name)
             if known is None:
                 continue

@@ -14,6 +14,7 @@ from medseg.inference.label_writer import choose_label_type
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
+from medseg.metrics.confusion import count_voxels
 from medseg.metrics.label_boxes import Box
 from medseg.quality.estimates import Quality, join_qualities
 from medseg.volume import Array, Volume
@@ -130,9 +131,8 @@ class AssemblyPrediction(Prediction):
     ) -> Segmentation:
         """Put together what is known of the parts."""
         label_set = self._spec.label_set
-        volumes = measure_volumes_ml(
-            canvas.labels, label_set, self._scan.voxel_ml
-        )
+        voxels = count_voxels(canvas.labels, label_set.classes)
+        volumes = measure_volumes_ml(voxels, label_set, self._scan.voxel_ml)
         volumes = {
             name: volumes[name] for name in volumes if name in self._chosen
         }

@@ -7,7 +7,7 @@ ends the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from medseg._support.gpu_failures import is_gpu_failure
 from medseg.datasets.cases import Scan
@@ -124,18 +124,19 @@ class ScanBatch(ScanWork):
         return skipped
 
     def close_failures(
-        self, here: Collection[str], holds: Callable[[str], bool]
+        self, gone: Iterable[str], holds: Callable[[str], bool]
     ) -> None:
         """Enter that failed scans of earlier calls are gone, so that no report names them for ever.
 
         Args:
-            here: Every name of this call. What another call found elsewhere stays as it is.
+            gone: What the ledger knows and this call did not find. What another call found
+                elsewhere stays as it is.
             holds: Tells whether a scan of this name would be of this call.
         """
-        for entry in tuple(self.ledger.entries.values()):
-            is_gone = entry.is_failed and entry.scan not in here
-            is_gone = is_gone and holds(entry.scan)
-            if is_gone and entry.searched == self.options.searched:
+        for scan in gone:
+            entry = self.ledger.entries[scan]
+            is_own = entry.is_failed and holds(scan)
+            if is_own and entry.searched == self.options.searched:
                 self.ledger.enter(
                     self.make_entry(entry.scan, "skipped", reason=GONE)
                 )

@@ -19,7 +19,7 @@ from medseg.inference.confidence import (
     PERCENT,
     ConfidenceSums,
     map_errors,
-    map_errors_within,
+    sample_errors,
 )
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.largest_components import keep_largest_components
@@ -27,7 +27,9 @@ from medseg.inference.pass_plan import HOST, PassResult
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
-from medseg.metrics.label_boxes import find_boxes
+from medseg.metrics.confusion import Mask
+from medseg.metrics.label_boxes import Box
+from medseg.metrics.label_summary import LabelSummary, summarise_labels
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
 from medseg.volume import Array, Volume
@@ -94,7 +96,7 @@ class BundlePrediction(Prediction):
     ) -> Segmentation:
         """Make a segmentation of the prediction."""
         names = self._keep_largest if keep_largest is None else keep_largest
-        labels, sums = self._apply_keep_largest(names)
+        kept, sums = self._apply_keep_largest(names)
         label_set = self._label_set
         confidence = sums.expected_dice(label_set)
         confidence_at = {}
@@ -107,10 +109,10 @@ class BundlePrediction(Prediction):
             for stage, took in self._result.seconds.items()
         }
         found = Segmentation(
-            labels,
+            kept.labels,
             label_set,
-            measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
-            quality=self._estimate_quality(labels, confidence),
+            measure_volumes_ml(kept.voxels, label_set, self._scan.voxel_ml),
+            quality=self._estimate_quality(kept, confidence),
             confidence=confidence,
             confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
@@ -123,66 +125,86 @@ class BundlePrediction(Prediction):
         return keep_chosen(found, self._chosen)
 
     @cached_property
+    def _found(self) -> LabelSummary:
+        return summarise_labels(self._result.labels, self._label_set.classes)
+
+    @cached_property
     def _range_check(self) -> RangeCheck | None:
         return self._measure_range()
 
     def _estimate_quality(
-        self, labels: Array, confidence: Mapping[str, float]
+        self, found: LabelSummary, confidence: Mapping[str, float]
     ) -> Quality:
         quality = estimate_quality(confidence, self._calibration)
         quality = replace(quality, is_made_up=self._is_made_up)
         if self._range_check is None:
             return quality
-        departures = self._range_check.find_departures(labels)
+        departures = self._range_check.find_departures(found)
         return quality.with_departures(departures)
 
     def _apply_keep_largest(
         self, names: Collection[str]
-    ) -> tuple[Array, ConfidenceSums]:
+    ) -> tuple[LabelSummary, ConfidenceSums]:
         """Return the labels with small components removed, and the sums over what is left."""
         sums = self._result.confidence
         indices = [
             label.index for label in self._label_set if label.name in names
         ]
         if not indices:
-            return self._result.labels, sums
+            return self._found, sums
         kept = self._remove_smaller_components(indices)
-        shares = self._compute_shares_kept(kept, indices)
+        shares = self._compute_shares_kept(kept.labels, indices)
         return kept, sums.with_share_kept(shares)
 
-    def _remove_smaller_components(self, indices: Sequence[int]) -> Array:
+    def _remove_smaller_components(
+        self, indices: Sequence[int]
+    ) -> LabelSummary:
         """Return the labels on the scan's grid, components taken where the bundle says."""
         result = self._result
         if result.on_grid is None:
-            return keep_largest_components(self._result.labels, indices)
-        on_grid = keep_largest_components(result.on_grid, indices)
-        kept = np.zeros_like(self._result.labels)
+            return keep_largest_components(self._found, indices)
+        classes = self._label_set.classes
+        seen = summarise_labels(result.on_grid, classes)
+        on_grid = keep_largest_components(seen, indices).labels
+        kept = np.zeros_like(result.labels)
         box = result.grid.crop(kept[None])[0]
         # As all labels came there, so that nothing but small components is missing.
         writer = LabelWriter(result.grid.network_to_scan, box, HOST)
         writer.write_nearest(on_grid)
-        return kept
+        return summarise_labels(kept, classes)
 
     def _compute_shares_kept(
         self, after: Array, indices: Sequence[int]
     ) -> Mapping[int, float]:
         """Return class → share of its mask's probability that lies in what is kept of it."""
-        result = self._result
-        grid = result.grid
-        before_seen = grid.crop(self._result.labels[None])[0]
+        before = self._result.labels
+        if after is before:
+            return {}
+        grid = self._result.grid
+        before_seen = grid.crop(before[None])[0]
         after_seen = grid.crop(after[None])[0]
         shares = {}
-        for index, box in find_boxes(self._result.labels, indices).items():
-            part = grid.locate(box, self._result.labels.shape)
+        for index in indices:
+            box = self._found.boxes.get(index)
+            if box is None:
+                continue
+            part = grid.locate(box, before.shape)
             was_there = before_seen[part] == index
             is_kept = after_seen[part] == index
             if np.array_equal(was_there, is_kept):
                 continue
-            errors = map_errors_within(result.confidence, grid, part)
-            total = _sum_percent_right(was_there, errors)
-            kept = _sum_percent_right(is_kept, errors)
-            shares[index] = kept / total if total else 1.0
+            total = self._sum_percent_right(was_there, part)
+            # Little of a mask is removed, and nothing comes to it on the scan's own grid.
+            lost = self._sum_percent_right(was_there & ~is_kept, part)
+            won = self._sum_percent_right(is_kept & ~was_there, part)
+            shares[index] = (total - lost + won) / total if total else 1.0
         return shares
+
+    def _sum_percent_right(self, mask: Mask, part: Box) -> int:
+        """Return by how many percent the labels of a mask are right, added up over its voxels."""
+        result = self._result
+        errors = sample_errors(result.confidence, result.grid, mask, part)
+        return PERCENT * len(errors) - int(errors.sum(dtype=np.int64))
 
     def _error_map(self) -> Array:
         if self._errors is None:
@@ -191,9 +213,3 @@ class BundlePrediction(Prediction):
                 result.confidence, result.grid, self._scan.shape
             )
         return self._errors
-
-
-def _sum_percent_right(mask: Array, errors: Array) -> int:
-    """Return by how many percent the labels of a mask are right, added up over its voxels."""
-    percent_wrong = int(errors[mask].sum(dtype=np.int64))
-    return PERCENT * int(mask.sum()) - percent_wrong

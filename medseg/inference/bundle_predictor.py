@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -20,7 +21,8 @@ from medseg.inference.blank_window import BlankWindow
 from medseg.inference.bundle_prediction import BundlePrediction
 from medseg.inference.device_errors import explain_device_errors
 from medseg.inference.pass_plan import PassPlan, PassResult
-from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
+from medseg.inference.sliding_window import SlidingWindow
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.networks.click_inputs import append_no_clicks
 from medseg.networks.devices import get_precision_name, release_memory
 from medseg.networks.gpu_arithmetic import full_float32
@@ -75,6 +77,7 @@ class BundlePredictor:
         self._arithmetic = arithmetic
         self._quick_clicks = quick_clicks
         self._click_network: Ensemble | None = None
+        self._loading = threading.Lock()
 
     @property
     def precision(self) -> torch.dtype:
@@ -136,8 +139,13 @@ class BundlePredictor:
 
     def load_click_network(self) -> Ensemble:
         """Return what answers clicks: one network without flips, since somebody waits for it."""
-        if self._click_network is not None:
+        # Two that click first at the same time would load it twice.
+        with self._loading:
+            if self._click_network is None:
+                self._click_network = self._make_click_network()
             return self._click_network
+
+    def _make_click_network(self) -> Ensemble:
         members = self.ensemble.members[:1]
         if self._quick_clicks:
             # Where its files are gone since, what was loaded of them goes on.
@@ -146,10 +154,9 @@ class BundlePredictor:
                 quick = load_for_clicks(self._bundle, file)
                 members = members if quick is None else [quick]
         spec = self._bundle.spec
-        self._click_network = Ensemble(
+        return Ensemble(
             members, spec.network.dims, channels=spec.input_channels
         )
-        return self._click_network
 
     def _measure(self, volume: Volume) -> RangeCheck | None:
         """Measure a scan for the comparison with what the bundle was validated on."""
@@ -179,25 +186,24 @@ class BundlePredictor:
 
     def run_windows(self, plan: PassPlan) -> PassResult:
         """Make a pass as planned, with fewer windows at a time where memory is short."""
-        scan_pass = SlidingWindowPass(self.sliding_window, plan)
-        with self.ensemble.arithmetic():
-            while corners := scan_pass.next_corners():
-                try:
-                    scores = self.ensemble(scan_pass.cut(corners))
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    if not scan_pass.halve_batch(len(corners)):
-                        raise
-                else:
-                    scan_pass.add(corners, scores)
-                    del (
-                        scores
-                    )  # or memory would hold them beside the next windows'
-                    continue
-                # Behind the handler, whose error holds on to what the try had made.
-                release_memory(self.device)
-        return scan_pass.finish()
+        with SlidingWindowPass(self.sliding_window, plan) as scan_pass:
+            with self.ensemble.arithmetic():
+                while corners := scan_pass.next_corners():
+                    try:
+                        scores = self.ensemble(scan_pass.cut(corners))
+                    except RuntimeError as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        if not scan_pass.halve_batch(len(corners)):
+                            raise
+                    else:
+                        scan_pass.add(corners, scores)
+                        # Or memory would hold them beside the next windows'.
+                        del scores
+                        continue
+                    # Behind the handler, whose error holds on to what the try had made.
+                    release_memory(self.device)
+            return scan_pass.finish()
 
 
 class Ensemble:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,10 +124,7 @@ class ClusterWorkers:
         """
         nodes = cluster.list_nodes()
         needs = choose_needs(nodes, device, threads, tasks_per_gpu)
-        slots = sum(needs.count_slots(nodes))
-        if not slots:
-            text = _describe_needs(needs)
-            notify(listeners, Notice(f"waiting for a node with {text}"))
+        announce_waiting(needs, nodes, listeners)
         given = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in choices.items()
@@ -173,10 +171,12 @@ class ClusterWorkers:
         run = TaskRun(self.cluster, segment_on_node, self.needs)
         done: list[Any] = [None] * len(scans)
         pace = _Pace()
-        for number, result in run.over(_list_tasks(batch, assignment, scans)):
-            entry, seconds = self._adopt(batch, scans[number], result)
-            batch.note = pace.describe(run.nodes)
-            done[number] = record(entry, seconds)
+        tasks = _list_tasks(batch, assignment, scans)
+        with contextlib.closing(run.over(tasks)) as ended:
+            for number, result in ended:
+                entry, seconds = self._adopt(batch, scans[number], result)
+                batch.note = pace.describe(run.nodes)
+                done[number] = record(entry, seconds)
         if run.lost:
             batch.ledger.remove_half_written()
         return done
@@ -215,6 +215,16 @@ def describe_lost(lost: Lost) -> str:
         f"{why} {lost.times} times, and it is not tried again; segment it alone to see why, on a "
         "machine with more memory, or with fewer tasks on each node (more --threads)"
     )
+
+
+def announce_waiting(
+    needs: TaskNeeds, nodes: Iterable[Node], listeners: Sequence[Listener]
+) -> None:
+    """Say so where no node can do a task yet."""
+    if sum(needs.count_slots(nodes)):
+        return
+    text = _describe_needs(needs)
+    notify(listeners, Notice(f"waiting for a node with {text}"))
 
 
 def _describe_needs(needs: TaskNeeds) -> str:

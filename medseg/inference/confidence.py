@@ -14,20 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from medseg.inference.accumulator import Accumulator
+from medseg.inference.host_writer import HostWriter
 from medseg.labels import LabelSet
+from medseg.metrics.confusion import Mask
 from medseg.metrics.label_boxes import find_box_of_labels
 from medseg.preprocessing.grid import NetworkGrid
 from medseg.preprocessing.resampled_parts import (
     Box,
     find_reach,
     resample_part,
+    resample_voxels,
 )
+from medseg.preprocessing.sending import send
 from medseg.volume import Array
 
 PERCENT = 100
@@ -121,6 +126,7 @@ class ConfidenceAccumulator:
         chosen: Position of the estimate that labels are taken from.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
+        host: Adds up what a GPU has found: the sums are complete once it has finished.
     """
 
     def __init__(
@@ -130,12 +136,14 @@ class ConfidenceAccumulator:
         chosen: int = 0,
         given: Array | None = None,
         temperatures: Sequence[float] = (1.0,),
+        host: HostWriter | None = None,
     ) -> None:
         classes = parts[0].stop - parts[0].start
         self._parts = parts
         self._chosen = chosen
         self._given = given
         self._temperatures = temperatures
+        self._host = host or HostWriter()
         self._planes_done = 0
         self._inside = np.zeros((len(temperatures), len(parts), classes))
         self._everywhere = np.zeros_like(self._inside)
@@ -174,14 +182,15 @@ class ConfidenceAccumulator:
         labels = self._get_labels(logits[self._chosen], planes)
         classes = len(self._sizes)
         sizes = torch.bincount(labels.reshape(-1), minlength=classes)
-        self._sizes += sizes.cpu().numpy()
+        self._host.write(sizes, self._add_sizes)
         for row, temperature in enumerate(self._temperatures):
             estimates = [
                 _compute_probabilities(each, temperature) for each in logits
             ]
             of_labels = self._add_probabilities(estimates, labels, row)
             if row == 0:
-                self._errors[..., planes] = round_percent(1 - of_labels)
+                percent = round_percent(1 - of_labels)
+                self._host.write(percent, partial(self._put_errors, planes))
 
     def _add_probabilities(
         self, estimates: Sequence[torch.Tensor], labels: torch.Tensor, row: int
@@ -194,23 +203,35 @@ class ConfidenceAccumulator:
         classes = len(self._sizes)
         flat_labels = labels.reshape(-1)
         peaks = estimates[self._chosen].amax(dim=(1, 2, 3))
-        self._peaks[row] = np.maximum(self._peaks[row], peaks.cpu().numpy())
-        for column, probabilities in enumerate(estimates):
+        found = [peaks.double()]
+        for probabilities in estimates:
             of_labels = probabilities.gather(0, labels[None])[0]
             weights = of_labels.reshape(-1).double()
             inside = torch.bincount(flat_labels, weights, minlength=classes)
-            self._inside[row, column] += inside.cpu().numpy()
             # In two steps: single precision loses what a whole slab adds up to.
             of_lines = probabilities.sum(dim=(2, 3))
-            everywhere = of_lines.double().sum(dim=1)
-            self._everywhere[row, column] += everywhere.cpu().numpy()
+            found += [inside, of_lines.double().sum(dim=1)]
+        # Together, so that a GPU copies once.
+        self._host.write(torch.stack(found), partial(self._add_sums, row))
         return of_labels
+
+    def _add_sizes(self, sizes: Array) -> None:
+        self._sizes += sizes
+
+    def _add_sums(self, row: int, found: Array) -> None:
+        """Add what some planes have: peaks, then of each estimate what is inside and everywhere."""
+        self._peaks[row] = np.maximum(self._peaks[row], found[0])
+        self._inside[row] += found[1::2]
+        self._everywhere[row] += found[2::2]
+
+    def _put_errors(self, planes: slice, percent: Array) -> None:
+        self._errors[..., planes] = percent
 
     def _get_labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         if self._given is None:
             return logits.max(dim=0).indices
         given = self._given[..., planes].astype(np.int64)
-        return torch.from_numpy(given).to(logits.device)
+        return send(torch.from_numpy(given), logits.device)
 
 
 def _compute_probabilities(
@@ -221,11 +242,10 @@ def _compute_probabilities(
     return logits.softmax(dim=0)
 
 
-def round_percent(share: torch.Tensor) -> Array:
-    """Return shares of 0 to 1 in percent, uint8, in the host's memory."""
+def round_percent(share: torch.Tensor) -> torch.Tensor:
+    """Return shares of 0 to 1 in percent, uint8."""
     percent = (PERCENT * share).round()
-    rounded: Array = percent.to(torch.uint8).cpu().numpy()
-    return rounded
+    return percent.to(torch.uint8)
 
 
 def map_errors(
@@ -248,23 +268,36 @@ def map_errors(
         return errors
     part = find_reach(doubtful, grid.network_to_scan)
     if part is not None:
-        with_channel[(0, *part)] = map_errors_within(sums, grid, part)
+        resampled = resample_part(sums.errors[None], grid.network_to_scan, part)
+        with_channel[(slice(None), *part)] = _round(resampled)
     return errors
 
 
-def map_errors_within(
-    sums: ConfidenceSums, grid: NetworkGrid, part: Box
+def sample_errors(
+    sums: ConfidenceSums, grid: NetworkGrid, mask: Mask, part: Box
 ) -> Array:
-    """Map where labels are probably wrong, in a part of what the network looks at.
+    """Return where labels are probably wrong, of the voxels of a mask alone.
 
     Args:
         sums: What the network was sure of.
         grid: The grid on which it saw the scan.
+        mask: Which voxels of the part.
         part: A box in the view that ``grid.crop`` returns.
 
     Returns:
-        uint8, along the axes of that view: what ``map_errors`` has there.
+        uint8 ``(voxels,)``: what ``map_errors`` has there.
     """
-    resampled = resample_part(sums.errors[None], grid.network_to_scan, part)
-    percent: Array = resampled[0].round().to(torch.uint8).numpy()
-    return percent
+    # Transposed, a mask of a label map lies in memory as numpy goes through it.
+    in_order = mask.T
+    positions = np.flatnonzero(in_order)
+    z, y, x = np.unravel_index(positions, in_order.shape)
+    voxels = [
+        torch.from_numpy(index + side.start)
+        for index, side in zip((x, y, z), part, strict=True)
+    ]
+    return _round(resample_voxels(sums.errors, grid.network_to_scan, voxels))
+
+
+def _round(percent: torch.Tensor) -> Array:
+    rounded: Array = percent.round().to(torch.uint8).numpy()
+    return rounded

@@ -87,14 +87,19 @@ class EarlierResults:
             is_meant = names is None or name in names
             if is_meant and (self._out / name).is_file():
                 files.append(name)
-        if not files:
-            return ()
-        return (
-            f"{', '.join(files)} is of an earlier run, and may be of another scan",
-        )
+        return warn_of_earlier(files)
 
     def _say(self, scan: Scan, what: str) -> None:
         notify(self._listeners, Notice(f"{scan.name}: {what}"))
+
+
+def warn_of_earlier(files: Sequence[str]) -> tuple[str, ...]:
+    """Warn of result files that lie there although their scan failed this time."""
+    if not files:
+        return ()
+    return (
+        f"{', '.join(files)} is of an earlier run, and may be of another scan",
+    )
 
 
 def find_label_map(entry: Entry) -> str | None:

@@ -1,10 +1,15 @@
-"""Many entries of ledgers, kept as the text of their lines: that is a tenth of the memory."""
+"""Many entries of ledgers, kept as the text of their lines: that is a tenth of the memory.
+
+Of very many, most lines lie on the disk, and memory holds their scans' names alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import SupportsIndex, overload
 
+from medseg._support.spool import Spool
 from medseg.inference.ledger_entry import Entry
 
 
@@ -12,19 +17,20 @@ class Entries(Mapping[str, Entry]):
     """Scan → its latest entry, in the order in which scans first came."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, bytes] = {}
+        self._numbers: dict[str, int] = {}
+        self._lines: Spool[bytes] = Spool()
 
     def __getitem__(self, scan: str) -> Entry:
-        return Entry.model_validate_json(self._lines[scan])
+        return Entry.model_validate_json(self._lines[self._numbers[scan]])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
+        return iter(self._numbers)
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._numbers)
 
     def __contains__(self, scan: object) -> bool:
-        return scan in self._lines
+        return scan in self._numbers
 
     def add(self, entry: Entry, line: bytes) -> None:
         """Add an entry, or put it in the place of an older one.
@@ -33,28 +39,56 @@ class Entries(Mapping[str, Entry]):
             entry: The entry.
             line: Its JSON.
         """
-        self._lines[entry.scan] = line
+        self._numbers[entry.scan] = self._lines.append(line)
 
     def take(self, others: Entries, scan: str) -> None:
         """Take over the entry of a scan."""
-        self._lines[scan] = others._lines[scan]
+        line = others._lines[others._numbers[scan]]
+        self._numbers[scan] = self._lines.append(line)
 
     def format(self, entry: Entry) -> bytes:
         """Return the JSON of an entry; no second copy of what is kept here."""
         line = entry.model_dump_json().encode()
-        known = self._lines.get(entry.scan)
+        number = self._numbers.get(entry.scan)
+        known = None if number is None else self._lines[number]
         return known if known == line else line
+
+    def list_others(self, scans: Iterable[str]) -> list[str]:
+        """Return the scans that have an entry and are not among some."""
+        is_among = bytearray(len(self._lines))
+        for scan in scans:
+            number = self._numbers.get(scan)
+            if number is not None:
+                is_among[number] = True
+        return [
+            scan
+            for scan, number in self._numbers.items()
+            if not is_among[number]
+        ]
 
 
 class EntryList(Sequence[Entry]):
     """Entries in an order; equal to any sequence of the same."""
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
+        self._lines: Spool[bytes] = Spool()
+        self._order = array("Q")
 
     def append(self, line: bytes) -> None:
         """Add an entry by its JSON."""
-        self._lines.append(line)
+        self.place(self.keep(line))
+
+    def keep(self, line: bytes) -> int:
+        """Keep the JSON of an entry whose place comes later; several threads may do so.
+
+        Returns:
+            What ``place`` is to be told.
+        """
+        return self._lines.append(line)
+
+    def place(self, number: int) -> None:
+        """Add an entry that was kept."""
+        self._order.append(number)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Entry: ...
@@ -65,13 +99,16 @@ class EntryList(Sequence[Entry]):
     def __getitem__(
         self, index: SupportsIndex | slice
     ) -> Entry | Sequence[Entry]:
-        lines = self._lines[index]
-        if isinstance(lines, bytes):
-            return Entry.model_validate_json(lines)
-        return [Entry.model_validate_json(line) for line in lines]
+        numbers = self._order[index]
+        if isinstance(numbers, int):
+            return self._get(numbers)
+        return [self._get(number) for number in numbers]
+
+    def _get(self, number: int) -> Entry:
+        return Entry.model_validate_json(self._lines[number])
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._order)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

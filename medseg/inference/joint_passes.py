@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from medseg._support.memory import is_out_of_memory
 from medseg.inference.accumulator import count_bytes_held
-from medseg.inference.bundle_predictor import BundlePredictor
-from medseg.inference.pass_plan import PassPlan, PassResult
-from medseg.inference.sliding_window import SlidingWindowPass
+from medseg.inference.bundle_predictor import BundlePredictor, Ensemble
+from medseg.inference.pass_plan import PassPlan, PassResult, Stopwatch
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.networks.devices import release_memory
 from medseg.preprocessing.shared_input import SharedInput
 from medseg.volume import Array, Volume
@@ -123,27 +123,36 @@ def _pass_with_shared_image(
 def _run_windows_together(
     group: Sequence[tuple[Look, PassPlan]],
 ) -> list[PassResult]:
-    with contextlib.ExitStack() as arithmetic:
-        passes = []
-        for look, plan in group:
-            ensemble = look.predictor.ensemble
-            arithmetic.enter_context(ensemble.arithmetic())
-            window = look.predictor.sliding_window
-            # Or each would count the time of those before it as well.
-            plan.stopwatch.restart()
-            scan_pass = SlidingWindowPass(window, plan)
-            passes.append((ensemble, scan_pass, plan.stopwatch))
-        _, leader, watch_of_leader = passes[0]
-        while corners := leader.next_corners():
-            # What all of them share counts as the first one's.
-            watch_of_leader.restart()
-            windows = leader.cut(corners)
-            watch_of_leader.lap("network")
-            for ensemble, scan_pass, stopwatch in passes:
-                stopwatch.restart()
-                scan_pass.add(corners, ensemble(windows))
-    results = []
-    for _, scan_pass, stopwatch in passes:
-        stopwatch.restart()
-        results.append(scan_pass.finish())
-    return results
+    passes = []
+    with contextlib.ExitStack() as writers:
+        with contextlib.ExitStack() as arithmetic:
+            for look, plan in group:
+                ensemble = look.predictor.ensemble
+                arithmetic.enter_context(ensemble.arithmetic())
+                window = look.predictor.sliding_window
+                # Or each would count the time of those before it as well.
+                plan.stopwatch.restart()
+                scan_pass = SlidingWindowPass(window, plan)
+                writers.enter_context(scan_pass)
+                passes.append((ensemble, scan_pass, plan.stopwatch))
+            _compute_together(passes)
+        results = []
+        for _, scan_pass, stopwatch in passes:
+            stopwatch.restart()
+            results.append(scan_pass.finish())
+        return results
+
+
+def _compute_together(
+    passes: Sequence[tuple[Ensemble, SlidingWindowPass, Stopwatch]],
+) -> None:
+    """Give each window to one network after the other."""
+    _, leader, watch_of_leader = passes[0]
+    while corners := leader.next_corners():
+        # What all of them share counts as the first one's.
+        watch_of_leader.restart()
+        windows = leader.cut(corners)
+        watch_of_leader.lap("network")
+        for ensemble, scan_pass, stopwatch in passes:
+            stopwatch.restart()
+            scan_pass.add(corners, ensemble(windows))

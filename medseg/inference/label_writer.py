@@ -9,7 +9,6 @@ rims of structures, are computed in full. Or each label is that of the nearest v
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
+from medseg.inference.host_writer import HostWriter
 from medseg.networks.decoding import Decoding
 from medseg.preprocessing.grid_map import GridMap, Taps
 from medseg.volume import Array
@@ -56,6 +56,7 @@ class LabelWriter:
         probabilities: Where the probabilities of all channels go, ``(channels, i, j, k)`` along
             the network's axes, if they are wanted.
         temperature: What logits are divided by before they become probabilities.
+        host: Writes labels of a GPU into the map: they are there once it has finished.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class LabelWriter:
         decoding: Decoding = Decoding(),  # noqa: B008 - a frozen value
         probabilities: Array | None = None,
         temperature: float = 1.0,
+        host: HostWriter | None = None,
     ) -> None:
         self._back = back
         self._device = device
         self._decoding = decoding
         self._probabilities = probabilities
         self._temperature = temperature
+        self._host = host or HostWriter()
         self._planes = labels.transpose(2, 1, 0)
         self._planes_done = 0
         columns, lines, _ = back.target
@@ -92,7 +95,8 @@ class LabelWriter:
             The first plane of the network's grid that is still needed.
 
         Raises:
-            MedsegError: If a score is not a finite number.
+            MedsegError: If a score is not a finite number; on a GPU perhaps by a later call, or
+                when the host's writer finishes.
         """
         # The planes of a scan are in order, so those whose upper neighbour is final come first.
         is_ready = self._through.upper < finished
@@ -124,9 +128,12 @@ class LabelWriter:
 
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
-        self._planes[planes] = self._decoding.to_labels(winners.cpu().numpy())
+        self._host.write(winners, partial(self._put, planes))
         if self._probabilities is not None:
             self._write_probabilities(planes, scores, self._probabilities)
+
+    def _put(self, planes: slice, winners: Array) -> None:
+        self._planes[planes] = self._decoding.to_labels(winners)
 
     def _write_probabilities(
         self, planes: slice, scores: Accumulator, target: Array
@@ -185,11 +192,7 @@ class LabelWriter:
         held = scores.locate_planes(first, last + 1)
         needed = scores.labelled[..., held]
         highest, winners = self._decoding.find_winners(needed)
-        if not math.isfinite(float(highest.sum())):
-            raise MedsegError(
-                "the network returned scores that are not finite numbers; its weights are broken, "
-                "or the arithmetic is too coarse for it: try precision fp32"
-            )
+        self._host.write(highest.sum(), _require_finite)
         small = torch.uint8 if len(needed) < 255 else torch.int16
         winners = winners.to(small)
         on_grid = winners.permute(2, 1, 0).contiguous()
@@ -314,7 +317,7 @@ class _CornerScores:
             ]
             (x, share_x), (y, share_y), (z, share_z) = ends
             position = (x * lines + y) * planes + z
-            rows.append(self._row[position])
+            rows.append(self._row.index_select(0, position))
             shares.append(share_x * share_y * share_z)
         return functional.embedding_bag(
             torch.stack(rows, dim=1),
@@ -338,6 +341,14 @@ def _find_lower(taps: Taps) -> torch.Tensor:
 
 def _keep(logits: torch.Tensor, dim: int) -> torch.Tensor:
     return logits
+
+
+def _require_finite(total: Array) -> None:
+    if not np.isfinite(total):
+        raise MedsegError(
+            "the network returned scores that are not finite numbers; its weights are broken, "
+            "or the arithmetic is too coarse for it: try precision fp32"
+        )
 
 
 def _select_end(tap: Taps, is_upper: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from medseg._support.folders import refuse_file, resolve_path
@@ -13,6 +14,8 @@ from medseg.errors import DatasetError, OutputError
 from medseg.inference.result_files import SUMMARIES, ResultFormat
 from medseg.inference.shards import SHARDS
 from medseg.names import LEDGER
+
+_FOLDERS_KNOWN = 1000
 
 
 def refuse_overwriting(
@@ -40,20 +43,20 @@ def refuse_overwriting(
             f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
             source=root,
         )
+    folders = itertools.chain([real_root], _list_folders(scans))
     if any(
-        _would_be_searched(real_root, real_out, folder)
-        for folder in (real_root, *_list_folders(scans))
+        _would_be_searched(real_root, real_out, folder) for folder in folders
     ):
         raise OutputError(
             "this folder holds scans that are to be segmented; results among them would be taken "
             "for scans next time. Give an empty folder, or one that does not exist yet",
             source=out,
         )
-    if (out / LEDGER).exists():
+    if not out.exists() or (out / LEDGER).exists():
         return
     _refuse_existing(out, SUMMARIES)
     for kind in formats.values():
-        _refuse_existing(out, [f"{scan.name}{kind.ending}" for scan in scans])
+        _refuse_existing(out, (f"{scan.name}{kind.ending}" for scan in scans))
 
 
 def holds_no_others(out: Path) -> bool:
@@ -77,17 +80,19 @@ def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
     return out.is_relative_to(root) and folder.is_relative_to(out)
 
 
-def _list_folders(scans: Iterable[Scan]) -> set[Path]:
-    """Return the folders in which the scans' files truly lie."""
-    direct, linked = set(), set()
+def _list_folders(scans: Iterable[Scan]) -> Iterator[Path]:
+    """Give the folders in which the scans' files truly lie, some of them several times."""
+    resolve = lru_cache(_FOLDERS_KNOWN)(resolve_path)
+    last = None
     for scan in scans:
         for file in itertools.chain.from_iterable(scan.parts):
+            folder = file.parent
             # Only what is a link can lie elsewhere than its folder.
             if file.is_symlink():
-                linked.add(resolve_path(file).parent)
-            else:
-                direct.add(file.parent)
-    return linked | {resolve_path(folder) for folder in direct}
+                yield resolve_path(file).parent
+            elif folder != last:
+                last = folder
+                yield resolve(folder)
 
 
 def _refuse_existing(out: Path, names: Iterable[str]) -> None:

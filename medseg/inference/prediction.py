@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
-from medseg.metrics.confusion import count_voxels
+from medseg.metrics.confusion import Counts
 from medseg.volume import Array
 
 
@@ -57,12 +57,17 @@ class Prediction(ABC):
 
 
 def measure_volumes_ml(
-    labels: Array, label_set: LabelSet, voxel_ml: float
+    voxels: Counts, label_set: LabelSet, voxel_ml: float
 ) -> dict[str, float]:
-    """Return the volume of each label or region of a label map, by name."""
-    counts = count_voxels(labels, label_set.classes)
+    """Return the volume of each label or region, by name.
+
+    Args:
+        voxels: How many voxels each label index has.
+        label_set: What the indices mean.
+        voxel_ml: Volume of one.
+    """
     volumes = {}
     for region in label_set.regions:
-        voxels = float(counts[list(region.labels)].sum())
-        volumes[region.name] = voxels * voxel_ml
+        of_region = float(voxels[list(region.labels)].sum())
+        volumes[region.name] = of_region * voxel_ml
     return volumes

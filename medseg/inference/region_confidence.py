@@ -9,6 +9,7 @@ regions that lie in each other this is exact where one alone is in doubt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ from medseg.inference.confidence import (
     ConfidenceAccumulator,
     round_percent,
 )
+from medseg.inference.host_writer import HostWriter
 from medseg.labels import LabelSet
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
+from medseg.preprocessing.sending import send
 from medseg.volume import Array
 
 
@@ -31,6 +34,7 @@ def make_confidence(
     layout: OutputLayout,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
+    host: HostWriter | None = None,
 ) -> ConfidenceAccumulator:
     """Return what adds up the probabilities of a bundle's labels or regions.
 
@@ -40,13 +44,14 @@ def make_confidence(
         layout: What the network's channels are.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
+        host: Adds up what a GPU has found.
     """
     if label_set.has_regions:
         return RegionConfidenceAccumulator(
-            label_set, shape, given, temperatures
+            label_set, shape, given, temperatures, host
         )
     return ConfidenceAccumulator(
-        shape, layout.parts, layout.chosen, given, temperatures
+        shape, layout.parts, layout.chosen, given, temperatures, host
     )
 
 
@@ -69,6 +74,7 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         shape: Voxels of the network's grid.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
+        host: Adds up what a GPU has found.
     """
 
     def __init__(
@@ -77,9 +83,10 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         shape: tuple[int, int, int],
         given: Array | None = None,
         temperatures: Sequence[float] = (1.0,),
+        host: HostWriter | None = None,
     ) -> None:
         parts = [slice(0, label_set.channels)]
-        super().__init__(shape, parts, given=given, temperatures=temperatures)
+        super().__init__(shape, parts, 0, given, temperatures, host)
         self._decoding = choose_decoding(label_set)
         # What ``_get_codes`` returns: label indices where labels are given, else winners.
         label_of_code: Sequence[int] = range(label_set.classes)
@@ -94,40 +101,41 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         codes = self._get_codes(logits, planes)
         most_wrong = torch.zeros_like(logits[0])
         # One region after the other, so that memory does not grow with their number.
-        for channel, in_region in enumerate(self._in_region.to(logits.device)):
+        regions = send(self._in_region, logits.device)
+        for channel, in_region in enumerate(regions):
             mask = in_region[codes]
-            self._sizes[channel] += int(mask.sum())
+            found = [mask.sum().double()]
             for row, temperature in enumerate(self._temperatures):
                 probability = (logits[channel] / temperature).sigmoid()
-                self._add_probability(probability, mask, row, channel)
+                # In double: single precision loses what a whole slab adds up to.
+                inside = (probability * mask).sum(dtype=torch.float64)
+                everywhere = probability.sum(dtype=torch.float64)
+                found += [probability.max().double(), inside, everywhere]
                 if row == 0:
                     wrong = (mask.float() - probability).abs()
                     most_wrong = torch.maximum(most_wrong, wrong)
-        self._errors[..., planes] = round_percent(most_wrong)
+            # Together, so that a GPU copies once.
+            add = partial(self._add_region, channel)
+            self._host.write(torch.stack(found), add)
+        percent = round_percent(most_wrong)
+        self._host.write(percent, partial(self._put_errors, planes))
 
-    def _add_probability(
-        self,
-        probability: torch.Tensor,
-        mask: torch.Tensor,
-        row: int,
-        channel: int,
-    ) -> None:
-        """Add up one region's probability at one temperature."""
-        peak = probability.max()
-        # In double: single precision loses what a whole slab adds up to.
-        everywhere = probability.sum(dtype=torch.float64)
-        inside = (probability * mask).sum(dtype=torch.float64)
-        highest = self._peaks[row, channel]
-        self._peaks[row, channel] = max(highest, float(peak))
-        self._everywhere[row, 0, channel] += float(everywhere)
-        self._inside[row, 0, channel] += float(inside)
+    def _add_region(self, channel: int, found: Array) -> None:
+        """Add what some planes have of a region: its size, then peak and sums at temperatures."""
+        size, *of_rows = found
+        self._sizes[channel] += size
+        at_rows = np.reshape(of_rows, (-1, 3))
+        peaks, inside, everywhere = at_rows.T
+        self._peaks[:, channel] = np.maximum(self._peaks[:, channel], peaks)
+        self._inside[:, 0, channel] += inside
+        self._everywhere[:, 0, channel] += everywhere
 
     def _get_codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
             return self._decoding.find_winners(logits).winners.int()
         given = self._given[..., planes].astype(np.int32)
-        return torch.from_numpy(given).to(logits.device)
+        return send(torch.from_numpy(given), logits.device)
 
 
 def _list_membership(

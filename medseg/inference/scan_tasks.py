@@ -7,15 +7,17 @@ the folder that all nodes share; the ledger is the driver's alone, which gets th
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medseg._support.cluster_nodes import (
+    await_sight,
+    leave_broken_gpu,
+    require_version,
+)
 from medseg._support.gpu_failures import is_gpu_failure
 from medseg._support.optional_packages import forgo_engines
 from medseg._support.ray_tasks import make_portable
@@ -30,15 +32,6 @@ from medseg.inference.pipeline import Stage, run_pipeline, segment_scan
 from medseg.inference.result_files import choose_formats
 from medseg.inference.scan_work import ResultOptions, ScanWork
 from medseg.inference.segmenter import Segmenter
-
-_PATIENCE_SECONDS = 15.0
-"""How late a network drive may show a new file."""
-_LOOK_SECONDS = 0.5
-_GPU_REST_SECONDS = 60.0
-"""Where a GPU is broken, its node would else be the first that is free, for one scan after the
-other."""
-_GPU_LOST = 70
-"""Exit status of a worker whose GPU failed: no further call would succeed in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +124,7 @@ def segment_on_node(
             return _segment(assignment, scan, earlier)
     except Exception as error:
         if is_gpu_failure(error):
-            time.sleep(_GPU_REST_SECONDS)
-            os._exit(_GPU_LOST)
+            leave_broken_gpu()
         if isinstance(error, MedsegError):
             return error
         raise
@@ -189,12 +181,7 @@ def _load(loading: Loading) -> tuple[Segmenter, Method]:
     Raises:
         MedsegError: As ``Segmenter``; or if medseg is of another version here.
     """
-    here = version("medseg")
-    if here != loading.medseg:
-        raise MedsegError(
-            f"a node of the cluster has medseg {here}, and the batch was begun with "
-            f"{loading.medseg}; install the same version on all"
-        )
+    require_version(loading.medseg)
     if not Path(loading.bundle).exists():
         raise MedsegError(
             "a node of the cluster does not see the bundle; put it on a disk that all nodes share, "
@@ -228,15 +215,12 @@ def _check_node(assignment: Assignment, bundle_hash: str) -> None:
             "share, at the same path",
             source=assignment.root,
         )
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while not _sees_batch(assignment):
-        if time.monotonic() > end:
-            raise OutputError(
-                "a node of the cluster does not see the folder of results as this machine does; "
-                "it must lie on a disk that all nodes share, at the same path",
-                source=assignment.out,
-            )
-        time.sleep(_LOOK_SECONDS)
+    if not await_sight(partial(_sees_batch, assignment)):
+        raise OutputError(
+            "a node of the cluster does not see the folder of results as this machine does; it "
+            "must lie on a disk that all nodes share, at the same path",
+            source=assignment.out,
+        )
 
 
 def _sees_batch(assignment: Assignment) -> bool:

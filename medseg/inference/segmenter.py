@@ -22,6 +22,7 @@ from medseg.inference.loading import LoadOptions, Predictor, load_predictor
 from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.io.volume_like import SeriesChoice, VolumeLike
+from medseg.metrics.confusion import count_voxels
 from medseg.networks.devices import choose_device, release_memory
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
@@ -162,7 +163,9 @@ class Segmenter:
             volume, spacing=spacing, affine=affine, series=series
         )
         admitted = admit(opened, self.spec)
-        prediction = self.predict(admitted, probabilities=probabilities)
+        prediction = self._predictor.predict(
+            admitted, probabilities=probabilities
+        )
         return prediction.finish(error_map=error_map)
 
     def predict(
@@ -310,10 +313,11 @@ class Segmenter:
     ) -> Segmentation:
         """Return a corrected label map with what is known of it."""
         scan, label_set = correction.scan, self.spec.label_set
+        voxels = count_voxels(labels, label_set.classes)
         return Segmentation(
             labels,
             label_set,
-            measure_volumes_ml(labels, label_set, scan.voxel_ml),
+            measure_volumes_ml(voxels, label_set, scan.voxel_ml),
             warnings=scan.warnings,
             grid=scan,
             spec=self.spec,

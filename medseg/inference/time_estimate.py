@@ -12,7 +12,7 @@ from medseg.inference.assembly_predictor import AssemblyPredictor
 from medseg.inference.blank_window import find_values
 from medseg.inference.bundle_predictor import BundlePredictor
 from medseg.inference.segmenter import Segmenter
-from medseg.inference.sliding_window import SlidingWindowPass
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.volume import Volume
 
 _TRIES = 2

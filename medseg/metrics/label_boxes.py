@@ -24,29 +24,6 @@ def find_box_of_labels(labels: Array) -> Box | None:
     return i, j, k
 
 
-def find_boxes(labels: Array, indices: Sequence[int]) -> dict[int, Box]:
-    """Return the smallest box around each of some labels, of those that are there.
-
-    Args:
-        labels: Label indices ``(i, j, k)``.
-        indices: The labels to look for.
-    """
-    from scipy.ndimage import find_objects
-
-    outer = find_box_of_labels(labels)
-    if outer is None:
-        return {}
-    # A label map lies in memory with i fastest, and scipy goes along the last axis.
-    found = find_objects(labels[outer].T)
-    boxes = {}
-    for index in indices:
-        inner = found[index - 1] if index <= len(found) else None
-        if inner is not None:
-            i, j, k = map(_move_into, reversed(inner), outer)
-            boxes[index] = (i, j, k)
-    return boxes
-
-
 def find_label_box(labels: Array, indices: Sequence[int]) -> Box | None:
     """Return the smallest box that holds some labels; ``None`` if there are none.
 
@@ -97,6 +74,10 @@ def grow_box(found: Box, inside: Box, scan: Volume, margin_mm: float) -> Box:
     return i, j, k
 
 
-def _move_into(inner: slice, outer: slice) -> slice:
+def move_into(inner: Box, outer: Box) -> Box:
     """Return where a part of a part lies in the whole."""
-    return slice(outer.start + inner.start, outer.start + inner.stop)
+    sides = []
+    for part, whole in zip(inner, outer, strict=True):
+        sides.append(slice(whole.start + part.start, whole.start + part.stop))
+    i, j, k = sides
+    return i, j, k

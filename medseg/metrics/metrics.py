@@ -314,11 +314,22 @@ def _find_boxes(
     The surface of a mask in its tight box is its surface in the image, because everything
     outside the box is outside the mask.
     """
+    predicted = _find_boxes_of_labels(prediction, count)
+    expected = _find_boxes_of_labels(reference, count)
+    return [_join_boxes(pair) for pair in zip(predicted, expected, strict=True)]
+
+
+def _find_boxes_of_labels(labels: Array, count: int) -> list[Box | None]:
+    """Return for each label up to ``count`` the box around it, or None where it is not there."""
     from scipy.ndimage import find_objects
 
-    predicted = find_objects(prediction, max_label=count)
-    expected = find_objects(reference, max_label=count)
-    return [_join_boxes(pair) for pair in zip(predicted, expected, strict=True)]
+    # It goes along the last axis, and most label maps lie in memory along the first.
+    is_last_fastest = labels.flags.c_contiguous
+    in_order = labels if is_last_fastest else labels.T
+    boxes: list[Box | None] = find_objects(in_order, max_label=count)
+    if is_last_fastest:
+        return boxes
+    return [None if box is None else box[::-1] for box in boxes]
 
 
 def _join_boxes(boxes: Sequence[Box | None]) -> Box | None:

@@ -42,6 +42,10 @@ _lock = threading.Lock()
 _holders: Counter[_Modes] = Counter()
 _before = _Modes()
 
+_trainings = 0
+_compared_before = False
+"""Whether cuDNN compared algorithms before the first training that runs now."""
+
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
@@ -58,18 +62,29 @@ def full_float32() -> Iterator[None]:
 def training_arithmetic(device: torch.device) -> Iterator[None]:
     """Let a GPU's convolutions take TF32 and the algorithm that was fastest on these patches.
 
-    While another thread needs float32 in full, they take that instead.
+    While another thread needs float32 in full, they take that instead. What was set before comes
+    back with the last training that ends.
     """
     if device.type != "cuda":
         yield
         return
-    benchmark = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    _count_trainings(1)
     try:
         with _hold(_TRAINING):
             yield
     finally:
-        torch.backends.cudnn.benchmark = benchmark
+        _count_trainings(-1)
+
+
+def _count_trainings(change: int) -> None:
+    """Note that a training begins or ends; algorithms are compared until the last one ends."""
+    global _trainings, _compared_before
+    with _lock:
+        if not _trainings:
+            _compared_before = torch.backends.cudnn.benchmark
+        _trainings += change
+        is_compared = _trainings > 0 or _compared_before
+        torch.backends.cudnn.benchmark = is_compared
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import torch
 
 from medseg.preprocessing.extent import ExtentMap
-from medseg.preprocessing.resampling import find_memory_order, read_floats
+from medseg.preprocessing.plane_reader import PlaneReader
+from medseg.preprocessing.resampling import find_memory_order
 from medseg.volume import Array
 
 _REACH = 14
@@ -176,13 +177,15 @@ def _resample_within_planes(
     )
     planes_at_once = max(1, _READ_AT_ONCE // math.prod(channel.shape[1:]))
     parts, ranges = [], []
-    for first in range(0, len(channel), planes_at_once):
-        planes = channel[first : first + planes_at_once]
-        part = read_floats(planes, device)
-        ranges.append(_find_range(part, apart))
-        for axis, axis_bands in steps:
-            part = _apply(part, axis, axis_bands)
-        parts.append(part)
+    firsts = range(0, len(channel), planes_at_once)
+    pieces = [(first, first + planes_at_once) for first in firsts]
+    with PlaneReader(channel, pieces, torch.device(device)) as reader:
+        for _ in pieces:
+            part = reader.read_next()
+            ranges.append(_find_range(part, apart))
+            for axis, axis_bands in steps:
+                part = _apply(part, axis, axis_bands)
+            parts.append(part)
     lows = torch.cat([low for low, _ in ranges])
     highs = torch.cat([high for _, high in ranges])
     if apart != 0:

@@ -17,6 +17,7 @@ import torch
 
 from medseg.bundle.spec import ResamplingSpec
 from medseg.preprocessing.grid_map import GridMap, Shape, Taps, compute_taps
+from medseg.preprocessing.sending import send
 
 _DIGITS = 6
 _ROUNDING = 3e-7
@@ -37,7 +38,7 @@ class ExtentMap(GridMap):
 
     def axis_taps(self, axis: int, device: torch.device | str = "cpu") -> Taps:
         """Return the taps along an axis, one for each index of the target."""
-        position = torch.from_numpy(self.axis_positions(axis)).to(device)
+        position = send(torch.from_numpy(self.axis_positions(axis)), device)
         length = self.source[axis]
         if axis != self.nearest_axis:
             return compute_taps(position, length)

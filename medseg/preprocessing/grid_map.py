@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from medseg.errors import GeometryError
+from medseg.preprocessing.sending import send
 from medseg.volume import Affine
 
 Shape = tuple[int, int, int]
@@ -38,12 +39,10 @@ class Taps(NamedTuple):
 
     def at(self, index: torch.Tensor | slice) -> Taps:
         """Return the taps of some of the voxels."""
-        return Taps(
-            self.lower[index],
-            self.upper[index],
-            self.below[index],
-            self.above[index],
-        )
+        if isinstance(index, slice):
+            return Taps(*(each[index] for each in self))
+        # Several times as fast as indexing.
+        return Taps(*(each.index_select(0, index) for each in self))
 
     def after(self, first: int) -> Taps:
         """Return the taps where a part is read that begins with this index."""
@@ -103,7 +102,7 @@ class GridMap:
         normalised = self._normalised_positions(axis)
         # From torch's -1…1, which spans the voxels' outer edges, to indices.
         position = ((normalised + 1) * length - 1) / 2
-        return compute_taps(position.to(device), length)
+        return compute_taps(send(position, device), length)
 
     def _normalised_positions(self, axis: int) -> torch.Tensor:
         """Return where the target's indices along an axis lie in the source, in torch's -1…1."""

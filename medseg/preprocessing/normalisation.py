@@ -1,6 +1,7 @@
 """Normalises intensities as a bundle says, by the statistics of the voxels that have part in them.
 
-Where all have, MONAI's transforms do it. Padding has no part: an image is normalised to the values
+Where all have, MONAI's transforms do it; on a GPU they would wait for each number, so that mean and
+deviation stay there. Padding has no part: an image is normalised to the values
 it would have without. And nnU-Net's mask leaves out what is 0 in all channels, but not the holes
 inside.
 """
@@ -73,7 +74,9 @@ class Normalisation:
             ValueError: Likewise.
         """
         if share_of_padding is None and not self._needs_mask:
-            return _run(self._chain, image)
+            if image.device.type == "cpu" or not self.takes_statistics:
+                return _run(self._chain, image)
+            return self._normalise_on_device(image)
         mask = None
         if self._needs_mask:
             mask = _find_body(image)
@@ -87,6 +90,15 @@ class Normalisation:
                 channel = _normalise(channel, shown, mask, step)
             channels.append(channel)
         return torch.stack(channels)
+
+    def _normalise_on_device(self, image: torch.Tensor) -> torch.Tensor:
+        """Normalise an image in place; no number is brought to the host where none need be."""
+        for channel, steps in zip(image, self._steps, strict=True):
+            normalised = channel
+            for step in steps:
+                normalised = _take_step_on_device(normalised, step)
+            channel.copy_(normalised)
+        return image
 
 
 def list_steps(intensity: Intensity) -> tuple[IntensityStep, ...]:
@@ -151,6 +163,53 @@ def _normalise(
         case _:
             chain = build_chain(steps_of_intensity(step, IMAGE))
             return _run(chain, channel[None])[0]
+
+
+def _take_step_on_device(
+    channel: torch.Tensor, step: IntensityStep
+) -> torch.Tensor:
+    match step:
+        case ZScore(subtract="mean", clip_percentiles=None):
+            return standardise_on_device(
+                channel, leaves_zeros=bool(step.nonzero)
+            )
+        case _:
+            chain = build_chain(steps_of_intensity(step, IMAGE))
+            return _run(chain, channel[None])[0]
+
+
+def standardise_on_device(
+    channel: torch.Tensor, *, leaves_zeros: bool
+) -> torch.Tensor:
+    """Subtract the mean and divide by the deviation, both of which stay on the device.
+
+    As MONAI's ``NormalizeIntensity``, which brings both to the host: on a CPU to the last bit
+    where all voxels have part in them.
+
+    Args:
+        channel: float32, any shape.
+        leaves_zeros: Whether voxels that are 0 have no part in them, and stay.
+    """
+    if not leaves_zeros:
+        mean = channel.mean()
+        deviation = channel.std(unbiased=False)
+        return (channel - mean) / _replace_zero(deviation)
+    has_part = channel != 0
+    count = has_part.sum()
+    # In double: single precision would lose what as many voxels add up to.
+    total = channel.sum(dtype=torch.float64)
+    mean = (total / count).float()
+    apart = channel - mean
+    of_part = torch.where(has_part, apart, 0.0)
+    squares = of_part.square_().sum(dtype=torch.float64)
+    variance = squares / count
+    deviation = variance.sqrt().float()
+    apart /= _replace_zero(deviation)
+    return torch.where(has_part, apart, channel)
+
+
+def _replace_zero(deviation: torch.Tensor) -> torch.Tensor:
+    return torch.where(deviation == 0, 1.0, deviation)
 
 
 def _scale(

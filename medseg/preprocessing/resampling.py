@@ -18,13 +18,12 @@ from medseg.preprocessing.grid_map import (
     GridMap,
     Taps,
 )
+from medseg.preprocessing.plane_reader import PlaneReader
+from medseg.preprocessing.sending import send
 from medseg.volume import Array
 
 _READ_AT_ONCE = 1 << 21
 """Voxels of the source read at a time: large enough to be fast, small beside any scan."""
-
-_SENT_AS_THEY_ARE = ("uint8", "int8", "int16", "int32", "float32")
-"""Types of at most four bytes that PyTorch computes with on every device."""
 
 
 def resample_linear(
@@ -90,18 +89,32 @@ def _resample_channel(
     outer, *inner = taps
     # On the host once: a GPU would be waited for with each of the planes.
     ends = None if outer is None else (outer.lower.cpu(), outer.upper.cpu())
+    made = []
+    read = []
     for first in range(0, count, planes_at_once):
         planes = slice(first, min(first + planes_at_once, count))
-        if outer is None or ends is None:
-            image = read_floats(channel[planes], target.device)
-            target[planes] = _interpolate_within(image, inner)
-            continue
-        lower, upper = (end[planes] for end in ends)
-        start, stop = int(lower.min()), int(upper.max()) + 1
-        image = read_floats(channel[start:stop], target.device)
-        # Of these, fewer are read than made where the target is finer.
-        image = _interpolate_within(image, inner)
-        target[planes] = _interpolate(image, 0, outer.at(planes).after(start))
+        made.append(planes)
+        read.append(_find_read(planes, ends))
+    with PlaneReader(channel, read, target.device) as reader:
+        for planes, (start, _) in zip(made, read, strict=True):
+            # Of these, fewer are read than made where the target is finer.
+            image = _interpolate_within(reader.read_next(), inner)
+            if outer is not None:
+                along = outer.at(planes).after(start)
+                image = _interpolate(image, 0, along)
+            target[planes] = image
+
+
+def _find_read(
+    planes: slice, ends: tuple[torch.Tensor, torch.Tensor] | None
+) -> tuple[int, int]:
+    """Return which planes of the source some of the target are made of: first, and behind last."""
+    if ends is None:
+        return planes.start, planes.stop
+    lower, upper = ends
+    first = lower[planes].min()
+    last = upper[planes].max()
+    return int(first), int(last) + 1
 
 
 def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
@@ -144,23 +157,6 @@ def _interpolate_within(
     for axis, axis_taps in enumerate(taps, start=1):
         image = _interpolate(image, axis, axis_taps)
     return image
-
-
-def read_floats(
-    planes: Array, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """Return planes of an image as float32 on a device.
-
-    A GPU is sent what the scan holds, often of half the size, and makes the numbers itself.
-    """
-    is_native = planes.dtype.isnative and planes.dtype in _SENT_AS_THEY_ARE
-    if torch.device(device).type == "cpu" or not is_native:
-        floats = np.array(planes, dtype=np.float32, order="C")
-        return torch.from_numpy(floats).to(device)
-    held = np.ascontiguousarray(planes)
-    if not held.flags.writeable:
-        held = held.copy()  # PyTorch warns of others
-    return torch.from_numpy(held).to(device).float()
 
 
 def _interpolate(
@@ -218,7 +214,7 @@ def _interpolate_plane(
 
 def _read_plane(source: Array, k: int, device: torch.device) -> torch.Tensor:
     plane = np.array(source[..., k], dtype=np.float64)
-    return torch.from_numpy(plane).to(device)
+    return send(torch.from_numpy(plane), device)
 
 
 def _sample_plane(

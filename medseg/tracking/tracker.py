@@ -100,7 +100,10 @@ class MlflowTracker:
         if isinstance(event, Notice):
             self._notices += 1
         elif isinstance(event, RunStarted):
-            self._run = None
+            former, self._run = self._run, None
+            if former is not None:
+                # Of a process that died; the one that goes on does not tell it again.
+                self._attempt(former.flush)
             self._run = self._attempt(lambda: self._start(event))
         elif self._run is not None:
             run = self._run

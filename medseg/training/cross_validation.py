@@ -34,7 +34,7 @@ from medseg.training.trained_bundle import write_trained_bundle
 def train_folds(
     run: TrainingRun,
     folds: Folds,
-    train_fold: Callable[[TrainingRun], None],
+    train_each: Callable[[Sequence[TrainingRun]], None],
     assemble: Callable[[Sequence[TrainingRun]], None],
     group: ProcessGroup,
 ) -> None:
@@ -43,7 +43,7 @@ def train_folds(
     Args:
         run: The cross-validation.
         folds: The numbers of its folds, and a hash of its cases.
-        train_fold: Trains the run of one fold, or resumes it.
+        train_each: Trains the runs of some folds, or resumes them.
         assemble: Makes one bundle of the finished runs of all folds.
         group: The processes that train together; the main one assembles.
 
@@ -53,7 +53,7 @@ def train_folds(
 
     def begin() -> None:
         if run.folder.has_begun:
-            require_same_cases(run, folds.content_hash)
+            require_same_cases(run.folder, folds.content_hash)
         else:
             begin_run(run, folds.content_hash)
 
@@ -70,9 +70,12 @@ def train_folds(
         ]
         finished = [fold_run.folder.is_finished for fold_run in fold_runs]
         finished = group.broadcast(finished)
-        for fold_run, is_finished in zip(fold_runs, finished, strict=True):
-            if not is_finished:
-                train_fold(fold_run)
+        unfinished = [
+            fold_run
+            for fold_run, is_finished in zip(fold_runs, finished, strict=True)
+            if not is_finished
+        ]
+        train_each(unfinished)
         if group.is_main:
             assemble(fold_runs)
 
@@ -80,7 +83,7 @@ def train_folds(
 def assemble_folds(
     run: TrainingRun,
     fold_runs: Sequence[TrainingRun],
-    device: torch.device,
+    device: torch.device | None,
     listeners: Sequence[Listener],
 ) -> None:
     """Make the folder of a cross-validation a bundle of all folds' networks.
@@ -88,7 +91,7 @@ def assemble_folds(
     Args:
         run: The cross-validation.
         fold_runs: The finished runs of its folds.
-        device: Where they were trained.
+        device: Where they were trained; ``None`` for other machines, as the first fold says.
         listeners: Notified that the bundle is made, of the scores, and that it is complete.
 
     Raises:
@@ -116,7 +119,7 @@ def _join_reports(
     run: TrainingRun,
     reports: Sequence[TrainingReport],
     first: RunFolder,
-    device: torch.device,
+    device: torch.device | None,
 ) -> TrainingReport:
     """Make one report of those of all folds; every case is held out in one of them.
 
@@ -124,7 +127,7 @@ def _join_reports(
         run: The cross-validation.
         reports: Of its folds.
         first: The folder of the first fold's run.
-        device: Where they were trained.
+        device: Where they were trained; ``None`` for other machines.
     """
     held_out = join_folds([report.held_out for report in reports])
     finding = held_out.decide()
@@ -141,6 +144,9 @@ def _join_reports(
         summaries.append(summary)
     total = sum(summary.cases for summary in summaries)
     content_hash = reports[0].content_hash
+    provenance = reports[0].provenance
+    if device is not None:
+        provenance = collect_provenance(device)
     # Each fold has measured all cases: those it learned from and those it held out.
     trained = Bundle(run.spec, first.path).trained
     return TrainingReport(
@@ -149,8 +155,7 @@ def _join_reports(
         validation_cases=total,
         best_step=max(report.best_step for report in reports),
         content_hash=content_hash,
-        provenance=collect_provenance(device)
-        | {"data.fingerprint": content_hash},
+        provenance={**provenance, "data.fingerprint": content_hash},
         held_out=held_out,
         lineage=run.lineage,
         folds=summaries,

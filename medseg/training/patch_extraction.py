@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from medseg.datasets.cache import CachedCase
+from medseg.preprocessing.sending import send
 from medseg.training.patch_placement import Patch, Placement
 
 Corner = npt.NDArray[np.int_]
@@ -84,7 +85,7 @@ def _extract_box(
         inside.append(slice(first, last))
         # Torch wants the padding of the last axis first.
         padding = [max(-start, 0), max(stop - length, 0), *padding]
-    box = _send(array[tuple(inside)], device)
+    box = send(array[tuple(inside)], device)
     if not any(padding):
         return box
     return functional.pad(box, padding, value=fill)
@@ -128,7 +129,7 @@ def make_grid_on(
     steps = placement.matrix * scale[:, None]
     # In torch's order z, y, x.
     numbers = np.column_stack([steps, start])[::-1]
-    sent = _send(torch.from_numpy(numbers.astype(np.float32)), device)
+    sent = send(torch.from_numpy(numbers.astype(np.float32)), device)
     grid = sent[:, 3]
     for axis, size in enumerate(patch):
         shape = [1, 1, 1, 1]
@@ -136,14 +137,6 @@ def make_grid_on(
         offsets = torch.arange(size, device=device) - (size - 1) / 2
         grid = grid + offsets.view(shape) * sent[:, axis]
     return grid[None]
-
-
-def _send(array: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return an array on a device; the host does not wait until it is there."""
-    if array.device.type == device.type:
-        return array
-    # From other memory than this the GPU cannot copy while the host goes on.
-    return array.pin_memory().to(device, non_blocking=True)
 
 
 def _sample(box: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:

@@ -36,13 +36,16 @@ def must_resume(out: Path | None) -> bool:
     return True
 
 
-def may_begin(out: Path | None) -> bool:
-    """Tell whether a run that is to be resumed may begin, since ``torchrun`` starts it.
+def may_begin(out: Path | None, on: str = "") -> bool:
+    """Tell whether a run that is to be resumed may begin: one command serves both.
+
+    That is so where ``torchrun`` starts it, and on a cluster, which ends calls when it is lost.
 
     Args:
         out: The run folder, if one was named.
+        on: The cluster, if there is one.
     """
-    if out is None or not is_under_torchrun():
+    if out is None or not (on or is_under_torchrun()):
         return False
     return not RunFolder(out).has_begun
 

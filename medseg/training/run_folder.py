@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from medseg._support.files import write_atomically
+from medseg._support.files import PART, write_atomically
 from medseg._support.folders import refuse_file
 from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.bundle.weights import load_tensors, save_tensors
@@ -49,6 +49,12 @@ class RunFolder:
         return self.info.is_file()
 
     @property
+    def was_killed_at_birth(self) -> bool:
+        """Whether a run began here and was killed before anything but its information was there."""
+        has_more = self.bundle.exists() or self.checkpoint.exists()
+        return self.has_begun and not has_more
+
+    @property
     def is_finished(self) -> bool:
         """Whether the training run here is complete."""
         return self.metrics.is_file()
@@ -62,7 +68,10 @@ class RunFolder:
         refuse_file(self.path)
         is_empty = not self.path.exists()
         if self.path.is_dir():
-            is_empty = not any(self.path.iterdir())
+            # What was half-written as a run was killed is of no use to anybody.
+            is_empty = all(
+                file.name.startswith(PART) for file in self.path.iterdir()
+            )
         if not is_empty:
             raise OutputError(
                 "the run folder is not empty; give another --out, or --resume to continue its run",

@@ -177,8 +177,11 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
     Raises:
         BundleError: If it was edited: networks and schedules of two bundles would be mixed.
     """
-    spec = load_bundle(folder.bundle).spec
     began_with = info.get(_BUNDLE)
+    if began_with is not None and folder.was_killed_at_birth:
+        original = parse_spec(began_with, "the bundle in run.json")
+        write_bundle(original, folder.bundle)
+    spec = load_bundle(folder.bundle).spec
     if began_with is None:  # written by a version that did not note it
         return spec
     original = parse_spec(began_with, "the bundle in run.json")
@@ -232,13 +235,17 @@ def _newest_unfinished(name: str) -> Path:
     )
 
 
+def get_fold_folder(whole: TrainingRun, fold: int) -> RunFolder:
+    """Return where a cross-validation has the run of one fold."""
+    return RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
+
+
 def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     """Return the run of one fold of a cross-validation, new or begun before.
 
     One that began keeps its own bundle, because a time budget may have set its steps.
     """
-    path = whole.folder.path / FOLDS / f"fold_{fold}"
-    folder = RunFolder(path)
+    folder = get_fold_folder(whole, fold)
     spec = whole.spec
     run_id = uuid.uuid4().hex
     if folder.has_begun:
@@ -257,24 +264,24 @@ def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     )
 
 
-def require_same_cases(run: TrainingRun, fingerprint: str) -> None:
+def require_same_cases(folder: RunFolder, fingerprint: str) -> None:
     """Make sure that a run resumes with the cases it began with.
 
     Args:
-        run: A run that began before.
+        folder: Of a run that began before.
         fingerprint: Hash of the data as it is now.
 
     Raises:
         CheckpointError: If cases were added, removed or changed, or are split otherwise: networks
             would be scored on cases they have learned from.
     """
-    began_with = run.folder.read_info().get(_FINGERPRINT)
+    began_with = folder.read_info().get(_FINGERPRINT)
     if began_with is not None and began_with != fingerprint:
         raise CheckpointError(
             "the run began with other cases, labels or folds than there are now, and resuming "
             "would mix the two or score cases that it has learned from; restore the data, or "
             "start a new run",
-            source=run.folder.path,
+            source=folder.path,
         )
 
 
@@ -295,6 +302,6 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
         info[_FINGERPRINT] = fingerprint
     if run.lineage is not None:
         info["from"] = asdict(run.lineage)
-    write_bundle(run.spec, run.folder.bundle)
-    # Last: where it stands, the run can be resumed.
+    # First, and in one step: where it stands, the run can be resumed.
     run.folder.write_info(info)
+    write_bundle(run.spec, run.folder.bundle)

@@ -24,6 +24,7 @@ from medseg.training.interruption import Interruption
 from medseg.training.learner import Learner
 from medseg.training.lineage import open_parent
 from medseg.training.refinement.stage import build_refinement_stages
+from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun, require_same_cases
 from medseg.training.speed import measure_speed
 from medseg.training.stages import (
@@ -285,7 +286,10 @@ def open_session(
 
     def is_resumed() -> bool:
         if run.folder.has_begun:
-            require_same_cases(run, dataset.content_hash)
+            require_same_cases(run.folder, dataset.content_hash)
+        if run.cross_validation is not None:
+            whole = RunFolder(run.cross_validation)
+            require_same_cases(whole, dataset.content_hash)
         return run.folder.has_begun
 
     if group.ask_main(is_resumed):

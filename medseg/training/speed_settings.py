@@ -18,6 +18,7 @@ from medseg.bundle.hashes import hash_network, hash_texts
 from medseg.bundle.spec import SpeedFinding
 from medseg.bundle.spec_files import write_trained
 from medseg.events import Listener, Progress, notify
+from medseg.inference.backends import openvino
 from medseg.inference.backends.processor import describe_processor
 from medseg.inference.backends.quantised import has_files, is_installed
 from medseg.training.speed_memory import SpeedMemory
@@ -131,7 +132,9 @@ def _hash_conditions(bundle: Bundle, cases: SpeedCases) -> str:
             str(spec.training.patch),
             *sorted(cases.undrawn),
             describe_processor(),
-            *(version(name) for name in ("openvino", "nncf", "torch")),
+            openvino.get_version(),
+            version("nncf"),
+            version("torch"),
         )
     )
 

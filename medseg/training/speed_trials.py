@@ -24,6 +24,7 @@ from medseg.bundle.spec import (
 from medseg.bundle.spec.speed import Arithmetic
 from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError, recordable_text
+from medseg.inference.backends import openvino
 from medseg.inference.backends.processor import (
     describe_processor,
     fit_to_processor,
@@ -232,7 +233,10 @@ class Trials:
         if not any(setting.is_quantised for setting in chosen):
             shutil.rmtree(self.bundle.folder / QUANTISED, ignore_errors=True)
             self.files = {}
-        made_with = {name: version(name) for name in ("openvino", "nncf")}
+        made_with = {
+            "openvino": openvino.get_version(),
+            "nncf": version("nncf"),
+        }
         finding = SpeedFinding(
             network=hash_network(self.bundle),
             balanced=balanced,

@@ -110,4 +110,11 @@ def test_what_a_table_may_hold_is_known_without_reading_its_rows(
         assert may_hold(write(tmp_path, text), "://")
     assert not may_hold(write(tmp_path, b"scan\nC:/a.nii\n//host/b\n"), "://")
     assert not may_hold(tmp_path, "://")
-    assert may_hold(tmp_path / "list.parquet", "://")
+    pyarrow = pytest.importorskip("pyarrow")
+    table = tmp_path / "list.parquet"
+    for cells, holds in (("a", False), ("s3://a", True), ([b"x"], True)):
+        columns = {"number": [1, 2], "scan": [None, cells]}
+        pyarrow.parquet.write_table(pyarrow.table(columns), table)
+        assert may_hold(table, "://") is holds
+    table.write_bytes(b"PAR1")
+    assert not may_hold(table, "://")

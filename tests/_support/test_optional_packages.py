@@ -111,9 +111,22 @@ def test_classes_can_be_derived_from_what_training_alone_needs(
     assert issubclass(type("Trainer", (engine,), {}), engine)
 
 
-def test_ahidden_module_is_there_again_afterwards(unused: str) -> None:
+def test_a_hidden_module_is_there_again_afterwards(unused: str) -> None:
     with hidden(unused), pytest.raises(ImportError):
         __import__(unused)
     assert __import__(unused).rgb_to_hls
     with hidden(unused):
         assert __import__(unused), "what is imported already stays"
+
+
+def test_a_module_stays_hidden_until_the_last_thread_that_hides_it_is_done(
+    unused: str,
+) -> None:
+    first, second = hidden(unused), hidden(unused)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(ImportError):
+        __import__(unused)
+    second.__exit__(None, None, None)
+    assert __import__(unused)

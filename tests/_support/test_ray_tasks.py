@@ -7,6 +7,7 @@ import socket
 import sys
 import types
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from support.rays import OneProcess, OutOfMemoryError, RayError, one_process
@@ -74,6 +75,35 @@ def test_a_lost_worker_is_tried_again_and_given_up_after_three_times() -> None:
     assert run.lost == 5
 
 
+def test_a_call_that_gets_on_between_losses_is_not_given_up() -> None:
+    steps = iter([1, 2, 3, 4, 4, 4])
+    seen = []
+
+    def see_progress(number: int) -> int:
+        seen.append(number)
+        return next(steps)
+
+    with one_process() as (cluster, ray):
+        ray.kills = lambda arguments, times: RayError()
+        run = TaskRun(cluster, double, TaskNeeds(), see_progress=see_progress)
+        assert list(run.over([(1,)])) == [(0, Lost(3, for_memory=False))]
+    assert seen == [0] * 6
+
+
+def test_calls_that_were_taken_back_are_waited_for() -> None:
+    looks: list[int] = []
+    with one_process(1) as (cluster, _):
+        run = TaskRun(
+            cluster, double, TaskNeeds(), look=lambda: looks.append(1)
+        )
+        with closing(run.over((number,) for number in range(9))) as ended:
+            next(ended)
+        before = len(looks)
+        run.await_end()
+    assert not run._running
+    assert len(looks) > before
+
+
 def test_what_a_task_raises_is_raised_with_its_traceback_and_names_stay() -> (
     None
 ):
@@ -104,6 +134,42 @@ def test_where_the_head_is_gone_no_scan_is_blamed(
     run = TaskRun(RayCluster(ray), double, TaskNeeds())
     with pytest.raises(LostClusterError, match="is done stays done"):
         list(run.over([(1,), (2,)]))
+
+
+def test_who_stops_early_leaves_no_call_under_way() -> None:
+    with one_process(2) as (cluster, ray):
+        run = TaskRun(cluster, double, TaskNeeds())
+        with closing(run.over((number,) for number in range(9))) as ended:
+            next(ended)
+        assert len(ray.cancelled) == 3
+        assert set(ray.cancelled) == set(run._running)
+        again = TaskRun(cluster, double, TaskNeeds())
+        assert len(dict(again.over((number,) for number in range(9)))) == 9
+        assert len(ray.cancelled) == 3
+
+
+def connect_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, ray: OneProcess, address: str
+) -> None:
+    module = types.ModuleType("ray")
+    monkeypatch.setattr(module, "is_initialized", lambda: True, raising=False)
+    context = ray.get_runtime_context
+    monkeypatch.setattr(module, "get_runtime_context", context, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", module)
+    with connect_ray(address) as cluster:
+        assert cluster.head.answers()
+
+
+def test_who_is_connected_already_is_not_taken_to_another_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with one_process() as (_, ray):
+        port = ray.address.rpartition(":")[2]
+        for same in ("", ray.address, f"localhost:{port}", f"127.1.2.3:{port}"):
+            connect_elsewhere(monkeypatch, ray, same)
+        for other in (f"192.0.2.1:{port}", "127.0.0.1:1", f"a..b:{port}"):
+            with pytest.raises(ClusterError, match="another Ray cluster"):
+                connect_elsewhere(monkeypatch, ray, other)
 
 
 def test_what_is_no_hosts_name_does_not_answer() -> None:

@@ -55,6 +55,24 @@ def test_the_shown_loss_is_smooth(capsys: pytest.CaptureFixture[str]) -> None:
     assert "loss 0.950" in show(capsys, start(), *steps)
 
 
+def test_folds_side_by_side_have_a_bar_and_a_loss_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said: list[events.Event] = []
+    for fold, loss in ((0, 1.0), (1, 3.0)):
+        said.append(events.FoldEvent(fold, start()))
+        step = events.StepDone(4 + fold, loss, {}, 0.01)
+        said.append(events.FoldEvent(fold, step))
+    said.append(events.FoldEvent(1, events.Notice("late")))
+    lines = show(capsys, *said).splitlines()
+    assert lines[0].startswith("fold 0: training liver on cpu")
+    assert "fold 1: note late" in lines
+    bars = [line.split() for line in lines[-2:]]
+    assert [bar[:2] for bar in bars] == [["fold", "0"], ["fold", "1"]]
+    assert "training loss 1.000" in lines[-2]
+    assert "training loss 3.000" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("event", "text"),
     [

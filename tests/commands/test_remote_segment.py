@@ -21,7 +21,7 @@ from medseg._support import object_store
 from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
-from medseg.events import Event, ScanDone
+from medseg.events import Event, Notice, ScanDone
 from medseg.inference import devices_of_batch
 from medseg.inference.bundle_prediction import BundlePrediction
 from medseg.inference.bundle_predictor import BundlePredictor
@@ -135,6 +135,52 @@ def test_an_object_that_fails_for_good_fails_its_scan_alone(
     states = {entry.scan: entry.state for entry in again.results}
     assert states.pop("scan_01") == "done"
     assert set(states.values()) == {"skipped"}
+
+
+def test_an_earlier_result_that_cannot_be_read_is_made_again(
+    store: Store, bundle: Path, tmp_path: Path
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 3), "in")
+    medseg.segment(bundle, IN, OUT, device="cpu")
+    before = list_maps(store.read())
+    store.faults.unreadable = "out/scan_01.nii.gz"
+    told: list[str] = []
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Notice):
+            told.append(event.message)
+
+    batch = medseg.segment(bundle, IN, OUT, device="cpu", listeners=[tell])
+    states = {entry.scan: entry.state for entry in batch.results}
+    assert states.pop("scan_01") == "done"
+    assert set(states.values()) == {"skipped"}
+    assert any("scan_01" in text for text in told)
+    assert list_maps(store.read()) == before
+    store.faults.broken = "out/scan_01.nii.gz"
+    batch = medseg.segment(bundle, IN, OUT, device="cpu")
+    (failed,) = batch.failed
+    assert failed.scan == "scan_01"
+    assert "is of an earlier run" in failed.warnings[0]
+    assert len(batch.results) == 3
+    store.faults.broken = ""
+    batch = medseg.segment(bundle, IN, OUT, device="cpu")
+    states = {entry.scan: entry.state for entry in batch.results}
+    assert states.pop("scan_01") == "done"
+    assert set(states.values()) == {"skipped"}
+
+
+@pytest.mark.parametrize("is_remote", [True, False])
+def test_a_scan_that_cannot_be_fetched_tells_of_its_earlier_label_map(
+    store: Store, bundle: Path, tmp_path: Path, is_remote: bool
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 2), "in")
+    out = OUT if is_remote else tmp_path / "out"
+    medseg.segment(bundle, IN, out, device="cpu")
+    store.faults.unreadable = "in/scan_01"
+    batch = medseg.segment(bundle, IN, out, device="cpu")
+    (failed,) = batch.failed
+    assert failed.scan == "scan_01"
+    assert "scan_01.nii.gz is of an earlier run" in failed.warnings[0]
 
 
 def test_objects_with_names_that_no_folder_has_are_segmented(

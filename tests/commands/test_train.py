@@ -32,7 +32,7 @@ from medseg import (
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.bundle.spec_files import list_differences, write_trained
-from medseg.commands.train import report_failure
+from medseg.commands.train_run import report_failure
 from medseg.events import (
     Event,
     FineTuningStarted,

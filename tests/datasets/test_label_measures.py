@@ -10,27 +10,28 @@ from medseg.datasets.label_measures import (
     find_cut_labels,
     list_faces,
 )
+from medseg.metrics.label_summary import LabelSummary, summarise_labels
 
 
-def count_voxels(labels: np.ndarray) -> np.ndarray:
-    return np.bincount(labels.ravel(), minlength=4)
+def summarise(labels: np.ndarray) -> LabelSummary:
+    return summarise_labels(labels, 4)
 
 
 def test_pieces_touch_at_corners_and_specks_do_not_count() -> None:
     labels = np.zeros((20, 20, 20), np.uint8)
     labels[2:6, 2:6, 2:6] = 1
     labels[6:10, 6:10, 6:10] = 1
-    assert count_pieces(labels, 3) == {1: 1}
+    assert count_pieces(summarise(labels)) == {1: 1}
     labels[14:18, 14:18, 14:18] = 1
     labels[0, 19, 0] = 1
     labels[10, 2, 10] = 3
-    assert count_pieces(labels, 3) == {1: 2, 3: 1}
+    assert count_pieces(summarise(labels)) == {1: 2, 3: 1}
 
 
 def test_indices_above_the_highest_are_passed_over() -> None:
     labels = np.zeros((4, 4, 4), np.uint8)
     labels[0], labels[2] = 1, 9
-    assert count_pieces(labels, 3) == {1: 1}
+    assert count_pieces(summarise(labels)) == {1: 1}
 
 
 def test_a_cut_label_touches_with_more_than_a_speck() -> None:
@@ -38,13 +39,13 @@ def test_a_cut_label_touches_with_more_than_a_speck() -> None:
     labels[:8, 4:12, 4:12] = 1
     labels[10:18, 4:12, 4:12] = 2
     labels[19, 4, 4] = 2
-    assert find_cut_labels(labels, count_voxels(labels)) == {1}
+    assert find_cut_labels(summarise(labels)) == {1}
 
 
 def test_the_two_faces_of_a_single_slice_are_no_border() -> None:
     labels = np.zeros((20, 20, 1), np.uint8)
     labels[5:15, 5:15] = 1
-    assert find_cut_labels(labels, count_voxels(labels)) == frozenset()
+    assert find_cut_labels(summarise(labels)) == frozenset()
 
 
 def test_faces_are_looked_at_and_not_copied_in_any_order_of_memory() -> None:

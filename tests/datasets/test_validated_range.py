@@ -17,6 +17,7 @@ from medseg.datasets.measures import (
     measure_training_case,
 )
 from medseg.datasets.validated_range import RangeCheck, measure_range
+from medseg.metrics.label_summary import summarise_labels
 from medseg.testing import make_phantom
 from medseg.volume import Array, Volume
 
@@ -48,7 +49,8 @@ def departures(
     spec: BundleSpec = SPEC,
 ) -> str:
     check = RangeCheck(validated, spec, measure_scan(volume), volume.voxel_ml)
-    return "; ".join(check.find_departures(labels))
+    found = summarise_labels(labels, spec.label_set.classes)
+    return "; ".join(check.find_departures(found))
 
 
 def make_limb(radius: float) -> Volume:

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from medseg.bundle.spec import BundleSpec
 from medseg.inference.bundle_predictor import Ensemble
-from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
+from medseg.inference.sliding_window import SlidingWindow
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.volume import Affine, Array, Volume
 
 Network = Callable[[torch.Tensor], torch.Tensor]

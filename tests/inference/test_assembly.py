@@ -19,7 +19,7 @@ from medseg.bundle.spec_files import write_trained
 from medseg.errors import MedsegError
 from medseg.inference import joint_passes, pass_plan
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import SlidingWindowPass
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.metrics.label_boxes import find_label_box, grow_box
 from medseg.preprocessing import network_input
 from medseg.volume import Array, Volume

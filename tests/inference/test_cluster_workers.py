@@ -12,6 +12,7 @@ from support.killed_batches import Wreck, facts, write_scans
 from support.rays import OneProcess, RayError, one_process
 
 import medseg
+from medseg._support import cluster_nodes
 from medseg._support.ray_cluster import Node, RayCluster
 from medseg.errors import MedsegError
 from medseg.events import Event, Progress
@@ -135,8 +136,8 @@ def test_a_node_that_sees_other_disks_ends_the_batch(
         return replace(Assignment(**given), **changes)
 
     monkeypatch.setattr(cluster_workers, "Assignment", assign)
-    monkeypatch.setattr(scan_tasks, "_PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(scan_tasks, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_nodes, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_nodes, "_LOOK_SECONDS", 0.0)
     with pytest.raises(MedsegError, match=what):
         run("out")
 
@@ -184,8 +185,8 @@ def test_a_gpu_that_failed_ends_its_worker_and_not_the_batch(
 
     monkeypatch.setattr(scan_tasks, "segment_scan", segment_scan)
     rests: list[float] = []
-    monkeypatch.setattr(scan_tasks.time, "sleep", rests.append)
-    monkeypatch.setattr(scan_tasks.os, "_exit", end)
+    monkeypatch.setattr(cluster_nodes.time, "sleep", rests.append)
+    monkeypatch.setattr(cluster_nodes.os, "_exit", end)
     monkeypatch.setattr("medseg._support.ray_tasks.make_portable", _raise)
     states = [entry.state for entry in run("out").results]
     assert states == ["done", "done", "done", "failed"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +373,30 @@ def test_clicks_are_answered_by_one_network_compiled_once_without_flips(
     segmenter = Segmenter(folder, device="cpu")
     shutil.rmtree(folder)
     assert segmenter.begin_correction(scan).correct(empty(scan), 1).any() == 0
+
+
+def test_two_that_click_first_at_the_same_time_load_one_network(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = segmenter._predictor
+    monkeypatch.setattr(predictor, "_click_network", None)
+    make = predictor._make_click_network
+    second_began = threading.Event()
+    made = []
+
+    def make_slowly() -> Any:
+        second_began.wait()
+        time.sleep(0.05)  # for the other to come as far, if it may
+        made.append(make())
+        return made[-1]
+
+    def load_second() -> Any:
+        second_began.set()
+        return predictor.load_click_network()
+
+    monkeypatch.setattr(predictor, "_make_click_network", make_slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(predictor.load_click_network)
+        second = threads.submit(load_second)
+    assert made == [first.result()]
+    assert second.result() is first.result()

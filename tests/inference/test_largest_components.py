@@ -12,6 +12,7 @@ from monai.transforms import get_largest_connected_component_mask
 
 from medseg.inference.largest_components import keep_largest_components
 from medseg.metrics.label_boxes import find_box_of_labels
+from medseg.metrics.label_summary import summarise_labels
 from medseg.volume import Array
 
 
@@ -39,9 +40,12 @@ def test_the_component_that_monai_keeps_is_kept(
     if is_fortran:
         labels = np.asfortranarray(labels)
     before = labels.copy()
-    kept = keep_largest_components(labels, [1, 3, 4])
-    assert np.array_equal(kept, keep_as_monai_does(labels, [1, 3, 4]))
+    kept = keep_largest_components(summarise_labels(labels, 5), [1, 3, 4])
+    assert np.array_equal(kept.labels, keep_as_monai_does(labels, [1, 3, 4]))
     assert np.array_equal(labels, before), "the labels given are not changed"
+    counts = np.bincount(kept.labels.ravel(), minlength=5)
+    assert np.array_equal(kept.voxels, counts)
+    assert kept.boxes == summarise_labels(kept.labels, 5).boxes
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -52,7 +56,7 @@ def test_of_many_components_of_one_size_the_same_is_kept_as_by_monai(
     rng = np.random.default_rng(seed)
     labels = np.zeros((40, 41, 9), np.uint8)
     labels[::2, ::2, ::2] = rng.integers(0, 2, (20, 21, 5))
-    kept = keep_largest_components(labels, [1])
+    kept = keep_largest_components(summarise_labels(labels, 2), [1]).labels
     assert kept.sum() == 1
     assert np.array_equal(kept, keep_as_monai_does(labels, [1]))
 

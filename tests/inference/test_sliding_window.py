@@ -22,7 +22,8 @@ from medseg.inference.pass_plan import (
     choose_storage,
 )
 from medseg.inference.segmenter import Segmenter
-from medseg.inference.sliding_window import SlidingWindow, SlidingWindowPass
+from medseg.inference.sliding_window import SlidingWindow
+from medseg.inference.sliding_window_pass import SlidingWindowPass
 from medseg.volume import Volume
 
 GPU = torch.device("cuda")

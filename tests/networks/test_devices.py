@@ -156,6 +156,21 @@ def test_training_takes_tf32_and_the_fastest_algorithm_on_a_gpu_alone() -> None:
         assert modes() == before
 
 
+@pytest.mark.parametrize("was_on", [False, True])
+def test_trainings_that_end_out_of_order_leave_what_was_set_before(
+    was_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", was_on)
+    gpu = torch.device("cuda")
+    first, second = training_arithmetic(gpu), training_arithmetic(gpu)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.backends.cudnn.benchmark
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.benchmark == was_on
+
+
 def test_full_float32_wins_whoever_comes_and_goes_first() -> None:
     before = modes()
     gpu = torch.device("cuda")

@@ -10,16 +10,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.transforms import NormalizeIntensity
 from scipy.ndimage import binary_fill_holes
 from support import dicom as made
 from support.bundles import made_spec
+from support.pretend_gpu import pretend_gpus
 
 from medseg.io import read_image
 from medseg.padding import Padding
 from medseg.preprocessing.case_input import Preprocessing
 from medseg.preprocessing.grid import compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
-from medseg.preprocessing.normalisation import Normalisation, fill_holes
+from medseg.preprocessing.normalisation import (
+    Normalisation,
+    fill_holes,
+    standardise_on_device,
+)
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.volume import Volume
 
@@ -279,3 +285,41 @@ def test_the_lowest_intensity_may_become_zero() -> None:
     inside = image[:, 1:]
     got = Normalisation(spec)(image.clone(), shown)[:, 1:]
     torch.testing.assert_close(got, (inside - inside.min()) / inside.std())
+
+
+@pytest.mark.parametrize("leaves_zeros", [False, True])
+@pytest.mark.parametrize("value", [None, 0.0, 3.0])
+def test_mean_and_deviation_on_a_device_are_monais(
+    leaves_zeros: bool, value: float | None
+) -> None:
+    channel = torch.from_numpy(signal().astype(np.float32))
+    if value is not None:
+        channel.fill_(value)
+    monai = NormalizeIntensity(nonzero=leaves_zeros, channel_wise=True)
+    wanted = torch.as_tensor(monai(channel[None].clone())[0])
+    found = standardise_on_device(channel, leaves_zeros=leaves_zeros)
+    if not leaves_zeros:
+        assert torch.equal(found, wanted)
+    # Over some voxels sums are taken in double, which MONAI does not.
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_channels_are_standardised_on_a_gpu_without_a_wait() -> None:
+    names = [{"name": f"T{n}", "modality": "MR"} for n in (1, 2, 3)]
+    zscore = {"kind": "zscore"}
+    both: Any = [{"kind": "window", "low": 0, "high": 200}, zscore]
+    both = {"kind": "sequence", "steps": both}
+    ways = [both, STATISTICS[1], "zscore"]
+    prep = {"intensity": ways}
+    spec = made_spec(channels=names, preprocessing=prep)
+    normalise = Normalisation(spec)
+    image = torch.from_numpy(
+        np.stack([signal(n) for n in range(3)]).astype("f")
+    )
+    wanted = normalise(image.clone())
+    with pretend_gpus() as gpus:
+        there = image.clone().to("cuda")
+        gpus.forget_counts()
+        found = normalise(there)
+        assert not gpus.waits
+        assert torch.allclose(found.cpu(), wanted, atol=1e-5)

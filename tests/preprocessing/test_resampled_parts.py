@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from medseg.preprocessing.resampled_parts import (
     Box,
     find_reach,
     resample_part,
+    resample_voxels,
 )
 from medseg.preprocessing.resampling import resample_linear
 
@@ -52,6 +54,23 @@ def test_a_part_holds_what_the_whole_has_there(
     whole = resample_linear(image, grid_map)
     within = resample_part(image, grid_map, part)
     assert np.array_equal(within, whole[(slice(None), *part)])
+
+
+@given(maps(), st.integers(1, 99), st.permutations(range(3)))
+def test_some_voxels_hold_what_the_whole_has_there(
+    grid_map: GridMap, count: int, order: list[int]
+) -> None:
+    rng = np.random.default_rng(0)
+    in_memory = [grid_map.source[axis] for axis in order]
+    image = rng.integers(0, 101, in_memory).astype(np.uint8)
+    image = image.transpose(np.argsort(order))
+    voxels = [
+        torch.from_numpy(rng.integers(0, length, count))
+        for length in grid_map.target
+    ]
+    whole = resample_linear(image[None], grid_map)[0]
+    found = resample_voxels(image, grid_map, voxels)
+    assert np.array_equal(found, whole[tuple(voxels)])
 
 
 @given(maps(), st.data())

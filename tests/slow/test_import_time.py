@@ -26,7 +26,10 @@ def test_a_segmenter_is_imported_in_little_more_than_pytorch() -> None:
     assert min(taken) < max(MOST_SECONDS, 2.2 * min(of_pytorch))
 
 
-UNUSED = {"mlflow", "pandas", "matplotlib.pyplot", "ignite", "sklearn"}
+UNUSED = {
+    *("mlflow", "pandas", "matplotlib.pyplot", "ignite", "sklearn"),
+    "scipy.ndimage",
+}
 
 SEGMENT = """
 import sys
@@ -63,7 +66,9 @@ assert plt.get_backend()
 def test_segmenting_from_python_imports_as_little_and_breaks_nothing(
     tmp_path: Path,
 ) -> None:
-    bundle = trained_bundle(tmp_path / "bundle", made_spec())
+    bundle = trained_bundle(
+        tmp_path / "bundle", made_spec(inference={"keep_largest": ["liver"]})
+    )
     scans = write_scans(tmp_path / "scans", 1)
     code = FROM_PYTHON.replace("{used}", repr(UNUSED - {"ignite"}))
     command = [sys.executable, "-c", code, bundle, scans, tmp_path / "out"]
@@ -74,7 +79,9 @@ def test_segmenting_from_python_imports_as_little_and_breaks_nothing(
 def test_segmenting_imports_nothing_that_it_does_not_use(
     tmp_path: Path,
 ) -> None:
-    bundle = trained_bundle(tmp_path / "bundle", made_spec())
+    bundle = trained_bundle(
+        tmp_path / "bundle", made_spec(inference={"keep_largest": ["liver"]})
+    )
     scans = write_scans(tmp_path / "scans", 1)
     out = tmp_path / "out"
     code = SEGMENT.replace("{used}", repr(UNUSED))

@@ -26,17 +26,23 @@ class Faults:
         share: Of requests that fail.
         count: How many did.
         broken: The part of a path whose requests fail, each time.
+        unreadable: The part of a path that cannot be read until something new is written there.
     """
 
     share: float = 0.0
     count: int = 0
     broken: str = ""
+    unreadable: str = ""
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def choose(self, path: str) -> str:
+    def choose(self, path: str, method: str) -> str:
         """Return what befalls the next request, of a path; empty for nothing."""
         if self.broken and self.broken in path:
             return "error"
+        if self.unreadable and self.unreadable in path:
+            if method == "GET":
+                return "error"
+            self.unreadable *= method != "PUT"
         if self.chance.random() >= self.share:
             return ""
         self.count += 1
@@ -115,7 +121,7 @@ def _make_faulty(app: Callable[..., Any], faults: Faults) -> Callable[..., Any]:
     def answer(
         environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        fault = faults.choose(environ["PATH_INFO"])
+        fault = faults.choose(environ["PATH_INFO"], environ["REQUEST_METHOD"])
         if fault == "busy":
             start_response("503 Slow Down", [("Content-Length", "0")])
             return [b""]

@@ -6,7 +6,9 @@ then a tensor of the host in disguise (``OnGpu``), and code runs as it would on 
 * what CUDA refuses is refused: operations on tensors of two devices, ``.numpy()``;
 * ``gpus.launches`` counts operations, about one kernel each;
 * ``gpus.waits`` counts where the host waits for the device (``.item()``, ``.cpu()``, ``nonzero``,
-  copies that are not pinned and asynchronous), by the line of medseg;
+  copies that are not pinned and asynchronous), by the line of medseg. An event that another thread
+  waits for does not count; what is copied without a wait comes with it, and is other numbers until
+  then;
 * ``gpus.live`` are the bytes held, and beyond ``memory`` there is ``torch.OutOfMemoryError``;
 * ``gpus.fail(…)`` raises an error of CUDA in a function of medseg, and ``gpus.break_down(…)`` one
   after which every call fails.
@@ -29,6 +31,7 @@ from typing import Any
 from unittest import mock
 
 import monai.data
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -38,6 +41,7 @@ from support.pretend_ops import (
     OnGpu,
     explain_mixture,
     get_wait,
+    is_under_way,
     run_on_host,
 )
 
@@ -84,6 +88,7 @@ class PretendGpus:
     failures: list[Failure] = field(default_factory=list)
     held: Counter[int] = field(default_factory=Counter)
     by_device: Counter[int] = field(default_factory=Counter)
+    under_way: list[tuple[Any, Any]] = field(default_factory=list)
 
     @property
     def live(self) -> int:
@@ -132,6 +137,17 @@ class PretendGpus:
         made = _Owner(self, key, size)
         _owners[key] = _reference(made)
         return made
+
+    def send(self, copied: torch.Tensor) -> None:
+        """Let a copy on the host hold nothing of use until somebody waits for it."""
+        array = copied.numpy()
+        self.under_way.append((array, array.copy()))
+        array.fill(77)
+
+    def deliver(self, count: int | None = None) -> None:
+        """Let what was sent first arrive: so many copies; all unless given."""
+        for array, values in self.under_way[:count]:
+            np.copyto(array, values)
 
     def raise_planned(self) -> None:
         """Raise the error that was planned for the functions that run now."""
@@ -208,9 +224,13 @@ def dispatch(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     reason = get_wait(func, args, kwargs, device)
     if reason:
         gpus.waits[f"{reason} @ {_place()}"] += 1
-    return run_on_host(
+        gpus.deliver()
+    out = run_on_host(
         func, args, kwargs, device, functools.partial(_wrap, gpus)
     )
+    if is_under_way(func, args, kwargs, out):
+        gpus.send(out)
+    return out
 
 
 def _wrap(gpus: PretendGpus, held: torch.Tensor, place: torch.device) -> OnGpu:
@@ -304,6 +324,32 @@ def _run_backward(original: Any) -> Any:
     return run
 
 
+class _Stream:
+    """The only one of a pretend GPU."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.device = device
+
+
+class _Event:
+    """What was launched and copied before it was recorded."""
+
+    def __init__(self, **_: Any) -> None:
+        self._thread, self._copies = 0, 0
+
+    def record(self, stream: Any = None) -> None:
+        self._thread = threading.get_ident()
+        self._copies = 0 if _gpus is None else len(_gpus.under_way)
+
+    def synchronize(self) -> None:
+        if _gpus is None:
+            raise RuntimeError("an event of a pretend GPU has outlived it")
+        _gpus.raise_planned()
+        _gpus.deliver(self._copies)
+        if threading.get_ident() == self._thread:
+            _gpus.waits[f"event @ {_place()}"] += 1
+
+
 class _Generator(torch.Generator):
     """A generator for any device; its numbers are those of the host."""
 
@@ -363,7 +409,10 @@ def _list_patches(gpus: PretendGpus) -> dict[str, Any]:
         "torch.cuda.max_memory_reserved": lambda device=None: gpus.peak,
         "torch.cuda.reset_peak_memory_stats": lambda device=None: None,
         "torch.cuda.empty_cache": note_retry,
-        "torch.cuda.synchronize": lambda device=None: None,
+        "torch.cuda.synchronize": lambda device=None: gpus.deliver(),
+        "torch.cuda.current_stream": _Stream,
+        "torch.cuda.Event": _Event,
+        "torch.cuda.device": lambda device: contextlib.nullcontext(),
         "torch.cuda.is_bf16_supported": lambda including_emulation=True: True,
         "torch.cuda.get_device_name": lambda device=None: "Pretend GPU",
         "torch.cuda.manual_seed_all": lambda seed: None,
@@ -387,7 +436,11 @@ def _in_modes(run: Any) -> Any:
 
 
 def _pin(tensor: torch.Tensor, device: Any = None) -> torch.Tensor:
-    pinned = tensor.clone(memory_format=torch.contiguous_format)
+    # Strides stay, as in torch.
+    pinned = torch.empty_strided(
+        tensor.size(), tensor.stride(), dtype=tensor.dtype
+    )
+    pinned.copy_(tensor)
     pinned.is_pretended_pinned = True  # type: ignore[attr-defined]
     return pinned
 

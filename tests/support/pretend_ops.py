@@ -163,6 +163,14 @@ def _has_mask(indices: Any) -> bool:
     )
 
 
+def is_under_way(func: Any, args: Any, kwargs: Any, out: Any) -> bool:
+    """Tell whether what was copied to the host need not have come there yet."""
+    is_copied = func is aten._to_copy.default and kwargs.get("non_blocking")
+    return bool(
+        is_copied and isinstance(args[0], OnGpu) and not isinstance(out, OnGpu)
+    )
+
+
 def _get_copys_wait(
     source: torch.Tensor, target: torch.device, kwargs: Any
 ) -> str | None:
@@ -170,9 +178,11 @@ def _get_copys_wait(
     if origin.type == target.type:
         return None
     if target.type == "cpu":
-        return "copy to the host"
+        return None if kwargs.get("non_blocking") else "copy to the host"
     is_pinned = getattr(source, "is_pretended_pinned", False)
-    if is_pinned and kwargs.get("non_blocking"):
+    # Torch gathers others on the host first, in memory that is not pinned.
+    is_whole = source.is_contiguous()
+    if is_pinned and is_whole and kwargs.get("non_blocking"):
         return None
     return "copy to the GPU"
 

@@ -32,6 +32,7 @@ class OneProcess:
         kills: Takes a call's arguments and how often they came; an error ends the worker.
         most: How many calls there were at once.
         options: What the tasks were given.
+        cancelled: The calls that were taken back.
     """
 
     exceptions = SimpleNamespace(
@@ -46,6 +47,7 @@ class OneProcess:
         self.kills: Callable[..., Exception | None] = lambda *_: None
         self.most = 0
         self.options: dict[str, Any] = {}
+        self.cancelled: list[int] = []
         self._calls: dict[int, bytes] = {}
         self._times: dict[bytes, int] = {}
         self._numbers = itertools.count()
@@ -77,6 +79,9 @@ class OneProcess:
     ) -> tuple[list[int], list[int]]:
         # The last one first: nothing may rely on an order.
         return references[-1:], references[:-1]
+
+    def cancel(self, reference: int) -> None:
+        self.cancelled.append(reference)
 
     def get(self, reference: int) -> Any:
         call = self._calls.pop(reference)

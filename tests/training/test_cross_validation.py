@@ -341,7 +341,7 @@ def test_each_machine_trains_the_folds_with_its_own_data_and_cache(
     run = run.adapt(None, tmp_path / "cache")
     trained: list[TrainingRun] = []
     folds = Folds((0, 1), "hash")
-    train_folds(run, folds, trained.append, lambda _: None, SecondMachine(1, 2))
+    train_folds(run, folds, trained.extend, lambda _: None, SecondMachine(1, 2))
     assert [each.fold for each in trained] == [0, 1]
     for each in trained:
         assert each.data == tmp_path / "data"

@@ -127,7 +127,7 @@ def test_the_host_waits_for_the_gpu_once_in_many_steps() -> None:
     assert set(steps[0].parts) == {"dice", "ce"}
 
 
-LAUNCHES_PER_STEP = 950
+LAUNCHES_PER_STEP = 800
 """Of this small network, with every augmentation that may happen; they may not become more."""
 
 

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from support.bundles import content, made_spec, write_json
 
+from medseg._support import files
+from medseg._support.files import PART
 from medseg.bundle.bundle import Bundle, load_bundle
+from medseg.bundle.spec_files import list_differences
 from medseg.errors import BundleError, CheckpointError, OutputError
+from medseg.training.restarts import may_begin
 from medseg.training.runs import (
     ALL,
     begin_run,
@@ -95,6 +99,36 @@ def test_a_run_is_not_resumed_with_another_bundle_and_every_change_is_named(
     }
 
 
+@pytest.mark.parametrize("killed_at", ["run.json", "bundle.json"])
+def test_a_run_that_was_killed_as_it_began_is_begun_or_resumed(
+    asked: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: str,
+) -> None:
+    rename = files.rename
+
+    def kill(part: Path, target: Path) -> None:
+        if target.name == killed_at:
+            part.with_name(f"{PART}left").touch()
+            raise KeyboardInterrupt
+        rename(part, target)
+
+    run = plan_run(asked, None, tmp_path / "out", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "rename", kill)
+        with pytest.raises(KeyboardInterrupt):
+            begin_run(run)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    if killed_at == "run.json":
+        assert may_begin(run.folder.path)
+        begin_run(plan_run(asked, None, run.folder.path, 0))
+    assert not may_begin(run.folder.path)
+    again = find_resumable_run(asked, None, run.folder.path)
+    assert list_differences(again.spec, run.spec) == []
+    assert load_bundle(run.folder.path).spec == again.spec
+
+
 def test_a_run_whose_bundle_was_edited_is_not_resumed(
     asked: Bundle, tmp_path: Path
 ) -> None:
@@ -164,13 +198,13 @@ def test_a_run_is_resumed_only_with_the_cases_it_began_with(
 ) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run, "abc")
-    require_same_cases(run, "abc")
+    require_same_cases(run.folder, "abc")
     with pytest.raises(CheckpointError, match="other cases"):
-        require_same_cases(run, "def")
+        require_same_cases(run.folder, "def")
     # As earlier versions began one.
     before = plan_run(asked, None, tmp_path / "before", 0)
     begin_run(before)
-    require_same_cases(before, "def")
+    require_same_cases(before.folder, "def")
 
 
 def test_no_ensemble_is_trained_for_clicks(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ takes, so these figures are close to a GPU's, and rather too high.
 * *Step*: 2 patches, standard augmentation; by turns with a plain loop of the same network, loss and
   optimiser over one ready batch. What medseg adds is the difference, the batch included.
 * *Scan*: 512×512×400 at an eighth of its length along each axis, in as many windows and parts; the
-  network answers at once. What does depend on voxels, because the host's memory is written, is
-  measured by itself at full size.
+  network answers at once. Beside it, by turns, as many operations of PyTorch on a few numbers: what
+  launching alone takes. What does depend on voxels, because the host's memory is read or written,
+  is measured by itself at full size; other threads do it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import argparse
 import contextlib
 import itertools
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,6 +35,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 
@@ -41,11 +46,12 @@ from medseg.inference import (
     accumulator,
     blank_window,
     confidence,
+    host_writer,
     label_writer,
 )
 from medseg.networks.building import build_network
 from medseg.networks.levels import SupervisedNetwork
-from medseg.preprocessing import network_input, resampling
+from medseg.preprocessing import network_input, plane_reader, resampling
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.testing import make_phantom
 from medseg.training import patch_extraction
@@ -155,13 +161,46 @@ def _time_scan(rounds: int) -> None:
         segmenter.predict(volume)
         batches = next(calls)
         act = partial(segmenter.predict, volume)
-        launching = [_measure(act) for _ in range(rounds)]
+        with _Counting() as operations:
+            act()
+        acts = (act, partial(_launch, operations.count))
+        found = [[_measure(each) for each in acts] for _ in range(rounds)]
+    launching, plain = zip(*found, strict=True)
+    reading = [_measure(_read_planes) for _ in range(rounds)]
     writing = [_measure(_write_labels) for _ in range(rounds)]
     print(
-        f"ms of the host for a scan of {_SHAPE}, {batches} batches of windows"
+        f"ms of the host for a scan of {_SHAPE}, {batches} batches of windows, "
+        f"{operations.count} operations"
     )
     _show("deciding and launching", launching)
-    _show("writing labels and error map", writing)
+    _show("as many plain operations", plain)
+    _show("reading planes, in another thread", reading)
+    _show("writing labels and error map, in another thread", writing)
+
+
+class _Counting(TorchDispatchMode):
+    """Counts what the thread that launches asks PyTorch to do.
+
+    Attributes:
+        count: Operations so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self._thread = threading.get_ident()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += threading.get_ident() == self._thread
+        return func(*args, **(kwargs or {}))
+
+
+def _launch(count: int) -> None:
+    few = torch.zeros(8)
+    for _ in range(count):
+        few.add_(1)
 
 
 def _show(name: str, found: Sequence[float]) -> None:
@@ -179,6 +218,9 @@ def _as_on_gpu() -> Iterator[None]:
         return {"cpu": numbers["cuda"] // smaller}
 
     changes: list[tuple[Any, str, Any]] = [
+        (host_writer.HostWriter, "write", _write_behind),
+        (plane_reader.PlaneReader, "__init__", _begin_reading),
+        (plane_reader.PlaneReader, "_lock_pages", _copy),
         (blank_window, "find_values", lambda windows: None),
         (accumulator, "SPARE_PLANES", accumulator.SPARE_PLANES // _SHRINK),
         (resampling, "_READ_AT_ONCE", resampling._READ_AT_ONCE // smaller),
@@ -196,6 +238,38 @@ def _as_on_gpu() -> Iterator[None]:
         for module, name, value in changes:
             stack.enter_context(mock.patch.object(module, name, value))
         yield
+
+
+def _write_behind(
+    host: host_writer.HostWriter, found: torch.Tensor, write: Any
+) -> None:
+    """Write in another thread, as for a GPU."""
+    host._make_room(found.nbytes)
+    if host._thread is None:
+        host._thread = ThreadPoolExecutor(1)
+    future = host._thread.submit(write, found.clone().numpy())
+    host._behind.append((found.nbytes, future))
+    host._bytes_behind += found.nbytes
+
+
+def _begin_reading(
+    reader: plane_reader.PlaneReader, channel: Any, pieces: Any, device: Any
+) -> None:
+    reader._channel, reader._left = channel, deque(pieces)
+    reader._device, reader._coming = device, deque()
+    reader._thread = ThreadPoolExecutor(1)
+
+
+def _copy(reader: plane_reader.PlaneReader, planes: Any) -> torch.Tensor:
+    return plane_reader.read_as_sent(planes).clone()
+
+
+def _read_planes() -> None:
+    """Copy a whole scan into memory from which a GPU takes it."""
+    scan = np.ones(_SHAPE, np.int16, order="F").transpose(2, 1, 0)
+    at_once = resampling._READ_AT_ONCE // (scan.shape[1] * scan.shape[2])
+    for first in range(0, len(scan), at_once):
+        plane_reader.read_as_sent(scan[first : first + at_once]).clone()
 
 
 def _write_labels() -> None:

@@ -9,12 +9,14 @@
 Stock MONAI runs the MONAI Bundle that medseg exported with the weights: LoadImaged … Spacingd,
 SlidingWindowInferer, Invertd, AsDiscreted, SaveImaged. Each measurement is a process of its own;
 the contestants take turns. What is timed goes from the file of the scan to the file of its
-labels; importing libraries and loading weights is not.
+labels; importing libraries and loading weights is not. An older processor is imitated by
+``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` in the environment, for all contestants.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -23,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,24 +171,37 @@ def once(
     import torch
 
     torch.set_num_threads(threads)
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        imitate_older_processor()
     segment = (
         with_monai(bundle, scan, out)
         if name == "monai"
         else with_medseg(name, bundle, scan, out)
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    stages = segment()
+    parts = segment()
     return {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        "stages": stages,
+        "stages": parts.get("wall", {}),
+        "cpu_of_parts": parts.get("cpu", {}),
     }
+
+
+def imitate_older_processor() -> None:
+    """Choose arithmetic as on a processor without VNNI, AMX and bf16.
+
+    oneDNN, within PyTorch and OpenVINO, then uses no more than ``ONEDNN_MAX_CPU_ISA`` either.
+    """
+    from medseg.inference.backends import processor
+
+    processor.list_instructions = frozenset
 
 
 def with_monai(
     bundle: Path, scan: Path, out: Path
-) -> Callable[[], dict[str, float]]:
+) -> Callable[[], dict[str, Any]]:
     from monai.bundle import ConfigParser
 
     config = ConfigParser()
@@ -195,7 +210,7 @@ def with_monai(
     config["dataset_dir"], config["output_dir"] = str(scan.parent), str(out)
     evaluator = config.get_parsed_content("evaluator")
 
-    def segment() -> dict[str, float]:
+    def segment() -> dict[str, Any]:
         evaluator.run()
         return {}
 
@@ -204,8 +219,10 @@ def with_monai(
 
 def with_medseg(
     name: str, bundle: Path, scan: Path, out: Path
-) -> Callable[[], dict[str, float]]:
+) -> Callable[[], dict[str, Any]]:
     from medseg import Segmenter, load_bundle
+    from medseg.datasets.input_checks import admit
+    from medseg.inference.bundle_predictor import Ensemble
     from medseg.io import read_image, write_labels
 
     chosen = {
@@ -221,17 +238,59 @@ def with_medseg(
         loaded = with_overlap(loaded, 0.5)
     segmenter = Segmenter(loaded, "cpu", **chosen[name])
 
-    def segment() -> dict[str, float]:
-        began = time.perf_counter()
-        volume = read_image(scan)
-        read = time.perf_counter()
-        found = segmenter.segment(volume)
-        found_at = time.perf_counter()
-        write_labels(out / "scan_seg.nii.gz", found.labels, volume)
-        written = time.perf_counter() - found_at
-        return {"read": read - began, **found.seconds, "write": written}
+    parts = Parts()
+    compute = Ensemble.__call__
+
+    def compute_timed(*given: Any) -> Any:
+        with parts("network"):
+            return compute(*given)
+
+    Ensemble.__call__ = compute_timed
+
+    def segment() -> dict[str, Any]:
+        with parts("read"):
+            volume = read_image(scan)
+        with parts("check"):
+            volume = admit(volume, loaded.spec)
+        # As Segmenter.segment, in two steps.
+        with parts("predict"):
+            prediction = segmenter.predict(volume)
+        with parts("finish"):
+            found = prediction.finish()
+        with parts("write"):
+            write_labels(out / "scan_seg.nii.gz", found.labels, volume)
+        wall = {name: seconds for name, (seconds, _) in parts.taken.items()}
+        cpu = {name: seconds for name, (_, seconds) in parts.taken.items()}
+        stages = {"read": wall["read"], "check": wall["check"]}
+        stages |= found.seconds
+        stages |= {"finish": wall["finish"], "write": wall["write"]}
+        # What its stages do not count: opening the volume again.
+        stages["check"] += wall["predict"] - sum(found.seconds.values())
+        cpu["input and labels"] = cpu.pop("predict") - cpu["network"]
+        return {"wall": stages, "cpu": cpu}
 
     return segment
+
+
+class Parts:
+    """Adds up wall and CPU seconds of parts of the work.
+
+    Attributes:
+        taken: Part → wall seconds, CPU seconds of the whole process.
+    """
+
+    def __init__(self) -> None:
+        self.taken: dict[str, tuple[float, float]] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        before = self.taken.get(name, (0.0, 0.0))
+        self.taken[name] = (
+            before[0] + time.perf_counter() - wall,
+            before[1] + time.process_time() - cpu,
+        )
 
 
 def with_overlap(bundle: Bundle, overlap: float) -> Bundle:
@@ -248,8 +307,23 @@ def with_overlap(bundle: Bundle, overlap: float) -> Bundle:
 
 
 def measured(
-    contestant: str, work: Path, bundle: Path, scan: Path, threads: int
+    contestant: str,
+    work: Path,
+    bundle: Path,
+    scan: Path,
+    threads: int,
+    checkout: Path | None = None,
 ) -> dict[str, Any]:
+    """Return what one contestant took, in a process of its own.
+
+    Args:
+        contestant: Its name.
+        work: Where results lie.
+        bundle: The trained bundle.
+        scan: The file of the scan.
+        threads: How many.
+        checkout: Of another state of medseg to be taken instead of the one that is imported.
+    """
     command = [
         sys.executable, __file__, "once", str(work), "--contestant", contestant,
         "--bundle", str(bundle), "--scan", str(scan), "--threads", str(threads),
@@ -259,6 +333,8 @@ def measured(
         "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "passive",
     }
+    if checkout is not None:
+        environment["PYTHONPATH"] = str(checkout)
     run = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False
     )
@@ -267,7 +343,7 @@ def measured(
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     print(
         contestant,
-        {k: round(v, 2) for k, v in found.items() if k != "stages"},
+        {k: round(found[k], 2) for k in ("wall", "cpu", "peak")},
         file=sys.stderr,
     )
     return found

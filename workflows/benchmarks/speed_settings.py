@@ -2,15 +2,18 @@
 
     python workflows/benchmarks/speed_settings.py prepare WORK --steps 2000 # train, decide
     python workflows/benchmarks/speed_settings.py compare WORK -n 3      # 512×512×200, in turns
+    python workflows/benchmarks/speed_settings.py parts WORK -n 3        # beside the network
     python workflows/benchmarks/speed_settings.py start WORK -n 5             # to the first window
     python workflows/benchmarks/speed_settings.py small WORK -n 5       # one window, all cores
     python workflows/benchmarks/speed_settings.py components                  # keep_largest
     python workflows/benchmarks/speed_settings.py dice RUN CASES              # balanced and exact
 
-``prepare`` trains the mid-size network on phantoms and decides the speed on unseen ones, however
-long that takes. ``dice`` scores labelled cases, which the run must not have learned from, with both
-settings, paired, with a bootstrap interval over cases. nnU-Net's own chain around the same network:
-``nnunet_chain.py WORK --nnunet PYTHON``.
+``parts`` says what each part takes, of ``--contestants`` if not of all speeds; with ``--before
+CHECKOUT`` in turns with another state of medseg, whose label maps must be the same. ``prepare``
+trains the mid-size network on phantoms and decides the speed on unseen ones, however long that
+takes. ``dice`` scores labelled cases, which the run must not have learned from, with both settings,
+paired, with a bootstrap interval over cases.
+nnU-Net's own chain around the same network: ``nnunet_chain.py WORK --nnunet PYTHON``.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import inference
@@ -35,18 +39,31 @@ CONTESTANTS = ("monai", "medseg-fp32", *inference.SPEEDS)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tasks = ("prepare", "compare", "start", "small", "components", "dice")
+    tasks = (
+        "prepare",
+        "compare",
+        "parts",
+        "start",
+        "small",
+        "components",
+        "dice",
+    )
     parser.add_argument("task", choices=tasks)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("work"))
     parser.add_argument("cases", type=Path, nargs="?")
     parser.add_argument("-n", "--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--contestants", default=",".join(inference.SPEEDS))
+    parser.add_argument("--before", type=Path)
     given = parser.parse_args()
     if given.task == "prepare":
         prepare(given.folder, given.steps)
     elif given.task == "compare":
         compare(given.folder, given.repeats, given.threads)
+    elif given.task == "parts":
+        names = given.contestants.split(",")
+        parts(given.folder, names, given.repeats, given.threads, given.before)
     elif given.task == "start":
         start(given.folder, given.repeats)
     elif given.task == "small":
@@ -143,6 +160,53 @@ def compare(work: Path, repeats: int, threads: int) -> None:
         print(f"| {name} | {' | '.join(cells)} | {ratio} | {rest} | {differ} |")
 
 
+def parts(
+    work: Path,
+    names: Sequence[str],
+    repeats: int,
+    threads: int,
+    before: Path | None,
+) -> None:
+    """Segment the scan with each contestant in turn; wall and CPU seconds of each part."""
+    bundle, scan = work / NETWORK, work / "scan" / "scan.nii.gz"
+    states = (
+        {"now": None} if before is None else {"before": before, "now": None}
+    )
+    taken: dict[tuple[str, str], list[dict]] = {}
+    labels: dict[tuple[str, str], np.ndarray] = {}
+    for _ in range(repeats):
+        for name in names:
+            for state, checkout in states.items():
+                run = inference.measured(
+                    name, work, bundle, scan, threads, checkout
+                )
+                taken.setdefault((name, state), []).append(run)
+                labels[name, state] = inference.labels_of(work, name)
+    print(f"\n{inference.where(threads)}; median of {repeats}, seconds\n")
+    of_wall = list(next(iter(taken.values()))[0]["stages"])
+    of_cpu = list(next(iter(taken.values()))[0]["cpu_of_parts"])
+    columns = ["wall", *of_wall, "all but the network", "peak GB"]
+    columns += [f"CPU: {name}" for name in of_cpu]
+    print(f"| | | {' | '.join(columns)} |")
+    print("| --- " * (2 + len(columns)) + "|")
+    for (name, state), runs in taken.items():
+        cells = [inference.spread([run["wall"] for run in runs])]
+        cells += [_middle(runs, "stages", part) for part in of_wall]
+        network = sum(run["stages"]["network"] for run in runs)
+        share = 1 - network / sum(run["wall"] for run in runs)
+        peaks = [run["peak"] for run in runs]
+        cells += [f"{100 * share:.0f} %", f"{statistics.median(peaks):.2f}"]
+        cells += [_middle(runs, "cpu_of_parts", part) for part in of_cpu]
+        print(f"| {name} | {state} | {' | '.join(cells)} |")
+    for name in names if before else ():
+        differ = (labels[name, "before"] != labels[name, "now"]).sum()
+        print(f"{name}: {differ} voxels differ")
+
+
+def _middle(runs: list[dict], kind: str, part: str) -> str:
+    return f"{statistics.median(run[kind][part] for run in runs):.2f}"
+
+
 START = """
 import sys, time
 began = time.perf_counter()
@@ -222,6 +286,7 @@ def components(repeats: int) -> None:
     from scipy.ndimage import find_objects
 
     from medseg.inference.largest_components import keep_largest_components
+    from medseg.metrics.label_summary import summarise_labels
 
     labels = np.zeros((512, 512, 400), np.uint8, order="F")
     x, y, z = np.ogrid[-1:1:220j, -1:1:200j, -1:1:160j]
@@ -241,7 +306,8 @@ def components(repeats: int) -> None:
         began = time.process_time()
         one = before()
         between = time.process_time()
-        other = keep_largest_components(labels, [1])
+        found = summarise_labels(labels, 2)
+        other = keep_largest_components(found, [1]).labels
         taken["before"].append(between - began)
         taken["now"].append(time.process_time() - between)
         assert np.array_equal(one, other)

@@ -32,6 +32,7 @@ from medseg.datasets.measures import (
 from medseg.datasets.scans import find_scans
 from medseg.datasets.validated_range import RangeCheck, measure_range
 from medseg.io import read_image
+from medseg.metrics.label_summary import summarise_labels
 from medseg.testing import make_phantom
 from medseg.volume import Array, Volume
 
@@ -134,10 +135,11 @@ def measure(volume: Volume, labels: Array, spec: BundleSpec) -> CaseMeasures:
 def check(
     validated: ValidatedRange, spec: BundleSpec, volume: Volume, labels: Array
 ) -> tuple[str, ...]:
-    scan = measure_scan(volume)
-    return RangeCheck(validated, spec, scan, volume.voxel_ml).find_departures(
-        labels
+    compared = RangeCheck(
+        validated, spec, measure_scan(volume), volume.voxel_ml
     )
+    found = summarise_labels(labels, spec.label_set.classes)
+    return compared.find_departures(found)
 
 
 def report(what: str, told: Iterable[tuple[str, ...]]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def _count_per_second(spec: BundleSpec, cases: Any, session: Session) -> float:
 
 
 def time_steps_of_networks(session: Session) -> None:
-    """Time of a step, samples per second, and how busy the GPU was."""
+    """Time of a step, samples per second, how busy the GPU was, and the share of making batches."""
     large = {"patch": [128] * 3, "batch_size": 2, "ema": None}
     kinds: list[Any] = [
         ("hippocampus", {}, {}, (44, 60, 44)),
@@ -112,6 +113,12 @@ def _time_network(
     with session.watch() as found:
         learner.learn(callbacks)
         session.wait()
+    peak = session.measure_peak()
+    with session.watch() as of_batches:
+        for number in range(steps):
+            learner.batches.batch(1 + number)
+        session.wait()
+    share = _count_gpu_seconds(of_batches) / _count_gpu_seconds(found)
     step = found["wall"] / steps
     session.add(
         name,
@@ -119,8 +126,14 @@ def _time_network(
         samples_per_s=round(spec.training.batch_size / step, 1),
         busy=found.get("busy"),
         kernels=found.get("kernels", 0) // steps,
-        peak_gb=session.measure_peak(),
+        batch_share=round(share, 3),
+        peak_gb=peak,
     )
+
+
+def _count_gpu_seconds(found: Mapping[str, float]) -> float:
+    """Return how long the GPU was at work; all the time on a pretend one."""
+    return found["wall"] * found.get("busy", 1.0)
 
 
 def resume(session: Session) -> None:

@@ -230,8 +230,16 @@ def get_settings(precision: torch.dtype) -> dict[str, Any]:
 
 
 def get_version() -> str:
-    """Return the version of OpenVINO."""
-    return importlib.metadata.version("openvino")
+    """Return the version of OpenVINO, of whatever build.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        return importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:
+        # Nightly builds, and those of other package managers, are registered by other names.
+        return str(require().__version__)
 
 
 def _can_compute_in(precision: torch.dtype, core: Any) -> bool:

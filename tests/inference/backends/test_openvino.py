@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -240,6 +241,18 @@ def test_a_missing_extra_is_named_and_auto_goes_without(
     ):
         export(exported, to="openvino")
     assert Segmenter(exported, "cpu").backend == "torch"
+
+
+def test_the_version_of_a_build_of_another_name_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = pytest.importorskip("openvino").__version__
+
+    def find_none(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", find_none)
+    assert openvino.get_version() == own
 
 
 def test_nothing_is_reported_to_the_makers_of_openvino(

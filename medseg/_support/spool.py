@@ -1,0 +1,161 @@
+"""Long lists that take little memory: the first items stay there, the others lie on the disk.
+
+Usual lists are never written. Of longer ones, blocks of items go to a file without a name, in the
+folder for temporary files, which is gone with this process however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, SupportsIndex, TypeVar, overload
+
+from medseg._support.platform.files import read_at
+from medseg.errors import OutputError
+
+Item = TypeVar("Item")
+
+FEWEST_ON_DISK = 10_000
+"""Items that are kept in memory."""
+BLOCK_ITEMS = 256
+"""Items that are written, and read back, at a time."""
+
+
+def _keep(item: Any) -> Any:
+    return item
+
+
+class Spool(Sequence[Item]):
+    """A list to which items are only added. Several threads may use it.
+
+    Items must be of such a kind that ``pickle`` takes them. What is read back from the disk is
+    equal to what was added, and not the same object.
+
+    Args:
+        items: The first ones.
+        fewest: How many are kept in memory; as usual unless given.
+        block: How many are written at a time; as usual unless given.
+        pack: Makes of an item what is written, if that is something smaller.
+        unpack: Makes an item of what is read.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item] = (),
+        *,
+        fewest: int | None = None,
+        block: int | None = None,
+        pack: Callable[[Item], Any] = _keep,
+        unpack: Callable[[Any], Item] = _keep,
+    ) -> None:
+        self._pack = pack
+        self._unpack = unpack
+        self._fewest = FEWEST_ON_DISK if fewest is None else fewest
+        self._block_items = BLOCK_ITEMS if block is None else block
+        self._first: list[Item] = []
+        self._last: list[Item] = []
+        self._starts: list[int] = []
+        self._end = 0
+        self._file: IO[bytes] | None = None
+        self._block: tuple[int, list[Item]] = (-1, [])
+        self._lock = threading.Lock()
+        self.extend(items)
+
+    def append(self, item: Item) -> int:
+        """Add an item; return its number.
+
+        Raises:
+            OutputError: If it cannot be written to the folder for temporary files.
+        """
+        with self._lock:
+            number = len(self)
+            if number < self._fewest:
+                self._first.append(item)
+                return number
+            self._last.append(item)
+            if len(self._last) >= self._block_items:
+                self._write()
+            return number
+
+    def extend(self, items: Iterable[Item]) -> None:
+        """Add items.
+
+        Raises:
+            OutputError: As for ``append``.
+        """
+        for item in items:
+            self.append(item)
+
+    def __len__(self) -> int:
+        written = len(self._starts) * self._block_items
+        return len(self._first) + written + len(self._last)
+
+    def __iter__(self) -> Iterator[Item]:
+        # Each reader keeps a block of its own, so that two do not take turns to read.
+        yield from self._first
+        number = 0
+        while number < len(self._starts):
+            yield from self._read(number)
+            number += 1
+        yield from self._last
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Spool, (list(self),)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [self._get(place) for place in range(len(self))[index]]
+        return self._get(range(len(self))[index])
+
+    def _get(self, place: int) -> Item:
+        if place < len(self._first):
+            return self._first[place]
+        on_disk = place - len(self._first)
+        number, within = divmod(on_disk, self._block_items)
+        with self._lock:
+            if number == len(self._starts):
+                return self._last[within]
+            known, block = self._block
+            if known != number:
+                block = self._read(number)
+                self._block = (number, block)
+            return block[within]
+
+    def _write(self) -> None:
+        packed = list(map(self._pack, self._last))
+        content = pickle.dumps(packed, protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - as long as the list
+                weakref.finalize(self, self._file.close)
+            self._file.seek(0, os.SEEK_END)
+            if self._file.write(content) != len(content):
+                raise OSError(0, "the disk is full")
+        except OSError as error:
+            raise OutputError(
+                "what was found so far does not fit into the folder for temporary files; make "
+                "room there, or name another one in TMPDIR",
+                source=tempfile.gettempdir(),
+                detail=error.strerror,
+            ) from error
+        self._starts.append(self._end)
+        self._end += len(content)
+        self._last = []
+
+    def _read(self, number: int) -> list[Item]:
+        file: Any = self._file
+        start = self._starts[number]
+        ends = [*self._starts[number + 1 : number + 2], self._end]
+        content = read_at(file.fileno(), ends[0] - start, start)
+        packed = pickle.loads(content)  # noqa: S301 - of this very process
+        return list(map(self._unpack, packed))

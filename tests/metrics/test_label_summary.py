@@ -1,0 +1,41 @@
+"""Where labels lie and how many voxels they have, whatever a label map's order in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import find_objects
+
+from medseg.metrics.label_summary import summarise_labels
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64])
+def test_each_label_gets_its_smallest_box_and_its_voxels(
+    order: str, kind: type
+) -> None:
+    rng = np.random.default_rng(5)
+    labels = np.zeros((9, 8, 7), kind, order=order)
+    labels[2:7, 1:4, 3:6] = rng.choice([0, 1, 3, 9], (5, 3, 3))
+    expected = find_objects(labels)
+    found = summarise_labels(labels, 5)
+    assert found.labels is labels
+    assert found.boxes == {1: expected[0], 3: expected[2]}
+    counts = np.bincount(labels[labels < 5], minlength=5)
+    assert found.voxels[1:].tolist() == counts[1:].tolist()
+    assert found.voxels.sum() == labels.size, "foreign values are background"
+
+
+def test_an_empty_label_map_has_background_alone() -> None:
+    found = summarise_labels(np.zeros((4, 3, 2), np.uint8), 3)
+    assert found.boxes == {}
+    assert found.voxels.tolist() == [24, 0, 0]
+
+
+def test_a_few_voxels_of_a_high_index_are_found() -> None:
+    labels = np.zeros((5, 4, 3), np.uint8)
+    labels[1, 2, 1] = 104
+    labels[2, 3, 1] = 117
+    found = summarise_labels(labels, 118)
+    assert found.boxes == {104: np.s_[1:2, 2:3, 1:2], 117: np.s_[2:3, 3:4, 1:2]}
+    assert found.voxels[[0, 104, 117]].tolist() == [58, 1, 1]
