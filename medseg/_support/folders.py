@@ -139,11 +139,15 @@ class FolderWalk:
         """Give the files, by their path: what lies in a folder comes in the folder's place."""
         open_folders = [self._list_folder(self._root)]
         while open_folders:
-            name = open_folders[-1].take()
-            path = open_folders[-1].path / name
+            folder = open_folders[-1]
+            name = folder.take()
             if not name:
                 open_folders.pop()
-            elif open_folders[-1].is_folder:
+                continue
+            path = Path(
+                f"{folder.path}{os.sep}{name}"
+            )  # sooner than by joining
+            if folder.is_folder:
                 open_folders.append(self._list_folder(path))
             else:
                 yield path

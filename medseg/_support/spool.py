@@ -11,7 +11,7 @@ import pickle
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, SupportsIndex, TypeVar, overload
 
 from medseg._support.platform.files import read_at
@@ -25,14 +25,37 @@ BLOCK_ITEMS = 256
 """Items that are written, and read back, at a time."""
 
 
+def _keep(item: Any) -> Any:
+    return item
+
+
 class Spool(Sequence[Item]):
     """A list to which items are only added. Several threads may use it.
 
     Items must be of such a kind that ``pickle`` takes them. What is read back from the disk is
     equal to what was added, and not the same object.
+
+    Args:
+        items: The first ones.
+        fewest: How many are kept in memory; as usual unless given.
+        block: How many are written at a time; as usual unless given.
+        pack: Makes of an item what is written, if that is something smaller.
+        unpack: Makes an item of what is read.
     """
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item] = (),
+        *,
+        fewest: int | None = None,
+        block: int | None = None,
+        pack: Callable[[Item], Any] = _keep,
+        unpack: Callable[[Any], Item] = _keep,
+    ) -> None:
+        self._pack = pack
+        self._unpack = unpack
+        self._fewest = FEWEST_ON_DISK if fewest is None else fewest
+        self._block_items = BLOCK_ITEMS if block is None else block
         self._first: list[Item] = []
         self._last: list[Item] = []
         self._starts: list[int] = []
@@ -50,11 +73,11 @@ class Spool(Sequence[Item]):
         """
         with self._lock:
             number = len(self)
-            if number < FEWEST_ON_DISK:
+            if number < self._fewest:
                 self._first.append(item)
                 return number
             self._last.append(item)
-            if len(self._last) >= BLOCK_ITEMS:
+            if len(self._last) >= self._block_items:
                 self._write()
             return number
 
@@ -68,7 +91,7 @@ class Spool(Sequence[Item]):
             self.append(item)
 
     def __len__(self) -> int:
-        written = len(self._starts) * BLOCK_ITEMS
+        written = len(self._starts) * self._block_items
         return len(self._first) + written + len(self._last)
 
     def __iter__(self) -> Iterator[Item]:
@@ -81,7 +104,7 @@ class Spool(Sequence[Item]):
         yield from self._last
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (list(self),)
+        return Spool, (list(self),)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Item: ...
@@ -97,7 +120,8 @@ class Spool(Sequence[Item]):
     def _get(self, place: int) -> Item:
         if place < len(self._first):
             return self._first[place]
-        number, within = divmod(place - len(self._first), BLOCK_ITEMS)
+        on_disk = place - len(self._first)
+        number, within = divmod(on_disk, self._block_items)
         with self._lock:
             if number == len(self._starts):
                 return self._last[within]
@@ -108,7 +132,8 @@ class Spool(Sequence[Item]):
             return block[within]
 
     def _write(self) -> None:
-        content = pickle.dumps(self._last, protocol=pickle.HIGHEST_PROTOCOL)
+        packed = list(map(self._pack, self._last))
+        content = pickle.dumps(packed, protocol=pickle.HIGHEST_PROTOCOL)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - as long as the list
@@ -132,5 +157,5 @@ class Spool(Sequence[Item]):
         start = self._starts[number]
         ends = [*self._starts[number + 1 : number + 2], self._end]
         content = read_at(file.fileno(), ends[0] - start, start)
-        items: list[Item] = pickle.loads(content)  # noqa: S301 - of this very process
-        return items
+        packed = pickle.loads(content)  # noqa: S301 - of this very process
+        return list(map(self._unpack, packed))

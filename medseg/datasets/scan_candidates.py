@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import SupportsIndex, overload
 
@@ -73,40 +73,18 @@ class Candidate:
     modalities: tuple[str, ...] = ()
 
 
-_Row = tuple[
-    str,
-    str,
-    tuple[tuple[str, ...], ...],
-    str,
-    bool,
-    tuple[str, ...],
-    tuple[str, ...],
-]
-"""A candidate without paths, which take much memory and time."""
-
-
 class CandidateList(Sequence[Candidate]):
     """Candidates in the order in which they were found; of very many, most lie on the disk."""
 
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
-        self._rows: Spool[_Row] = Spool()
+        self._names: Spool[tuple[str, str]] = Spool()
+        self._all: Spool[Candidate] = Spool(pack=_pack, unpack=_unpack)
         self.extend(candidates)
 
     def append(self, candidate: Candidate) -> None:
         """Add a candidate."""
-        parts = []
-        for part in candidate.parts:
-            parts.append(tuple(map(str, part)))
-        row = (
-            candidate.name,
-            candidate.origin,
-            tuple(parts),
-            candidate.volume,
-            candidate.is_hashed,
-            candidate.warnings,
-            candidate.modalities,
-        )
-        self._rows.append(row)
+        self._names.append((candidate.name, candidate.origin))
+        self._all.append(candidate)
 
     def extend(self, candidates: Iterable[Candidate]) -> None:
         """Add candidates."""
@@ -115,14 +93,13 @@ class CandidateList(Sequence[Candidate]):
 
     def list_names(self) -> Iterator[tuple[str, str]]:
         """Give the name that each should have, and its origin; that is quicker than all of it."""
-        for name, origin, *_ in self._rows:
-            yield name, origin
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._all)
 
     def __iter__(self) -> Iterator[Candidate]:
-        return map(_make_candidate, self._rows)
+        return iter(self._all)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Candidate: ...
@@ -133,19 +110,23 @@ class CandidateList(Sequence[Candidate]):
     def __getitem__(
         self, index: SupportsIndex | slice
     ) -> Candidate | list[Candidate]:
-        if isinstance(index, slice):
-            return [_make_candidate(row) for row in self._rows[index]]
-        return _make_candidate(self._rows[index])
+        return self._all[index]
 
 
-def _make_candidate(row: _Row) -> Candidate:
-    name, origin, texts, volume, is_hashed, warnings, modalities = row
-    parts = []
-    for part in texts:
-        parts.append(tuple(map(Path, part)))
-    return Candidate(
-        name, origin, tuple(parts), volume, is_hashed, warnings, modalities
-    )
+def _pack(
+    candidate: Candidate,
+) -> tuple[Candidate, tuple[tuple[str, ...], ...]]:
+    """Return a candidate without paths, which take long to write and to read, and their texts."""
+    texts = tuple(tuple(map(str, part)) for part in candidate.parts)
+    return replace(candidate, parts=()), texts
+
+
+def _unpack(
+    packed: tuple[Candidate, tuple[tuple[str, ...], ...]],
+) -> Candidate:
+    candidate, texts = packed
+    parts = tuple(tuple(map(Path, part)) for part in texts)
+    return replace(candidate, parts=parts)
 
 
 @dataclass(slots=True)

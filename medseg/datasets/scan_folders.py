@@ -6,7 +6,8 @@ Images are known by the endings of their names, DICOM by its headers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.folders import FolderWalk
@@ -16,8 +17,9 @@ from medseg.datasets.scan_candidates import Search, make_image, make_series
 from medseg.datasets.scan_channels import take_named_channels
 from medseg.datasets.scan_numbers import add_images
 from medseg.datasets.scan_studies import add_studies
-from medseg.io import SkippedFile, group_series
+from medseg.io import SkippedFile
 from medseg.io.dicom.series import NOT_DICOM
+from medseg.io.dicom.series_search import SeriesSearch
 from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
@@ -55,13 +57,18 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
     def report(count: int) -> None:
         progress(count, len(found.others))
 
-    others = map(Path, found.others)
-    series, skipped = group_series(others, report, split_4d=search.split_4d)
+    series = SeriesSearch(search.split_4d)
+    skipped = _SkippedFiles(root, search, found.voxel_files)
+    for skipped_file in series.look_at(found.others, report):
+        skipped.add(skipped_file)
     if len(search.specs) > 1:
-        add_studies(root, series, search)
+        add_studies(root, series.find_all(), search)
     else:
-        search.candidates.extend(make_series(each, root) for each in series)
-    _add_skipped(skipped, root, search, found.voxel_files)
+        candidates = (make_series(each, root) for each in series.find())
+        search.candidates.extend(candidates)
+    for skipped_file in series.list_skipped():
+        skipped.add(skipped_file)
+    skipped.note()
 
 
 class _FoundFiles:
@@ -86,7 +93,7 @@ class _FoundFiles:
         self._unnamed: Counter[str] = Counter()
         self._pictures = 0
         self.images: list[Path] = []
-        self.others: Spool[str] = Spool()
+        self.others: Spool[Path] = Spool(pack=str, unpack=Path)
         self.voxel_files: set[Path] = set()
 
     def find(self) -> None:
@@ -120,7 +127,7 @@ class _FoundFiles:
 
     def _add(self, file: Path) -> None:
         if not has_image_suffix(file.name):
-            self.others.append(str(file))
+            self.others.append(file)
             return
         if _is_of_bundle(file.parent, file.name):
             self._pictures += 1
@@ -201,35 +208,40 @@ def _reason_to_skip(folder: Path) -> str | None:
     return None
 
 
-def _add_skipped(
-    files: Iterable[SkippedFile],
-    root: Path,
-    search: Search,
-    voxel_files: Set[Path],
-) -> None:
-    """Report files of no series: damaged ones are left out, others are only counted.
+@dataclass(slots=True)
+class _SkippedFiles:
+    """Files of no series: damaged ones are left out, others are only counted.
 
-    Args:
-        files: The files.
+    Attributes:
         root: The folder that was searched.
         search: Takes what is left out, and the notes.
         voxel_files: Files that belong to headers among the images.
+        counts: Why files were skipped → how many were.
     """
-    counts: Counter[str] = Counter()
-    for skipped in files:
-        if skipped.file in voxel_files:
-            continue
+
+    root: Path
+    search: Search
+    voxel_files: Set[Path]
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, skipped: SkippedFile) -> None:
+        """Add a file."""
+        if skipped.file in self.voxel_files:
+            return
         if skipped.is_damaged:
-            where = skipped.file.relative_to(root).as_posix()
+            where = skipped.file.relative_to(self.root).as_posix()
             name = make_left_out_name(where)
-            search.leave_out(name, where, skipped.reason, skipped.detail)
+            self.search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            counts[_describe_kind(skipped.file)] += 1
+            self.counts[_describe_kind(skipped.file)] += 1
         else:
-            counts[skipped.reason] += 1
-    for reason, count in counts.items():
-        noun = "file" if count == 1 else "files"
-        search.notes.append(f"{count} other {noun}: {reason}")
+            self.counts[skipped.reason] += 1
+
+    def note(self) -> None:
+        """Say how many there were."""
+        for reason, count in self.counts.items():
+            noun = "file" if count == 1 else "files"
+            self.search.notes.append(f"{count} other {noun}: {reason}")
 
 
 def _describe_kind(file: Path) -> str:

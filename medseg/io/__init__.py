@@ -11,12 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.io.dicom.series import (
-        Series,
-        SkippedFile,
-        find_series,
-        group_series,
-    )
+    from medseg.io.dicom.series import Series, SkippedFile
+    from medseg.io.dicom.series_search import find_series, group_series
     from medseg.io.formats import Format
     from medseg.io.images import (
         Files,
@@ -43,8 +39,8 @@ _HOMES = {
     "SkippedFile": "medseg.io.dicom.series",
     "find_format": "medseg.io.registry",
     "find_label_format": "medseg.io.registry",
-    "find_series": "medseg.io.dicom.series",
-    "group_series": "medseg.io.dicom.series",
+    "find_series": "medseg.io.dicom.series_search",
+    "group_series": "medseg.io.dicom.series_search",
     "list_label_suffixes": "medseg.io.registry",
     "list_picture_suffixes": "medseg.io.registry",
     "list_readable_suffixes": "medseg.io.registry",

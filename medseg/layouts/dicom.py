@@ -14,7 +14,8 @@ from medseg.dicom_labels.structures import (
     hash_patient,
 )
 from medseg.errors import DatasetError, Fault, ScanError
-from medseg.io.dicom.series import Series, group_series
+from medseg.io.dicom.series import Series
+from medseg.io.dicom.series_search import group_series
 from medseg.io.dicom.volume import is_dicom
 from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.dicom_channels import ANY, Studies

@@ -33,7 +33,7 @@ from medseg.events import (
     ValidationDone,
 )
 from medseg.io import read_image
-from medseg.io.dicom import series as dicom_series
+from medseg.io.dicom import series_search
 from medseg.io.dicom.headers import Header, read_header
 from medseg.labels import Label, LabelSet
 from medseg.layouts import registry
@@ -566,7 +566,7 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
         walked.append(folder)
         return list_files(folder)
 
-    monkeypatch.setattr(dicom_series, "read_header", counted_header)
+    monkeypatch.setattr(series_search, "read_header", counted_header)
     monkeypatch.setattr(registry, "list_files", counted_walk)
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     plans = plan_bundles(root, files, device="cpu")

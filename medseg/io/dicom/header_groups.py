@@ -11,7 +11,7 @@ from medseg.errors import ScanError
 from medseg.io.dicom.geometry import are_parallel
 from medseg.io.dicom.headers import Header, name_sop_class
 
-_Key = tuple[str, str | Path]
+SeriesKey = tuple[str, str | Path]
 """A study and a series of it, or the folder of files that name none."""
 
 
@@ -27,15 +27,15 @@ def group_headers(
         The headers of each series, sorted by path, damaged ones last; and the damaged ones that
         could belong to several series or to none.
     """
-    groups: dict[_Key, list[Header]] = defaultdict(list)
-    keys_of_folders: dict[Path, set[_Key]] = defaultdict(set)
+    groups: dict[SeriesKey, list[Header]] = defaultdict(list)
+    keys_of_folders: dict[Path, set[SeriesKey]] = defaultdict(set)
     damaged = []
-    sorted_headers = sorted(headers, key=_get_file)
+    sorted_headers = order_group(headers)
     for header in sorted_headers:
         if header.is_damaged:
             damaged.append(header)
             continue
-        key = _make_key(header)
+        key = make_key(header)
         groups[key].append(header)
         keys_of_folders[header.file.parent].add(key)
     unassigned = []
@@ -61,17 +61,25 @@ def mark_torn_slices(headers: Iterable[Header]) -> list[Header]:
         All headers, in their order.
     """
     sorted_headers = list(headers)
-    groups: dict[_Key, list[Header]] = defaultdict(list)
-    for header in sorted_headers:
+    torn = find_torn_slices(sorted_headers)
+    return [torn.get(header.file, header) for header in sorted_headers]
+
+
+def find_torn_slices(headers: Iterable[Header]) -> dict[Path, Header]:
+    """Return the slices whose SOP class is not that of their series, with an error each."""
+    groups: dict[SeriesKey, list[Header]] = defaultdict(list)
+    for header in headers:
         if header.frames:
-            groups[_make_key(header)].append(header)
+            groups[make_key(header)].append(header)
     torn = {}
     for group in groups.values():
+        if len({header.sop_class for header in group}) < 2:
+            continue
         sop_class = _find_class(group)
         for header in group:
             if _is_torn(header, group, sop_class):
                 torn[header.file] = _mark_torn(header, sop_class)
-    return [torn.get(header.file, header) for header in sorted_headers]
+    return torn
 
 
 def _find_class(headers: Iterable[Header]) -> str:
@@ -127,12 +135,18 @@ def set_stub_aside(
     return others, stubs[0]
 
 
-def _make_key(header: Header) -> _Key:
+def order_group(headers: Iterable[Header]) -> list[Header]:
+    """Return headers in the order of their files."""
+    return sorted(headers, key=_get_file)
+
+
+def make_key(header: Header) -> SeriesKey:
+    """Return what the slices of a series have in common."""
     folder = header.file.parent
     return header.study, header.series or folder
 
 
-def _find_keys(keys: Iterable[_Key], series: str) -> set[_Key]:
+def _find_keys(keys: Iterable[SeriesKey], series: str) -> set[SeriesKey]:
     """Return the keys of a series, one for each study that has one of this UID."""
     matches = set()
     for key in keys:
