@@ -45,21 +45,25 @@ class HostWriter:
             Exception: What an earlier ``write`` has raised.
         """
         if found.device.type != "cuda":
-            write(found.cpu().numpy())
+            here = found.cpu()
+            write(here.numpy())
             return
-        self._make_room(found.nbytes)
+        size = found.nbytes
+        self._make_room(size)
         # Into page-locked memory, as torch takes for this; in one piece, as others need a step more
         # on the host, which would not wait for the first.
-        copied = found.contiguous().to("cpu", non_blocking=True)
+        found = found.contiguous()
+        copied = found.to("cpu", non_blocking=True)
         arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        arrival.record(torch.cuda.current_stream(found.device))
+        stream = torch.cuda.current_stream(found.device)
+        arrival.record(stream)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "medseg-host")
         future = self._thread.submit(
             _write_on_arrival, found.device, arrival, copied.numpy(), write
         )
-        self._behind.append((found.nbytes, future))
-        self._bytes_behind += found.nbytes
+        self._behind.append((size, future))
+        self._bytes_behind += size
 
     def finish(self) -> None:
         """Wait until everything is written.
@@ -82,7 +86,8 @@ class HostWriter:
         """Finish what is done, and wait for as much as leaves room for so many bytes."""
         while self._behind:
             _, first = self._behind[0]
-            has_room = self._bytes_behind + size <= MOST_BYTES_BEHIND
+            then_behind = self._bytes_behind + size
+            has_room = then_behind <= MOST_BYTES_BEHIND
             if has_room and not first.done():
                 return
             self._finish_first()

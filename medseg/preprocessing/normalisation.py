@@ -191,17 +191,21 @@ def standardise_on_device(
         leaves_zeros: Whether voxels that are 0 have no part in them, and stay.
     """
     if not leaves_zeros:
+        mean = channel.mean()
         deviation = channel.std(unbiased=False)
-        return (channel - channel.mean()) / _replace_zero(deviation)
+        return (channel - mean) / _replace_zero(deviation)
     has_part = channel != 0
     count = has_part.sum()
     # In double: single precision would lose what as many voxels add up to.
-    mean = channel.sum(dtype=torch.float64) / count
-    apart = torch.where(has_part, channel - mean.float(), 0.0)
-    squares = apart.square_().sum(dtype=torch.float64)
-    deviation = (squares / count).sqrt().float()
-    standardised = (channel - mean.float()) / _replace_zero(deviation)
-    return torch.where(has_part, standardised, channel)
+    total = channel.sum(dtype=torch.float64)
+    mean = (total / count).float()
+    apart = channel - mean
+    of_part = torch.where(has_part, apart, 0.0)
+    squares = of_part.square_().sum(dtype=torch.float64)
+    variance = squares / count
+    deviation = variance.sqrt().float()
+    apart /= _replace_zero(deviation)
+    return torch.where(has_part, apart, channel)
 
 
 def _replace_zero(deviation: torch.Tensor) -> torch.Tensor:

@@ -60,19 +60,32 @@ class PlaneReader:
     def read_next(self) -> torch.Tensor:
         """Return the next piece."""
         if self._thread is None:
-            start, stop = self._left.popleft()
-            return read_floats(self._channel[start:stop], self._device)
-        while self._left and len(self._coming) < _AHEAD:
-            piece = self._left.popleft()
-            future = self._thread.submit(self._lock_pages, *piece)
-            self._coming.append(future)
-        held = self._coming.popleft().result()
-        return held.to(self._device, non_blocking=True).float()
+            planes = self._take_next()
+            return read_floats(planes, self._device)
+        self._read_ahead(self._thread)
+        first = self._coming.popleft()
+        held = first.result()
+        sent = held.to(self._device, non_blocking=True)
+        return sent.float()
 
-    def _lock_pages(self, start: int, stop: int) -> torch.Tensor:
+    def _read_ahead(self, thread: ThreadPoolExecutor) -> None:
+        while self._left:
+            if len(self._coming) == _AHEAD:
+                return
+            planes = self._take_next()
+            future = thread.submit(self._lock_pages, planes)
+            self._coming.append(future)
+
+    def _take_next(self) -> Array:
+        start, stop = self._left.popleft()
+        planes: Array = self._channel[start:stop]
+        return planes
+
+    def _lock_pages(self, planes: Array) -> torch.Tensor:
         # Threads begin with the first GPU, and would take memory there.
         with torch.cuda.device(self._device):
-            return read_as_sent(self._channel[start:stop]).pin_memory()
+            held = read_as_sent(planes)
+            return held.pin_memory()
 
 
 def read_floats(

@@ -112,7 +112,9 @@ def _find_read(
     if ends is None:
         return planes.start, planes.stop
     lower, upper = ends
-    return int(lower[planes].min()), int(upper[planes].max()) + 1
+    first = lower[planes].min()
+    last = upper[planes].max()
+    return int(first), int(last) + 1
 
 
 def resample_nearest(labels: Array, grid_map: GridMap) -> Array:

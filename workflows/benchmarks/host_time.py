@@ -220,7 +220,7 @@ def _as_on_gpu() -> Iterator[None]:
     changes: list[tuple[Any, str, Any]] = [
         (host_writer.HostWriter, "write", _write_behind),
         (plane_reader.PlaneReader, "__init__", _begin_reading),
-        (plane_reader.PlaneReader, "_lock_pages", _read_ahead),
+        (plane_reader.PlaneReader, "_lock_pages", _copy),
         (blank_window, "find_values", lambda windows: None),
         (accumulator, "SPARE_PLANES", accumulator.SPARE_PLANES // _SHRINK),
         (resampling, "_READ_AT_ONCE", resampling._READ_AT_ONCE // smaller),
@@ -260,10 +260,8 @@ def _begin_reading(
     reader._thread = ThreadPoolExecutor(1)
 
 
-def _read_ahead(
-    reader: plane_reader.PlaneReader, start: int, stop: int
-) -> torch.Tensor:
-    return plane_reader.read_as_sent(reader._channel[start:stop]).clone()
+def _copy(reader: plane_reader.PlaneReader, planes: Any) -> torch.Tensor:
+    return plane_reader.read_as_sent(planes).clone()
 
 
 def _read_planes() -> None:
