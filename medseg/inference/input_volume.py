@@ -10,7 +10,6 @@ import numpy.typing as npt
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.case_folders import find_case_folder, read_case
 from medseg.datasets.channel_ways import fit_channels
-from medseg.datasets.named_channels import order_channels
 from medseg.io.adapters import as_volume
 from medseg.io.volume_like import SeriesChoice, VolumeLike
 from medseg.volume import Volume
@@ -45,6 +44,9 @@ def open_volume(
         return read_case(folder, channels)
     spare = 0
     if isinstance(image, Mapping):
+        # It knows how data sets name channels, and takes long to import.
+        from medseg.datasets.named_channels import order_channels
+
         names = [channel.name for channel in channels]
         spare = len(image) - len(names)
         image = order_channels(image, names)

@@ -15,6 +15,7 @@ from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.names import format_minutes
 from medseg.networks.devices import release_memory
 from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
@@ -241,8 +242,8 @@ class TrainingSession:
 
 def _describe_extra_steps(stage: TrainingStage, minutes: float) -> str:
     return (
-        f"the {stage.steps} steps of the {stage.name} come after the {minutes:g} minutes of the "
-        "time budget"
+        f"the {stage.steps} steps of the {stage.name} come after the "
+        f"{format_minutes(minutes)} of the time budget"
     )
 
 

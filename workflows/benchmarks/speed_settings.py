@@ -192,8 +192,9 @@ def parts(
     for (name, state), runs in taken.items():
         cells = [inference.spread([run["wall"] for run in runs])]
         cells += [_middle(runs, "stages", part) for part in of_wall]
-        network = sum(run["stages"]["network"] for run in runs)
-        share = 1 - network / sum(run["wall"] for run in runs)
+        share = statistics.median(
+            1 - run["stages"]["network"] / run["wall"] for run in runs
+        )
         peaks = [run["peak"] for run in runs]
         cells += [f"{100 * share:.0f} %", f"{statistics.median(peaks):.2f}"]
         cells += [_middle(runs, "cpu_of_parts", part) for part in of_cpu]
