@@ -414,6 +414,16 @@ def abbreviate(names: Iterable[str], most: int = 5) -> str:
     return text
 
 
+def format_minutes(minutes: float) -> str:
+    """Write a time that a person gave in minutes.
+
+    Examples:
+        >>> format_minutes(1), format_minutes(1.5)
+        ('1 minute', '1.5 minutes')
+    """
+    return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
+
+
 def _append_tag(name: str, tag: str) -> str:
     room = len(tag) + 1
     short = _cut(name, LONGEST - room, LONGEST_BYTES - room)

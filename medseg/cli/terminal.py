@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -26,9 +26,12 @@ from medseg import events
 from medseg._support.log_file import LogFile
 from medseg.errors import Fault
 from medseg.events import Listener
+from medseg.names import abbreviate, format_minutes
 
 _MOST_FAULTS = 20
 """Faults that are printed one by one."""
+_MOST_ALIKE = 2
+"""From more cases than this with the same fault on, one line speaks for all."""
 
 _SMOOTHING = 0.95
 """How much of the shown loss is that of earlier steps."""
@@ -125,10 +128,14 @@ class Terminal:
         self._failures.print(text, markup=False, highlight=False)
 
     def say_faults(self, what: str, faults: Sequence[Fault]) -> None:
-        """Name the first of the cases that failed, and count the others."""
-        for fault in faults[:_MOST_FAULTS]:
-            self.say_failure(f"  {what}: {fault}")
-        more = len(faults) - _MOST_FAULTS
+        """Name the first of the cases that failed, and count the others.
+
+        What many cases have in common is said once.
+        """
+        lines = list(_join_faults(faults))
+        for line in lines[:_MOST_FAULTS]:
+            self.say_failure(f"  {what}: {line}")
+        more = len(lines) - _MOST_FAULTS
         if more > 0:
             self.say_failure(f"  {what}: {more} more; --json names them all")
 
@@ -218,6 +225,20 @@ class _ShownRun:
         self.loss = _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss
 
 
+def _join_faults(faults: Sequence[Fault]) -> Iterator[str]:
+    """Yield a line for each fault, or one for many cases with the same."""
+    by_reason: dict[str, list[Fault]] = {}
+    for fault in faults:
+        reason = str(replace(fault, where=""))
+        by_reason.setdefault(reason, []).append(fault)
+    for reason, alike in by_reason.items():
+        if len(alike) > _MOST_ALIKE:
+            names = abbreviate(fault.where for fault in alike)
+            yield f"{len(alike)} cases ({names}){reason}"
+        else:
+            yield from map(str, alike)
+
+
 def _make_table(rows: Sequence[Sequence[str]], left: Container[int]) -> Table:
     """Lay out a heading and its rows.
 
@@ -228,8 +249,11 @@ def _make_table(rows: Sequence[Sequence[str]], left: Container[int]) -> Table:
     heading, *rest = rows
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(heading):
+        # Where there is no room, a word is broken rather than cut: it may be a field's name.
         table.add_column(
-            escape(name), justify="left" if index in left else "right"
+            escape(name),
+            justify="left" if index in left else "right",
+            overflow="fold",
         )
     for row in rest:
         table.add_row(*(escape(cell) for cell in row))
@@ -240,9 +264,8 @@ def _describe(event: events.Event) -> list[str]:
     """Return lines that say what happened; none where there is nothing to say."""
     match event:
         case events.TimeBudgetFitted(minutes, steps, seconds):
-            return [
-                f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"
-            ]
+            budget = format_minutes(minutes)
+            return [f"{steps} steps of {seconds:.2f} s fit into {budget}"]
         case events.FineTuningStarted(name, decisions):
             return [
                 f"starting from [bold]{escape(name)}[/]",

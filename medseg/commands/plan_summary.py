@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from medseg.bundle.spec import BundleSpec
+from medseg.names import format_minutes
 from medseg.planning.plan import Plan
 from medseg.planning.training_cost import TrainingCost
 
@@ -34,8 +35,9 @@ def describe_cost(cost: TrainingCost, spec: BundleSpec) -> list[str]:
     if cost.too_short:
         lines.append(f"the time budget is too short: {cost.too_short}")
     elif spec.training.budget_minutes:
+        budget = format_minutes(spec.training.budget_minutes)
         lines.append(
-            f"about {cost.steps} steps fit into {spec.training.budget_minutes:g} minutes beside "
+            f"about {cost.steps} steps fit into {budget} beside "
             f"{_count(cost.validations, 'validation')} and what comes before and after"
         )
     else:
@@ -113,7 +115,7 @@ def _describe_spec(spec: BundleSpec, origin: str) -> list[str]:
     patch = " × ".join(str(size) for size in training.patch)
     schedule = f"about {training.steps} steps"
     if training.budget_minutes:
-        schedule += f" in {training.budget_minutes:g} minutes"
+        schedule += f" in {format_minutes(training.budget_minutes)}"
     lines.append(
         f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
@@ -10,11 +11,16 @@ from medseg.names import abbreviate
 MOST_ALIKE = 2
 """From more cases than this with the same warning on, one line speaks for all."""
 
+_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
+"""A figure; what T1 and label_2 hold is none."""
+
 
 def list_warnings(
     by_case: Mapping[str, Sequence[str]], cases: int
 ) -> Iterator[str]:
     """Yield a line for each warning, or one for many cases with the same.
+
+    Warnings that differ in their figures alone are the same; the first case's figures are shown.
 
     Args:
         by_case: Name of a case → its warnings. What is said of a mask's soft edges becomes one
@@ -22,17 +28,30 @@ def list_warnings(
         cases: How many cases there are.
     """
     edges: dict[str, EdgeShares] = {}
-    by_text: dict[str, list[str]] = {}
+    by_kind: dict[str, list[tuple[str, str]]] = {}
     for name, warnings in by_case.items():
         for text in warnings:
             shares = EdgeShares.parse(text)
             if shares != EXACT:
                 edges[name] = shares
-            else:
-                by_text.setdefault(text, []).append(name)
-    for text, names in by_text.items():
-        if len(names) > MOST_ALIKE:
-            yield f"{len(names)} of {cases} cases ({abbreviate(names)}): {text}"
-        else:
-            yield from (f"{name}: {text}" for name in names)
+                continue
+            kind = _NUMBER.sub("0", text)
+            by_kind.setdefault(kind, []).append((name, text))
+    for warned in by_kind.values():
+        yield from _describe_kind(warned, cases)
     yield from describe_edges(edges, cases)
+
+
+def _describe_kind(
+    warned: Sequence[tuple[str, str]], cases: int
+) -> Iterator[str]:
+    """Yield the lines for one kind of warning: names of cases and its text."""
+    names = list(dict.fromkeys(name for name, _ in warned))
+    if len(names) <= MOST_ALIKE:
+        yield from (f"{name}: {text}" for name, text in warned)
+        return
+    first = warned[0][1]
+    line = f"{len(names)} of {cases} cases ({abbreviate(names)}): {first}"
+    if any(text != first for _, text in warned):
+        line += f" (these figures are those of {names[0]})"
+    yield line

@@ -20,6 +20,7 @@ from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import ABSENT, CaseScores
 
 _TASK = "evaluating"
+_WITHOUT_REFERENCE = "this prediction has no reference and is not scored"
 
 
 @dataclass(slots=True)
@@ -40,13 +41,10 @@ def score_pairs(
     Raises:
         DatasetError: If the two sides have no value in common.
     """
-    for name in pairing.without_reference:
-        notify(
-            listeners,
-            Notice(
-                f"{name}: this prediction has no reference and is not scored"
-            ),
-        )
+    alone = dict.fromkeys(pairing.without_reference, (_WITHOUT_REFERENCE,))
+    predictions = len(pairing.pairs) + len(alone)
+    for warning in list_warnings(alone, predictions):
+        notify(listeners, Notice(warning))
     scored = ScoredPairs(list(pairing.faults))
     oddities: dict[str, Sequence[str]] = {}
     for done, pair in enumerate(pairing.pairs, start=1):

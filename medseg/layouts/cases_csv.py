@@ -28,6 +28,10 @@ _LABEL = "label"
 _STRUCTURE = "label_"
 """Begins the names of columns that hold the mask of one structure each."""
 _RENAMED = ("name", "patient", "fold")
+_OTHER_NAMES = (
+    "where columns have other names, say which hold what, as in "
+    "--columns image=scan,label=seg"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,14 @@ def _find_columns(
 
 def _find_usual_columns(table: Table) -> _Columns:
     renamed = {field: field for field in _RENAMED}
-    images = table.image_columns()
+    try:
+        images = table.image_columns()
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error.message}; {_OTHER_NAMES}",
+            source=table.path,
+            detail=error.detail,
+        ) from error
     labels = _find_label_columns(table)
     return _Columns(images, labels, renamed)
 
@@ -208,8 +219,7 @@ def _find_label_columns(table: Table) -> Mapping[str, str]:
     if structures:
         return structures
     raise DatasetError(
-        "has no column 'label'; where columns have other names, say which hold what, as in "
-        "--columns image=scan,label=seg",
+        f"has no column 'label'; {_OTHER_NAMES}",
         source=table.path,
         detail=f"its columns are {', '.join(table.columns)}",
     )

@@ -98,7 +98,7 @@ def _draft_data(
         **dataset.reading,
     }
     if dataset.reading and dataset.recognised:
-        notes["data.format"] = ". ".join(dataset.recognised)
+        notes["data.format"] = "; ".join(dataset.recognised)
     cases = _usable_cases(dataset)
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from medseg.bundle.spec import BundleSpec, OriginSpec, QualityFinding
 from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
+from medseg.names import format_minutes
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.keep_largest import explain
 from medseg.training.leakage import explain_known_to_parent
@@ -194,7 +195,8 @@ def _describe_length(spec: BundleSpec, report: TrainingReport) -> str:
     minutes = spec.training.budget_minutes
     if report.folds and minutes is not None:
         # Each fold has its own number of steps.
-        return f"As many steps as fit into {minutes:g} minutes for each fold,"
+        budget = format_minutes(minutes)
+        return f"As many steps as fit into {budget} for each fold,"
     return f"{spec.training.steps} steps"
 
 

@@ -10,10 +10,12 @@ from functools import partial
 import torch
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.names import format_minutes
 from medseg.networks.devices import release_memory
 from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
@@ -52,6 +54,7 @@ class Resources:
         listeners: Who is notified; nobody in processes other than the main one.
         skip_bad_cases: Whether to train without the cases that have a fault.
         trust_values: Whether the bundle counts, whatever the data call values and channels.
+        workers: Who checks and preprocesses the cases.
     """
 
     device: torch.device
@@ -59,6 +62,7 @@ class Resources:
     listeners: Sequence[Listener]
     skip_bad_cases: bool = False
     trust_values: bool = False
+    workers: CaseWorkers = HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +242,8 @@ class TrainingSession:
 
 def _describe_extra_steps(stage: TrainingStage, minutes: float) -> str:
     return (
-        f"the {stage.steps} steps of the {stage.name} come after the {minutes:g} minutes of the "
-        "time budget"
+        f"the {stage.steps} steps of the {stage.name} come after the "
+        f"{format_minutes(minutes)} of the time budget"
     )
 
 
@@ -270,6 +274,7 @@ def open_session(
         run.cache,
         skip_bad_cases=resources.skip_bad_cases,
         trust_values=resources.trust_values,
+        workers=resources.workers,
         listeners=resources.listeners,
     )
     group = resources.group

@@ -66,7 +66,7 @@ def fit_to_budget(
     steps = int((usable - validating) / speed.step)
     if steps < LEAST_STEPS:
         message = (
-            f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
+            f"a budget of {spec.training.budget_minutes:g} min leaves {max(steps, 0)} steps of "
             f"{speed.step:.2f} s beside {validations} validations of {speed.validation:.0f} s "
             f"and {scoring:.0f} s of scoring at the end; {LEAST_STEPS} are needed. Give more "
             "time, or use a smaller patch or batch"

@@ -8,6 +8,7 @@ import pytest
 
 from medseg import events
 from medseg.cli.terminal import Terminal
+from medseg.errors import Fault
 
 
 def show(capsys: pytest.CaptureFixture[str], *shown: events.Event) -> str:
@@ -114,3 +115,47 @@ def test_results_are_on_stdout_with_numbers_at_the_right(
     assert [line.rstrip() for line in out if "liver" in line] == [
         " liver   0.9"
     ]
+
+
+def test_a_name_that_has_no_room_is_broken_rather_than_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    name = "training.augmentation.mirror_axes"
+    with Terminal() as terminal:
+        rows = [("field", "why"), (name, "left and right alone " * 9)]
+        terminal.show_table(rows, left=range(2), wrapped=True)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    starts = [line.split("  ")[0].strip() for line in printed.splitlines()]
+    assert name.startswith("".join(starts[3:5]))
+
+
+def test_what_many_cases_failed_for_is_said_once_and_hides_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults = [Fault(f"c{n}", "has no prediction") for n in range(30)]
+    torn = Fault("z", "is torn", detail="z.nii")
+    with Terminal() as terminal:
+        terminal.say_faults("not scored", [*faults, torn])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "not scored: 30 cases (c0, c1, c2, c3, c4 and 25 more): has no prediction",
+        "not scored: z: is torn (z.nii)",
+    ]
+
+
+def test_a_long_list_of_different_faults_is_counted_at_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults = [Fault(f"c{n}", f"holds {n}") for n in range(22)]
+    with Terminal() as terminal:
+        terminal.say_faults("not scored", faults)
+    printed = capsys.readouterr().out
+    assert printed.count("not scored: c") == 20
+    assert "not scored: 2 more; --json names them all" in printed
+
+
+def test_one_minute_is_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = show(capsys, events.TimeBudgetFitted(1.0, 20, 0.5))
+    assert "fit into 1 minute\n" in shown

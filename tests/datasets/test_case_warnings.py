@@ -18,6 +18,19 @@ def test_what_many_cases_have_is_one_line() -> None:
     assert line.endswith("and 15 more): odd")
 
 
+def test_warnings_that_differ_in_figures_alone_are_one_line() -> None:
+    by_case = {f"c{n}": [f"has values from -{n}.5e2"] for n in range(4)}
+    (line,) = list_warnings(by_case, 9)
+    assert line == (
+        "4 of 9 cases (c0, c1, c2, c3): has values from -0.5e2 (these figures are those of c0)"
+    )
+
+
+def test_figures_of_few_cases_stand_by_each() -> None:
+    lines = list_warnings({"a": ["from -1", "from -2"], "b": ["from -2"]}, 2)
+    assert list(lines) == ["a: from -1", "a: from -2", "b: from -2"]
+
+
 def test_soft_edges_of_all_masks_are_added_up() -> None:
     by_case = {
         "a": [EdgeShares(0.01, 0.002).describe()],

@@ -162,6 +162,16 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         find_cases(other, a_spec())
 
 
+@pytest.mark.parametrize("columns", ["scan,seg", "scan,label", "image,seg"])
+def test_a_table_without_the_usual_columns_is_told_of_the_option(
+    tmp_path: Path, columns: str
+) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text(f"{columns}\na.nii.gz,b.nii.gz\n")
+    with pytest.raises(DatasetError, match="--columns image=scan,label=seg"):
+        find_cases(table, a_spec())
+
+
 def test_a_table_of_medseg_is_read_whatever_columns_the_first_one_had(
     tmp_path: Path,
 ) -> None:
