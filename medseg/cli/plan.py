@@ -167,6 +167,17 @@ def plan(
             "how long training takes and how much memory.",
         ),
     ] = True,
+    on: Annotated[
+        str,
+        typer.Option(
+            "--on",
+            metavar="ray[=ADDRESS]",
+            help="Let the nodes of a Ray cluster, that of this machine or of this head's "
+            "HOST:PORT, inspect the cases, a CPU for each. DATASET must lie on a disk that all "
+            "nodes share.",
+            show_default=False,
+        ),
+    ] = "",
     as_json: AsJson = False,
     explain: Annotated[
         bool,
@@ -214,7 +225,7 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            by_name = (split_4d, splits, start_from)
+            by_name = (split_4d, splits, start_from, on)
             has_options = any((*others, *of_data, *by_name))
             _explain_bundle(terminal, dataset, has_options)
             return
@@ -240,6 +251,7 @@ def plan(
             device=device,
             measure=measure,
             start_from=start_from,
+            on=on,
             listeners=[terminal],
         )
     _print_plans(terminal, plans, explain, as_json, start_from)

@@ -92,10 +92,11 @@ def train(
         typer.Option(
             "--on",
             metavar="ray[=ADDRESS]",
-            help="With --fold all: train the folds side by side on a Ray cluster, that of this "
-            "machine or of this head's HOST:PORT. DATA and OUT must lie on a disk that all nodes "
-            "share. Each fold takes a GPU of its node where there are some, and --threads CPUs "
-            "(default: 4).",
+            help="Let the nodes of a Ray cluster, that of this machine or of this head's "
+            "HOST:PORT, check and preprocess the cases; one network is then trained by this "
+            "process, the folds of --fold all by the nodes side by side. DATA, OUT and the cache "
+            "must lie on a disk that all nodes share. Each case takes --threads CPUs of its node "
+            "(default: 4), each fold also a GPU where there are some.",
             show_default=False,
         ),
     ] = "",

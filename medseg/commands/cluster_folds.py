@@ -17,6 +17,7 @@ from medseg._support.ray_cluster import (
     parse_cluster,
 )
 from medseg._support.ray_tasks import Lost, TaskRun
+from medseg._support.task_needs import announce_waiting, choose_needs
 from medseg.commands.fold_tasks import FoldAssignment, train_on_node
 from medseg.commands.train_run import report_failure, track
 from medseg.errors import OutputError, TrainingError, recordable_text
@@ -31,7 +32,6 @@ from medseg.events import (
     RunStarted,
     notify,
 )
-from medseg.inference.cluster_workers import announce_waiting, choose_needs
 from medseg.tracking.event_files import EventReader
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun
@@ -49,7 +49,7 @@ class FoldCluster:
     """The cluster that folds are trained on.
 
     Attributes:
-        on: ``ray`` or ``ray=HOST:PORT``.
+        on: ``ray`` or ``ray=HOST:PORT``; empty for none.
         device: What a person asked for.
         threads: CPUs for each fold, if a person said how many.
     """

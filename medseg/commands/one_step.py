@@ -46,6 +46,7 @@ def plan_first(
     device: str,
     start_from: str | Path | None = None,
     resume: bool,
+    on: str = "",
     listeners: Sequence[Listener],
 ) -> TrainingRequest:
     """Return a request with a bundle: that which was given, or one planned for a data set.
@@ -60,6 +61,7 @@ def plan_first(
         device: Where to train.
         start_from: The trained bundle to start from, if one is named.
         resume: Whether a run is resumed.
+        on: The cluster whose nodes inspect the cases, if there is one.
         listeners: Told what was planned and where it is.
 
     Raises:
@@ -88,6 +90,7 @@ def plan_first(
         budget=budget,
         device=device,
         start_from=start_from,
+        on=on,
         listeners=listeners,
     )
     for line in describe_plan(planned):

@@ -16,6 +16,7 @@ from medseg.bundle.bundle import (
     require_single,
 )
 from medseg.commands.planned_files import check_files, write_planned
+from medseg.datasets.case_workers import choose_case_workers
 from medseg.errors import (
     MedsegError,
 )
@@ -65,6 +66,7 @@ def plan(
     device: str = "auto",
     measure: bool = False,
     start_from: str | Path | None = None,
+    on: str = "",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
     """Plan a bundle for a data set, or convert nnU-Net's plans into one.
@@ -102,6 +104,10 @@ def plan(
             training takes here and how much memory; this takes some 10 seconds.
         start_from: The trained bundle that training will start from: its network, preprocessing and
             windows are used, with the labels and channels of the data.
+        on: ``ray`` lets the nodes of a Ray cluster inspect the cases, that of this machine or of
+            ``RAY_ADDRESS``; ``ray=HOST:PORT`` those of the cluster of this head. All nodes must see
+            the data at the same path. The plan is the same. A case whose process dies three
+            times is left out, with that reason.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -111,6 +117,8 @@ def plan(
         DatasetError: If the layout of the data set is unknown, or no case can be used.
         OutputError: If ``out`` exists or cannot be written.
         MedsegError: If a constraint cannot be met.
+        MissingExtraError: If a cluster is asked for and Ray is not installed.
+        ClusterError: If the cluster cannot be reached, or has ended.
 
     Examples:
         >>> import tempfile
@@ -142,6 +150,7 @@ def plan(
         device=device,
         measure=measure,
         start_from=start_from,
+        on=on,
         listeners=listeners,
     )
     return planned
@@ -167,6 +176,7 @@ def plan_bundles(
     device: str = "auto",
     measure: bool = False,
     start_from: str | Path | None = None,
+    on: str = "",
     listeners: Sequence[Listener] = (),
 ) -> list[Plan]:
     """Plan several bundles for a data set, which is inspected once.
@@ -190,6 +200,7 @@ def plan_bundles(
         device: What will be used for training.
         measure: Whether to time some steps.
         start_from: The trained bundle that training will start from.
+        on: The cluster whose nodes inspect the cases.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
@@ -203,6 +214,8 @@ def plan_bundles(
     root = Path(dataset)
     require_data(root)
     check_files(files)
+    # Each is inspected by a single thread.
+    workers = choose_case_workers(on, 1, listeners)
     if is_bundle(root):
         raise MedsegError(
             "this is a bundle, not data: train it with medseg train, or print its reasons with "
@@ -225,7 +238,7 @@ def plan_bundles(
     if is_nnunet_plans(root):
         is_other = network != "auto"
         of_data = (channels, images, labels, columns, split_4d, splits, wishes)
-        others = (*of_data, is_other, parent)
+        others = (*of_data, is_other, parent, on)
         raw = Path(data) if data else None
         return _convert_all(root, by_file, raw, listeners, any(others))
     if data is not None:
@@ -235,7 +248,7 @@ def plan_bundles(
     requested = _parse_request(channels, images, labels, columns)
     kept = relate_split(Path(splits), root) if splits else ""
     requested = replace(requested, split_4d=split_4d, splits=kept)
-    inspected = inspect_dataset(root, requested, listeners, wishes)
+    inspected = inspect_dataset(root, requested, listeners, wishes, workers)
     plans = _draft_plans(inspected, by_file, training_device, parent)
     if not measure:
         return plans

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from medseg._support.ray_cluster import find_cluster
+from medseg._support.task_needs import choose_needs
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import Bundle, load_bundle, require_single
 from medseg.bundle.spec import BundleSpec
@@ -18,11 +18,11 @@ from medseg.commands.bundle_argument import open_bundle
 from medseg.commands.cluster_folds import FoldCluster
 from medseg.commands.one_step import TrainingRequest, plan_first
 from medseg.commands.train_run import track, train_run
+from medseg.datasets.case_workers import choose_case_workers
 from medseg.datasets.cases import find_cases
 from medseg.datasets.dataset import Folds, find_folds
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
-from medseg.inference.cluster_workers import choose_needs
 from medseg.networks.building import try_network
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.cross_validation import assemble_folds, train_folds
@@ -97,13 +97,15 @@ def train(
         trust_values: Train by the bundle's values and order of channels, whatever names the data
             give them.
         threads: How many threads arithmetic takes; as many as there are cores unless given. On a
-            cluster, each fold takes so many CPUs of its node: 4 unless given, or all of the
-            smallest node if it has fewer.
-        on: ``ray`` trains the folds of ``fold="all"`` side by side on a Ray cluster, that of this
-            machine or of ``RAY_ADDRESS``; ``ray=HOST:PORT`` on that of this head. Each fold has a
-            GPU where nodes have some. All nodes must see data and ``out`` at the same paths. A
-            fold whose process dies goes on from its last checkpoint. Listeners are told of folds
-            by ``FoldEvent``.
+            cluster, each case and each fold takes so many CPUs of its node: 4 unless given, or
+            all of the smallest node if it has fewer.
+        on: ``ray`` lets the nodes of a Ray cluster check and preprocess the cases, that of this
+            machine or of ``RAY_ADDRESS``; ``ray=HOST:PORT`` those of the cluster of this head. A
+            network is then trained by this process; those of ``fold="all"`` are trained by the
+            nodes side by side, each with a GPU where nodes have some. All nodes must see data,
+            cache and ``out`` at the same paths. A case whose process dies three times has a
+            fault; a fold whose process dies goes on from its last checkpoint. Listeners are told
+            of folds by ``FoldEvent``.
         listeners: Notified of what happens, besides MLflow.
 
     Returns:
@@ -118,7 +120,7 @@ def train(
         OutputError: If the run folder cannot be written.
         MissingExtraError: If a cluster is asked for and Ray is not installed.
         ClusterError: If the cluster cannot be reached, or has ended; ``resume`` goes on.
-        MedsegError: If a cluster is asked for otherwise than for all folds in one call.
+        MedsegError: If a cluster is asked for under ``torchrun``, or a GPU of it by its number.
 
     Examples:
         Train a bundle that was written by hand, for a moment, on made-up scans:
@@ -146,7 +148,8 @@ def train(
         >>> folder.cleanup()
     """
     with limit_threads(threads):
-        cluster = _choose_cluster(on, device, threads)
+        workers = choose_case_workers(on, threads, listeners)
+        _check_cluster_call(on, fold, device)
         data_folder = None if data is None else Path(data).resolve()
         given_out = Path(out) if out else None
         request = plan_first(
@@ -156,6 +159,7 @@ def train(
             device=device,
             start_from=start_from,
             resume=resume and not _begins_on_cluster(given_out, on),
+            on=on,
             listeners=listeners,
         )
         run_folder = request.out
@@ -163,7 +167,7 @@ def train(
         requested = _open_requested(request, parent)
         try_network(requested.spec)
         check_loss(requested.spec)
-        local_device = _choose_own_device(device, on)
+        local_device = _choose_own_device(device, on, fold)
         precisions = choose_training_precisions(requested.spec, local_device)
         resumes = resume or must_resume(run_folder)
 
@@ -176,40 +180,42 @@ def train(
         with join_process_group(local_device) as group:
             notified = listeners if group.is_main else ()
             resources = Resources(
-                local_device, group, notified, skip_bad_cases, trust_values
+                local_device,
+                group,
+                notified,
+                skip_bad_cases,
+                trust_values,
+                workers,
             )
             claims = run_folder is None and not resumes
             with _hold_run(choose_run, group, claims) as run:
                 here = run.adapt(data_folder, cache)
+                cluster = FoldCluster(on, device, threads)
                 _train_chosen(here, resources, precisions.notes, cluster)
         return run.folder.path
 
 
-def _choose_cluster(
-    on: str, device: str, threads: int | None
-) -> FoldCluster | None:
-    """Return the cluster that a person asked for, if one was.
+def _check_cluster_call(on: str, fold: Fold, device: str) -> None:
+    """Make sure that a cluster is asked for what it can do.
 
     Raises:
-        MedsegError: If it is asked for what it cannot do.
-        MissingExtraError: If Ray is not installed.
-        ClusterError: If its head was named, and does not answer.
+        MedsegError: If it is not.
     """
     if not on:
-        return None
-    find_cluster(on)
-    choose_needs((), device, threads, 1)
+        return
     if is_under_torchrun():
         raise MedsegError(
             "torchrun trains one network in several processes, and a cluster trains folds side by "
             "side; start the command with --on without torchrun"
         )
-    return FoldCluster(on, device, threads)
+    if fold == ALL:
+        choose_needs((), device, None, 1)
 
 
-def _choose_own_device(device: str, on: str) -> torch.device:
-    """Return where this process computes; on a cluster, each node chooses its own."""
-    return choose_local_device("cpu" if on else device)
+def _choose_own_device(device: str, on: str, fold: Fold) -> torch.device:
+    """Return where this process computes; of folds on a cluster, each node chooses its own."""
+    elsewhere = bool(on) and fold == ALL
+    return choose_local_device("cpu" if elsewhere else device)
 
 
 def _begins_on_cluster(out: Path | None, on: str) -> bool:
@@ -220,25 +226,16 @@ def _train_chosen(
     run: TrainingRun,
     resources: Resources,
     notes: Iterable[str],
-    cluster: FoldCluster | None,
+    cluster: FoldCluster,
 ) -> None:
-    """Train a run, or all folds, unless that is done.
-
-    Raises:
-        MedsegError: If one network is to be trained on a cluster.
-    """
-    if cluster is not None and run.fold != ALL:
-        raise MedsegError(
-            "a cluster trains folds side by side; give --fold all, or leave out --on and train "
-            "one network on several machines by torchrun"
-        )
+    """Train a run, or all folds, unless that is done."""
     if resources.group.ask_main(lambda: run.folder.is_finished):
         done = "this run is finished already; nothing was done"
         notify(resources.listeners, Notice(done))
         return
-    if cluster is None:
-        for note in notes:
-            notify(resources.listeners, Notice(note))
+    has_network = not cluster.on or run.fold != ALL
+    for note in notes if has_network else ():
+        notify(resources.listeners, Notice(note))
     if run.fold == ALL:
         _cross_validate(run, resources, cluster)
     else:
@@ -291,7 +288,7 @@ def _hold_run(
 
 
 def _cross_validate(
-    run: TrainingRun, resources: Resources, cluster: FoldCluster | None
+    run: TrainingRun, resources: Resources, cluster: FoldCluster
 ) -> None:
     """Train every fold, one after the other or on a cluster, and make one bundle of all."""
     for stage in build_stages(run.spec):
@@ -304,6 +301,7 @@ def _cross_validate(
             run.spec,
             run.cache,
             skip_bad_cases=resources.skip_bad_cases,
+            workers=resources.workers,
             listeners=resources.listeners,
         )
 
@@ -313,11 +311,11 @@ def _cross_validate(
 
     def assemble(fold_runs: Sequence[TrainingRun]) -> None:
         tracked = [*resources.listeners, track(run, resources.listeners)]
-        device = resources.device if cluster is None else None
+        device = None if cluster.on else resources.device
         assemble_folds(run, fold_runs, device, tracked)
 
     folds = resources.group.main_first(prepare_folds)
     train_each = train_here
-    if cluster is not None:
+    if cluster.on:
         train_each = partial(cluster.train, run, resources)
     train_folds(run, folds, train_each, assemble, resources.group)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from medseg._support.cluster_nodes import await_sight
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import (
     CachedCase,
@@ -16,10 +24,10 @@ from medseg.datasets.cache import (
     write_entry,
 )
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import (
-    CaseHandler,
     check_cases,
     describe_absent_labels,
     warn_of_outliers,
@@ -27,7 +35,7 @@ from medseg.datasets.integrity import (
 from medseg.datasets.label_encoding import Indices
 from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.statements import find_standing
-from medseg.errors import DatasetError, Fault
+from medseg.errors import DatasetError, Fault, OutputError
 from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
@@ -80,6 +88,7 @@ def open_dataset(
     *,
     skip_bad_cases: bool = False,
     trust_values: bool = False,
+    workers: CaseWorkers = HERE,
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
     """Find, check, preprocess and split the cases; an unchanged case is read once and for all.
@@ -92,6 +101,7 @@ def open_dataset(
         skip_bad_cases: Go on without the cases that have a fault.
         trust_values: Whether the bundle counts, whatever the data set calls its values and
             channels.
+        workers: Who checks and preprocesses cases that the cache does not hold yet.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
@@ -100,7 +110,9 @@ def open_dataset(
     """
     if not isinstance(data, CaseList):
         data = find_cases(data, spec, trust_values=trust_values)
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    cases = _prepare_cases(
+        data, spec, cache, skip_bad_cases, workers, listeners
+    )
     training, validation = split_cases(cases.usable, spec.data, fold)
     folds: tuple[int, ...] = ()
     if fold is not None:
@@ -120,6 +132,7 @@ def find_folds(
     *,
     skip_bad_cases: bool = False,
     trust_values: bool = False,
+    workers: CaseWorkers = HERE,
     listeners: Sequence[Listener] = (),
 ) -> Folds:
     """Find, check and preprocess the cases; return the folds that hold usable ones.
@@ -131,6 +144,7 @@ def find_folds(
         skip_bad_cases: Go on without the cases that have a fault.
         trust_values: Whether the bundle counts, whatever the data set calls its values and
             channels.
+        workers: Who checks and preprocesses cases that the cache does not hold yet.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
@@ -139,7 +153,9 @@ def find_folds(
     """
     if not isinstance(data, CaseList):
         data = find_cases(data, spec, trust_values=trust_values)
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    cases = _prepare_cases(
+        data, spec, cache, skip_bad_cases, workers, listeners
+    )
     folds = assign_folds(cases.usable, spec.data)
     numbers = sorted(set(folds))
     if len(numbers) < 2:
@@ -188,6 +204,7 @@ def _prepare_cases(
     spec: BundleSpec,
     cache: Path,
     skip_bad_cases: bool,
+    workers: CaseWorkers,
     listeners: Sequence[Listener],
 ) -> _PreparedCases:
     """Check and preprocess what the cache does not hold yet.
@@ -208,8 +225,9 @@ def _prepare_cases(
         if not is_entry(entry):
             unread.append(case)
     to_check = CaseList(tuple(unread), found.faults, found.warnings)
-    keep = _make_keeper(entries, spec)
-    checked = check_cases(to_check, spec, listeners, handle_case=keep)
+    keep = _Keeper(cache.absolute(), spec)
+    checked = check_cases(to_check, spec, listeners, keep, workers)
+    _require_entries(entries[case.name] for case in checked.good)
     report_faults(checked.faults, skip_bad_cases, listeners)
     usable = []
     cached = {}
@@ -245,18 +263,47 @@ def _list_known_warnings(
     yield from list_warnings(known, len(known))
 
 
-def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
-    """Return what preprocesses a case and keeps it in its entry of the cache."""
-    preprocess = Preprocessing(spec, with_label=True)
-    ignored = spec.label_set.ignore_index
+class _Keeper:
+    """Preprocesses a case and keeps it in its entry of the cache; other processes can be given it.
 
-    def keep(
-        case: Case, volume: Volume, label: Indices, measures: CaseMeasures
+    Args:
+        cache: The folder in which preprocessed cases are kept.
+        spec: The bundle.
+    """
+
+    def __init__(self, cache: Path, spec: BundleSpec) -> None:
+        self._cache = cache
+        self._spec = spec
+        self._preprocess = Preprocessing(spec, with_label=True)
+
+    def __reduce__(self) -> tuple[type[_Keeper], tuple[Path, BundleSpec]]:
+        return _Keeper, (self._cache, self._spec)
+
+    def __call__(
+        self, case: Case, volume: Volume, label: Indices, measures: CaseMeasures
     ) -> None:
-        entry = entries[case.name]
-        write_entry(entry, case, volume, label, measures, preprocess, ignored)
+        """Keep one case."""
+        entry = self._cache / make_entry_key(case, self._spec)
+        ignored = self._spec.label_set.ignore_index
+        write_entry(
+            entry, case, volume, label, measures, self._preprocess, ignored
+        )
 
-    return keep
+
+def _require_entries(entries: Iterable[Path]) -> None:
+    """Make sure that this process sees what others have put into the cache.
+
+    Raises:
+        OutputError: If it does not.
+    """
+    for entry in entries:
+        if not await_sight(partial(is_entry, entry)):
+            raise OutputError(
+                "a case that was just preprocessed is not in the cache: its files were changed "
+                "meanwhile, or a node of the cluster does not see the cache as this machine does; "
+                "put --cache on a disk that all nodes share",
+                source=entry.parent,
+            )
 
 
 def refuse_contradictions(found: CaseList, present: Collection[int]) -> None:

@@ -7,7 +7,6 @@ of its own, an empty label, a case that is there twice.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import (
     Callable,
@@ -17,13 +16,14 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.channel_ways import fit_channels
 from medseg.datasets.input_checks import admit
@@ -38,8 +38,6 @@ from medseg.volume import Array, Volume
 
 TASK = "checking cases"
 """The chore's name in progress events."""
-
-_MOST_WORKERS = 4  # each holds a case in memory; more only wait for the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +94,7 @@ def check_cases(
     spec: BundleSpec,
     listeners: Iterable[Listener] = (),
     handle_case: CaseHandler | None = None,
+    workers: CaseWorkers = HERE,
 ) -> IntegrityReport:
     """Open every case and check that it can be trained on with this bundle.
 
@@ -105,6 +104,7 @@ def check_cases(
         listeners: Told of progress, in the calling thread.
         handle_case: Called with each good case while it is open, in a worker thread, so that
             it need not be read again; a ``ScanError`` it raises is the case's fault.
+        workers: Who opens the cases.
 
     Returns:
         The good cases, and every fault and warning.
@@ -116,7 +116,8 @@ def check_cases(
     warnings = list(listed.warnings)
     labels: set[int] = set()
     measures: dict[str, CaseMeasures] = {}
-    for checked in _check_each(of_kind, spec, tuple(listeners), handle_case):
+    check = partial(_check_case, spec=spec, handle_case=handle_case)
+    for checked in _check_each(of_kind, check, tuple(listeners), workers):
         if checked.fault is not None:
             faults.append(checked.fault)
             continue
@@ -232,21 +233,18 @@ def describe_absent_labels(
 
 def _check_each(
     cases: Sequence[Case],
-    spec: BundleSpec,
+    check: Callable[[Case], _CheckedCase],
     listeners: Sequence[Listener],
-    handle_case: CaseHandler | None,
+    workers: CaseWorkers,
 ) -> Iterator[_CheckedCase]:
-    """Check the cases in a few threads; yield them in their order."""
-
-    def check(case: Case) -> _CheckedCase:
-        return _check_case(case, spec, handle_case)
-
+    """Check the cases; yield them in their order."""
     notify(listeners, Progress(TASK, 0, len(cases)))
-    workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
-    with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        for done, checked in enumerate(pool.map(check, cases), start=1):
-            notify(listeners, Progress(TASK, done, len(cases)))
-            yield checked
+    results = workers.map(check, cases, TASK)
+    for done, result in enumerate(results, start=1):
+        notify(listeners, Progress(TASK, done, len(cases)))
+        if isinstance(result, Fault):
+            result = _CheckedCase(cases[done - 1], fault=result)
+        yield result
 
 
 def _check_case(

@@ -28,7 +28,6 @@ from medseg.inference.prediction import Prediction, measure_volumes_ml
 from medseg.inference.segmentation import Segmentation
 from medseg.labels import LabelSet
 from medseg.metrics.confusion import Mask
-from medseg.metrics.label_boxes import Box
 from medseg.metrics.label_summary import LabelSummary, summarise_labels
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Quality
@@ -193,18 +192,13 @@ class BundlePrediction(Prediction):
             is_kept = after_seen[part] == index
             if np.array_equal(was_there, is_kept):
                 continue
-            total = self._sum_percent_right(was_there, part)
-            # Little of a mask is removed, and nothing comes to it on the scan's own grid.
-            lost = self._sum_percent_right(was_there & ~is_kept, part)
-            won = self._sum_percent_right(is_kept & ~was_there, part)
-            shares[index] = (total - lost + won) / total if total else 1.0
+            either = was_there | is_kept
+            sums = self._result.confidence
+            right = PERCENT - sample_errors(sums, grid, either, part)
+            total = _sum_within(right, was_there, either)
+            kept = _sum_within(right, is_kept, either)
+            shares[index] = kept / total if total else 1.0
         return shares
-
-    def _sum_percent_right(self, mask: Mask, part: Box) -> int:
-        """Return by how many percent the labels of a mask are right, added up over its voxels."""
-        result = self._result
-        errors = sample_errors(result.confidence, result.grid, mask, part)
-        return PERCENT * len(errors) - int(errors.sum(dtype=np.int64))
 
     def _error_map(self) -> Array:
         if self._errors is None:
@@ -213,3 +207,8 @@ class BundlePrediction(Prediction):
                 result.confidence, result.grid, self._scan.shape
             )
         return self._errors
+
+
+def _sum_within(values: Array, mask: Mask, of: Mask) -> int:
+    """Add up what the voxels of a mask have, of values that ``sample_errors`` took of another."""
+    return int(values[mask.T[of.T]].sum(dtype=np.int64))

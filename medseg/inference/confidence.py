@@ -285,7 +285,7 @@ def sample_errors(
         part: A box in the view that ``grid.crop`` returns.
 
     Returns:
-        uint8 ``(voxels,)``: what ``map_errors`` has there.
+        uint8 ``(voxels,)``: what ``map_errors`` has there, in the order of ``mask.T``.
     """
     # Transposed, a mask of a label map lies in memory as numpy goes through it.
     in_order = mask.T

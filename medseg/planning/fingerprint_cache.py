@@ -7,10 +7,8 @@ the same data again costs no more than reading them. The cache holds neither nam
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.measures import CaseMeasures
 from medseg.errors import Fault, ScanError
@@ -36,7 +35,6 @@ TASK = "inspecting cases"
 """The name under which progress is reported."""
 
 _CACHE_VERSION = 5
-_MAX_WORKERS = 4
 
 
 def extract_fingerprint(
@@ -45,6 +43,7 @@ def extract_fingerprint(
     listeners: Iterable[Listener] = (),
     ignore: int | None = None,
     labels: LabelSet | None = None,
+    workers: CaseWorkers = HERE,
 ) -> Fingerprint:
     """Inspect every case once.
 
@@ -54,6 +53,7 @@ def extract_fingerprint(
         listeners: Told of progress, in the calling thread.
         ignore: The value of unlabelled voxels (the ignore label), which is not a label.
         labels: How label files show labels, where not each value is one.
+        workers: Who inspects the cases.
 
     Returns:
         The fingerprint, and the faults of the cases that cannot be used: among them those with
@@ -67,22 +67,16 @@ def extract_fingerprint(
     usable: dict[str, CaseFingerprint] = {}
     faults = list(case_list.faults)
     notify(listeners, Progress(TASK, 0, total))
-    workers = min(_MAX_WORKERS, max(2, os.cpu_count() or 2))
-    with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        results = pool.map(
-            partial(
-                _load_or_inspect, cache=cache, ignore=ignore, labels=labels
-            ),
-            case_list.cases,
-        )
-        for done, (case, result) in enumerate(
-            zip(case_list.cases, results, strict=True), start=1
-        ):
-            if isinstance(result, Fault):
-                faults.append(result)
-            else:
-                usable[case.name] = result
-            notify(listeners, Progress(TASK, done, total))
+    inspect = partial(
+        _load_or_inspect, cache=cache.absolute(), ignore=ignore, labels=labels
+    )
+    results = workers.map(inspect, case_list.cases, TASK)
+    for done, result in enumerate(results, start=1):
+        if isinstance(result, Fault):
+            faults.append(result)
+        else:
+            usable[case_list.cases[done - 1].name] = result
+        notify(listeners, Progress(TASK, done, total))
     faults.extend(_remove_unusual_cases(usable))
     oddities = {name: case.warnings for name, case in usable.items()}
     warnings = list_warnings(oddities, len(usable))

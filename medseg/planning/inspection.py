@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.named_segments import name_segments
 from medseg.datasets.outliers import (
@@ -81,6 +82,7 @@ def inspect_dataset(
     requested: Selection,
     listeners: Sequence[Listener],
     wishes: LabelWishes = NO_WISHES,
+    workers: CaseWorkers = HERE,
 ) -> InspectedDataset:
     """Search a data set and inspect its cases, each file once.
 
@@ -89,6 +91,7 @@ def inspect_dataset(
         requested: The channels, patterns and columns, where a person named them.
         listeners: Told of progress, of cases that are left out, and of what looks wrong.
         wishes: What a person asks of labels.
+        workers: Who measures the cases.
 
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
@@ -118,7 +121,7 @@ def inspect_dataset(
         label_set = _make_label_set(mask_labels)
         label_names = {label.index: label.name for label in label_set}
     fingerprint = extract_fingerprint(
-        case_list, _CACHE, listeners, description.ignore, label_set
+        case_list, _CACHE, listeners, description.ignore, label_set, workers
     )
     if not fingerprint.cases:
         raise DatasetError(

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_workers import HERE, CaseWorkers
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import DatasetError
@@ -53,6 +54,7 @@ class Resources:
         listeners: Who is notified; nobody in processes other than the main one.
         skip_bad_cases: Whether to train without the cases that have a fault.
         trust_values: Whether the bundle counts, whatever the data call values and channels.
+        workers: Who checks and preprocesses the cases.
     """
 
     device: torch.device
@@ -60,6 +62,7 @@ class Resources:
     listeners: Sequence[Listener]
     skip_bad_cases: bool = False
     trust_values: bool = False
+    workers: CaseWorkers = HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +274,7 @@ def open_session(
         run.cache,
         skip_bad_cases=resources.skip_bad_cases,
         trust_values=resources.trust_values,
+        workers=resources.workers,
         listeners=resources.listeners,
     )
     group = resources.group

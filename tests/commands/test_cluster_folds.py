@@ -20,6 +20,8 @@ from medseg import MedsegError, TrainingError, train
 from medseg._support.ray_cluster import LostClusterError, RayCluster
 from medseg.bundle.weights import load_weights
 from medseg.commands import cluster_folds
+from medseg.commands.fold_tasks import FoldAssignment
+from medseg.datasets import case_workers
 from medseg.events import Event, FoldEvent, Notice, RunDone, StepDone
 from medseg.testing import write_dataset
 
@@ -67,7 +69,8 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
             yield connected
 
         monkeypatch.setattr(cluster_folds, "connect_ray", connect)
-        monkeypatch.setattr("medseg.commands.train.find_cluster", str)
+        monkeypatch.setattr(case_workers, "connect_ray", connect)
+        monkeypatch.setattr(case_workers, "find_cluster", str)
         yield ray
 
 
@@ -141,7 +144,7 @@ def test_a_fold_whose_processes_die_fails_alone_and_the_same_call_goes_on(
     times: list[int] = []
 
     def kill(arguments: list[Any], count: int) -> Exception | None:
-        if arguments[0].fold != 0:
+        if getattr(arguments[0], "fold", None) != 0:
             return None
         times.append(count)
         return RayError()
@@ -172,8 +175,12 @@ def test_a_lost_head_says_how_the_training_goes_on(
     train_on_ray: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def lose(*_: object, **__: object) -> None:
-        raise LostClusterError("lost")
+    wait = ray.wait
+
+    def lose(references: list[int], **given: Any) -> Any:
+        if any(b"FoldAssignment" in call for call in ray._calls.values()):
+            raise LostClusterError("lost")
+        return wait(references, **given)
 
     monkeypatch.setattr(ray, "wait", lose)
     with pytest.raises(LostClusterError, match="with --resume: every fold"):
@@ -191,7 +198,8 @@ def test_a_node_with_other_cases_trains_nothing(
     )
 
     def change(arguments: list[Any], count: int) -> None:
-        object.__setattr__(arguments[0].whole, "data", other)
+        if isinstance(arguments[0], FoldAssignment):
+            object.__setattr__(arguments[0].whole, "data", other)
 
     ray.kills = change
     with pytest.raises(MedsegError, match="other cases"):
@@ -201,15 +209,21 @@ def test_a_node_with_other_cases_trains_nothing(
         train_on_ray("elsewhere", resume=True)
 
 
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        ({"fold": 0}, "give --fold all"),
-        ({"device": "cuda:1"}, "Ray chooses the GPU"),
-    ],
-)
 def test_what_a_cluster_cannot_do_is_refused(
-    train_on_ray: Callable[..., Path], options: dict[str, Any], what: str
+    train_on_ray: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(MedsegError, match=what):
-        train_on_ray("refused", **options)
+    with pytest.raises(MedsegError, match="Ray chooses the GPU"):
+        train_on_ray("refused", device="cuda:1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(MedsegError, match="without torchrun"):
+        train_on_ray("refused")
+
+
+@pytest.mark.slow
+def test_one_network_is_trained_here_with_cases_that_nodes_preprocessed(
+    home: Home, ray: OneProcess, train_on_ray: Callable[..., Path]
+) -> None:
+    cache = home.folder / "own"
+    out = train_on_ray("single", fold=0, cache=cache)
+    assert len(ray._times) == len(list(cache.iterdir())) == 3
+    assert (out / "metrics.json").is_file()

@@ -14,10 +14,10 @@ from support.rays import OneProcess, RayError, one_process
 import medseg
 from medseg._support import cluster_nodes
 from medseg._support.ray_cluster import Node, RayCluster
+from medseg._support.task_needs import choose_needs
 from medseg.errors import MedsegError
 from medseg.events import Event, Progress
 from medseg.inference import cluster_workers, pipeline, scan_tasks, workers
-from medseg.inference.cluster_workers import choose_needs
 from medseg.inference.ledger import read_ledger
 from medseg.inference.scan_tasks import Assignment
 

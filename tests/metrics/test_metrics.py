@@ -216,6 +216,14 @@ def test_kinds_of_arrays(dtype):
     )
 
 
+def test_the_order_in_memory_changes_no_score():
+    predicted, expected = cube(size=(6, 3, 5)), cube(size=(4, 6, 2))
+    scores = one(predicted, expected, (1.0, 2.0, 3.0))
+    for make in (np.asfortranarray, np.ascontiguousarray):
+        other = one(make(predicted), np.asfortranarray(expected), (1, 2, 3))
+        assert other == scores
+
+
 def test_tensors_are_arrays_too():
     expected = one(cube(start=(6, 5, 5)), cube())
     assert (

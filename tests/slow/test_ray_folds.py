@@ -16,7 +16,9 @@ from support.bundles import content, write_json
 from support.ray_nodes import POISON, RayNodes, ray_nodes
 
 from medseg import train
+from medseg.bundle.bundle import load_bundle
 from medseg.bundle.weights import load_weights
+from medseg.datasets.dataset import open_dataset
 from medseg.testing import write_dataset
 from medseg.training.run_folder import RunFolder
 
@@ -65,7 +67,7 @@ class Home:
             tracking={"register_model": False, "experiment": "folds"},
         )
         self.bundle = write_json(folder, made)
-        self.whole = self.train(folder / "whole")
+        self.whole = self.train(folder / "alone" / "whole")
         self.out = folder / "out"
 
     def train(self, out: Path, *, resume: bool = False) -> Path:
@@ -127,6 +129,21 @@ class Home:
                 assert all(same), name
         assert not (self.out / "events").exists()
 
+    def check_cache(self) -> None:
+        """Make sure that nodes preprocessed what one process does."""
+        own, other = self.folder, self.folder / "alone"
+        found = read_files(own / "preprocessed")
+        assert found == read_files(other / "preprocessed")
+        assert len(found) == 4 * 4
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
@@ -162,12 +179,13 @@ def test_whatever_is_killed_the_folds_end_where_one_process_ends(
     assert code == 0, said
     assert "resuming at step" in said
     home.check_whole()
+    home.check_cache()
     for log in nodes.session.rglob("*"):
         if log.is_file():
             assert b"zaphod" not in log.read_bytes(), log
 
 
-def test_a_fold_that_kills_its_processes_ends_the_call_when_the_other_is_done(
+def test_what_kills_its_processes_is_named_as_a_case_or_as_a_fold(
     home: Home, nodes: RayNodes
 ) -> None:
     for file in home.data.rglob("phantom_000.nii.gz"):
@@ -177,17 +195,31 @@ def test_a_fold_that_kills_its_processes_ends_the_call_when_the_other_is_done(
     listed.write_text(text.replace("phantom_000", POISON))
     code, said = finish(home.start(nodes))
     assert code == 2, said
-    assert "died 3 times" in said
+    assert "1 bad case" in said
+    assert f"{POISON}: the process that read it died 3 times" in said
+    # Here it kills nobody: nodes open it again to score it, when their fold is trained.
+    spec = load_bundle(home.bundle).spec
+    open_dataset(home.data, spec, None, home.folder / "preprocessed")
+    code, said = finish(home.start(nodes))
+    assert code == 2, said
+    assert "died 3 times without getting from one" in said
     finished = [home.fold(fold).is_finished for fold in range(FOLDS)]
     assert sorted(finished) == [False, True]
     assert home.read_step(finished.index(False)) == STEPS
     home.train(home.out, resume=True)
 
 
-def test_a_lost_head_ends_the_call_and_one_process_goes_on(home: Home) -> None:
+def test_a_lost_node_costs_few_steps_and_a_lost_head_ends_the_call(
+    home: Home,
+) -> None:
     with ray_nodes() as own:
         driver = home.start(own)
         home.await_step(driver, 0, 20)
+        home.await_step(driver, 1, 20)
+        own.list_raylets()[1].kill()
+        # The one that was there waits for the other to end.
+        home.await_step(driver, 0, 60)
+        home.await_step(driver, 1, 60)
         own.kill_head()
         code, said = finish(driver)
     assert code == 75, said

@@ -88,7 +88,10 @@ def compare(given: argparse.Namespace, bundle: Path) -> None:
 
 def compare_ray(given: argparse.Namespace, bundle: Path) -> None:
     work, count = given.work, given.scans
-    entries, _ = do_whole(work, bundle, count)
+    # Scans that ``compare`` did in one process are not done again.
+    entries, damaged = read_ledgers(work / f"whole-{count}")
+    if damaged or len(entries) != count:
+        entries, _ = do_whole(work, bundle, count)
     peaks = {}
     with ray_nodes() as nodes:
         os.environ.update(nodes.environment)
