@@ -63,7 +63,7 @@ class Spool(Sequence[Item]):
         self._end = 0
         self._file: IO[bytes] | None = None
         self._block: tuple[int, list[Item]] = (-1, [])
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.extend(items)
 
     def append(self, item: Item) -> int:
@@ -157,6 +157,8 @@ class Spool(Sequence[Item]):
         file: Any = self._file
         start = self._starts[number]
         ends = [*self._starts[number + 1 : number + 2], self._end]
-        content = read_at(file.fileno(), ends[0] - start, start)
+        # Where reading moves the place of the file, it must not come between seek and write.
+        with self._lock:
+            content = read_at(file.fileno(), ends[0] - start, start)
         packed = pickle.loads(content)  # noqa: S301 - of this very process
         return list(map(self._unpack, packed))
