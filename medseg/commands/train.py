@@ -167,8 +167,9 @@ def train(
         requested = _open_requested(request, parent)
         try_network(requested.spec)
         check_loss(requested.spec)
-        local_device = _choose_own_device(device, on, fold)
-        precisions = choose_training_precisions(requested.spec, local_device)
+        elsewhere = _trains_elsewhere(on, fold)
+        local_device = _choose_own_device(device, elsewhere)
+        notes = _check_precision(requested.spec, local_device, elsewhere)
         resumes = resume or must_resume(run_folder)
 
         def choose_run() -> TrainingRun:
@@ -191,7 +192,7 @@ def train(
             with _hold_run(choose_run, group, claims) as run:
                 here = run.adapt(data_folder, cache)
                 cluster = FoldCluster(on, device, threads)
-                _train_chosen(here, resources, precisions.notes, cluster)
+                _train_chosen(here, resources, notes, cluster)
         return run.folder.path
 
 
@@ -212,10 +213,34 @@ def _check_cluster_call(on: str, fold: Fold, device: str) -> None:
         choose_needs((), device, None, 1)
 
 
-def _choose_own_device(device: str, on: str, fold: Fold) -> torch.device:
-    """Return where this process computes; of folds on a cluster, each node chooses its own."""
-    elsewhere = bool(on) and fold == ALL
+def _trains_elsewhere(on: str, fold: Fold) -> bool:
+    return bool(on) and fold == ALL
+
+
+def _choose_own_device(device: str, elsewhere: bool) -> torch.device:
+    """Return where this process computes; where nodes train, each chooses its own."""
     return choose_local_device("cpu" if elsewhere else device)
+
+
+def _check_precision(
+    spec: BundleSpec, device: torch.device, elsewhere: bool
+) -> tuple[str, ...]:
+    """Make sure that the networks can learn in the bundle's precision.
+
+    Args:
+        spec: The bundle.
+        device: Of this process.
+        elsewhere: Whether nodes of a cluster train instead, which find out by themselves.
+
+    Returns:
+        What a person should know about the precision.
+
+    Raises:
+        MedsegError: If they cannot.
+    """
+    if elsewhere:
+        return ()
+    return choose_training_precisions(spec, device).notes
 
 
 def _begins_on_cluster(out: Path | None, on: str) -> bool:
@@ -233,8 +258,7 @@ def _train_chosen(
         done = "this run is finished already; nothing was done"
         notify(resources.listeners, Notice(done))
         return
-    has_network = not cluster.on or run.fold != ALL
-    for note in notes if has_network else ():
+    for note in notes:
         notify(resources.listeners, Notice(note))
     if run.fold == ALL:
         _cross_validate(run, resources, cluster)
