@@ -144,9 +144,7 @@ class FolderWalk:
             if not name:
                 open_folders.pop()
                 continue
-            path = Path(
-                f"{folder.path}{os.sep}{name}"
-            )  # sooner than by joining
+            path = Path(os.path.join(folder.path, name))  # noqa: PTH118 - quicker
             if folder.is_folder:
                 open_folders.append(self._list_folder(path))
             else:

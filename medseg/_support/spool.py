@@ -59,10 +59,11 @@ class Spool(Sequence[Item]):
         self._first: list[Item] = []
         self._last: list[Item] = []
         self._starts: list[int] = []
+        self._count = 0
         self._end = 0
         self._file: IO[bytes] | None = None
         self._block: tuple[int, list[Item]] = (-1, [])
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.extend(items)
 
     def append(self, item: Item) -> int:
@@ -72,7 +73,8 @@ class Spool(Sequence[Item]):
             OutputError: If it cannot be written to the folder for temporary files.
         """
         with self._lock:
-            number = len(self)
+            number = self._count
+            self._count += 1
             if number < self._fewest:
                 self._first.append(item)
                 return number
@@ -91,8 +93,7 @@ class Spool(Sequence[Item]):
             self.append(item)
 
     def __len__(self) -> int:
-        written = len(self._starts) * self._block_items
-        return len(self._first) + written + len(self._last)
+        return self._count
 
     def __iter__(self) -> Iterator[Item]:
         # Each reader keeps a block of its own, so that two do not take turns to read.
@@ -156,6 +157,8 @@ class Spool(Sequence[Item]):
         file: Any = self._file
         start = self._starts[number]
         ends = [*self._starts[number + 1 : number + 2], self._end]
-        content = read_at(file.fileno(), ends[0] - start, start)
+        # Where reading moves the place of the file, it must not come between seek and write.
+        with self._lock:
+            content = read_at(file.fileno(), ends[0] - start, start)
         packed = pickle.loads(content)  # noqa: S301 - of this very process
         return list(map(self._unpack, packed))

@@ -40,7 +40,8 @@ def refuse_constant(volume: Volume) -> None:
         shown = volume.get_shown(channel)
         if _varies(sample_voxels(shown), shown):
             return
-    value = float(volume.get_shown(0)[0])
+    # Adding zero makes an ordinary zero of a negative one.
+    value = float(volume.get_shown(0)[0]) + 0.0
     raise ScanError(
         f"every voxel has the value {value:g}, so there is nothing to segment; check "
         "that the file was written completely"

@@ -203,6 +203,9 @@ def _merge(
             continue
         entries, bad = read_ledger(path, is_wanted)
         damaged += bad
+        if not merged:
+            merged = entries
+            continue
         for name in entries:
             if name not in merged or _is_later(entries[name], merged[name]):
                 merged.take(entries, name)

@@ -133,3 +133,20 @@ def test_a_file_is_refused_where_a_folder_is_to_be_written(
         refuse_file(file)
     for folder in (tmp_path, tmp_path / "new", None):
         refuse_file(folder)
+
+
+def test_paths_below_the_root_of_a_disk_begin_with_it_once(
+    tmp_path: Path,
+) -> None:
+    root = Path(tmp_path.anchor)
+    top = root / tmp_path.parts[1]
+    met = []
+
+    def skip(folder: Path) -> str | None:
+        met.append(folder)
+        return None if folder == top else "not here"
+
+    found = list_files(root, skip).files
+    assert top in met
+    assert any(folder.parent == top for folder in met)
+    assert not [path for path in (*met, *found) if str(path)[:2] == "//"]

@@ -285,6 +285,13 @@ def padded(scan: Volume, value: float, thousandths: float) -> Volume:
     return replace(scan, array=array, padding=Padding.from_mask(mask))
 
 
+def test_a_scan_of_negative_zeros_is_called_one_of_zeros() -> None:
+    scan = ct()
+    zeros = replace(scan, array=np.full_like(scan.array, -0.0))
+    with pytest.raises(ScanError, match="has the value 0, so"):
+        check_volume(zeros, spec("CT"))
+
+
 def test_padding_is_no_part_of_what_an_image_shows() -> None:
     # All that is shown has one value.
     with pytest.raises(ScanError, match="every voxel has the value 0"):

@@ -16,6 +16,7 @@ from medseg._support import spool
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.inference.shards import Shard
+from medseg.io.dicom import header_parts
 from medseg.names import hash_text
 
 FOLDERS = ("a", "A", "a/b", "masks", "a/masks", "c-1", "c-1/x")
@@ -89,6 +90,8 @@ def list_plainly(root: Path, files: dict[Path, bool]) -> list[tuple[str, Path]]:
 def limit_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spool, "FEWEST_ON_DISK", 2)
     patch.setattr(spool, "BLOCK_ITEMS", 3)
+    patch.setattr(header_parts, "MOST_IN_MEMORY", 2)
+    patch.setattr(header_parts, "PARTS", 3)
 
 
 @pytest.mark.parametrize("seed", range(12))

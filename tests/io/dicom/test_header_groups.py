@@ -88,6 +88,24 @@ def test_a_series_of_another_class_beside_is_left_alone(tmp_path):
     assert len(skipped) == SLICES
 
 
+def test_a_damaged_slice_among_others_goes_to_the_series_that_it_names(
+    tmp_path,
+):
+    own, other = slices(), made.series(made.voxels((6, 5, SLICES)), "other")
+    uid = own[0].SeriesInstanceUID
+    made.save(tmp_path / "own", own[1:])
+    made.save(tmp_path / "other", other)
+    torn = made.save(tmp_path / "other", own[:1], "torn") / "torn0000"
+    content = torn.read_bytes()
+    torn.write_bytes(content[: content.index(uid.encode()) + len(uid) + 20])
+    found, skipped = find_series(tmp_path)
+    assert not skipped
+    assert {each.uid: torn in each.files for each in found} == {
+        uid: True,
+        other[0].SeriesInstanceUID: False,
+    }
+
+
 # --- orphans ------------------------------------------------------------------------------
 
 

@@ -180,9 +180,7 @@ def kill(given: argparse.Namespace, bundle: Path) -> None:
     whole, _ = read_ledgers(work / "whole")
     assert not damaged
     check_equal(whole, entries)
-    lines = Counter(list_done(out))
-    twice = [name for name, times in lines.items() if times > 1]
-    assert not twice, twice
+    check_once(list_done(out, "shards/*/ledger.jsonl"))
     print(
         f"{kills} kills of {shards} shards, {count} scans: nothing lost, nothing twice, equal"
     )
@@ -219,8 +217,8 @@ def kill_ray(given: argparse.Namespace, bundle: Path) -> None:
     whole, _ = read_ledgers(work / "whole")
     assert not damaged
     check_equal(whole, entries)
-    ledger = (out / "ledger.jsonl").read_text().splitlines()
-    assert len(ledger) == len(whole), "something was done twice"
+    # One whose processes happen to be killed three times has failed, until the next call.
+    check_once(list_done(out, "ledger.jsonl"))
     print(f"{dict(killed)} killed: nothing lost, nothing twice, equal")
 
 
@@ -253,8 +251,14 @@ def kill_one(
     return bool(workers)
 
 
-def list_done(out: Path) -> Iterator[str]:
-    for ledger in out.glob("shards/*/ledger.jsonl"):
+def check_once(done: Iterator[str]) -> None:
+    lines = Counter(done)
+    twice = [name for name, times in lines.items() if times > 1]
+    assert not twice, twice
+
+
+def list_done(out: Path, ledgers: str) -> Iterator[str]:
+    for ledger in out.glob(ledgers):
         for line in ledger.read_text().splitlines():
             entry = json.loads(line)
             if entry["state"] == "done":
