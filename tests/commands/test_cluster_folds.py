@@ -95,6 +95,7 @@ def list_scores(folder: Path) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_bundle_is_the_one_of_one_process(
     home: Home, train_on_ray: Callable[..., Path]
 ) -> None:
