@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pytest
 from support.killed_batches import write_scans
 
 ROOT = Path(__file__).resolve().parents[2]
-USER = "65534"
+USER = "12345"
+"""Nobody's number, as `--user` may give: the system has no name for it."""
 
 # As `docker run --read-only --network none --tmpfs … --user` has it: all file systems are read-only
 # but for the results and what is temporary. That is not /tmp, below which this checkout may lie.
@@ -33,6 +35,13 @@ become="setpriv --reuid $3 --regid $3 --clear-groups"
 $become "$2" -c "import json" || exit 98
 exec $become "$2" "$4"
 """
+
+
+def find_user_name() -> str:
+    """Return what the image calls its user."""
+    dockerfile = (ROOT / "workflows/containers/Dockerfile").read_text()
+    (name,) = re.findall(r"^ +USER=(\w+) ", dockerfile, re.MULTILINE)
+    return str(name)
 
 
 @pytest.mark.slow
@@ -54,6 +63,7 @@ def test_the_module_runs_read_only_without_network_and_root(
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": "/mnt/tmp",
+        "USER": find_user_name(),
         "TMPDIR": "/mnt/tmp",
         "OMP_NUM_THREADS": "1",
         "MERCURE_IN_DIR": "/mnt/in",

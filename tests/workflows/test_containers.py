@@ -6,6 +6,7 @@ import fnmatch
 import inspect
 import json
 import re
+import signal
 import tomllib
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -113,6 +114,25 @@ def test_a_task_that_cannot_be_understood_is_refused(
     assert why in capsys.readouterr().err
 
 
+def test_a_container_that_is_stopped_ends_and_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "in").mkdir()
+    former = signal.getsignal(signal.SIGTERM)
+
+    def stop(*_: object, **__: object) -> None:
+        # Unless the module asks for it, the first process of a container does not get it at all.
+        assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, former)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(medseg, "segment", stop)
+    assert run(tmp_path, tmp_path / "bundle") == 130
+    assert "resumes" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == former
+
+
 def test_settings_are_arguments_of_segment() -> None:
     names = inspect.signature(medseg.segment).parameters
     assert set(MODULE.SETTINGS) <= names.keys()
@@ -177,6 +197,8 @@ def test_nobody_is_root_there_and_the_module_is_what_runs() -> None:
         in DOCKERFILE
     )
     assert "org.opencontainers.image.licenses" in last
+    # MONAI asks for the name of a user who has none under --user.
+    assert re.search(r"^ +USER=\w+ ", last, re.MULTILINE)
 
 
 def test_the_images_take_the_same_arguments() -> None:

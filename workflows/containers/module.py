@@ -8,7 +8,7 @@ A scheduler of modules may say what is wanted in ``/in/task.json``, as mercure d
 its folders in ``MERCURE_IN_DIR`` and ``MERCURE_OUT_DIR``.
 
 Exit code 0: every scan is segmented. 1: some are not, or lack a format. 2: the call is wrong. 75:
-another container works in the same folder.
+another container works in the same folder. 130: the container was stopped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg._support.platform.processes import handle_stop_signals
 from medseg.cli import main as run_command
 from medseg.errors import BusyError, MedsegError
 
@@ -30,7 +31,7 @@ TASK, RESULT = "task.json", "result.json"
 MOST_NAMED = 10
 """Scans that a notification names."""
 
-BUSY, WRONG, INCOMPLETE, WHOLE = 75, 2, 1, 0
+STOPPED, BUSY, WRONG, INCOMPLETE, WHOLE = 130, 75, 2, 1, 0
 
 TEXTS = ("device", "backend", "precision", "speed", "split_4d")
 LISTS = ("formats", "labels", "modalities")
@@ -49,7 +50,13 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
     out = Path(variables.get("MERCURE_OUT_DIR", "/out"))
     model = Path(variables.get("MEDSEG_MODEL", "/model"))
     try:
-        batch = segment(source, out, model)
+        # The first process of a container is not ended by SIGTERM unless it asks for it: `docker
+        # stop` would wait, and kill it.
+        with handle_stop_signals():
+            batch = segment(source, out, model)
+    except KeyboardInterrupt:
+        print("medseg: stopped; started again, it resumes", file=sys.stderr)
+        return STOPPED
     except BusyError as error:
         print(f"medseg: {error}", file=sys.stderr)
         return BUSY
