@@ -85,17 +85,20 @@ class HostWriter:
     def _make_room(self, size: int) -> None:
         """Finish what is done, and wait for as much as leaves room for so many bytes."""
         while self._behind:
-            _, first = self._behind[0]
             then_behind = self._bytes_behind + size
             has_room = then_behind <= MOST_BYTES_BEHIND
-            if has_room and not first.done():
+            if has_room and not self._behind[0][1].done():
                 return
             self._finish_first()
 
     def _finish_first(self) -> None:
         size, first = self._behind.popleft()
         self._bytes_behind -= size
-        first.result()
+        try:
+            first.result()
+        finally:
+            # Or its error and this frame would hold each other, and the GPU's memory with them.
+            del first
 
 
 def _write_on_arrival(

@@ -63,8 +63,8 @@ class PlaneReader:
             planes = self._take_next()
             return read_floats(planes, self._device)
         self._read_ahead(self._thread)
-        first = self._coming.popleft()
-        held = first.result()
+        # No name for it: an error of it and this frame would hold each other.
+        held = self._coming.popleft().result()
         sent = held.to(self._device, non_blocking=True)
         return sent.float()
 
