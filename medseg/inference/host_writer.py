@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -57,11 +58,19 @@ class HostWriter:
         arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(found.device)
         arrival.record(stream)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "medseg-host")
-        future = self._thread.submit(
+        act = partial(
             _write_on_arrival, found.device, arrival, copied.numpy(), write
         )
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "medseg-host")
+        try:
+            future = self._thread.submit(act)
+        except RuntimeError:
+            # No thread can begin, or the main one has ended: then no pool takes anything.
+            self.finish()
+            self.close()
+            act()
+            return
         self._behind.append((size, future))
         self._bytes_behind += size
 

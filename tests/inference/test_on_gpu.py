@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -370,6 +372,31 @@ def test_scores_that_are_no_numbers_are_found_behind_the_gpu(
             weights.data.fill_(torch.nan)
         with pytest.raises(MedsegError, match="not finite numbers"):
             segmenter.segment(scan())
+    assert list_own_threads() == []
+
+
+@pytest.mark.parametrize("taken", [0, 7])
+def test_where_no_thread_can_begin_the_one_that_launches_does_it_all(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    submit = ThreadPoolExecutor.submit
+    calls = itertools.count()
+
+    def refuse(*given: Any) -> Any:
+        # As it does once the main thread of a script has ended.
+        if next(calls) < taken:
+            return submit(*given)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with pretend_gpus():
+        segmenter = on_gpu(bundle)
+        wanted = segmenter.segment(scan(), error_map=True)
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+        found = segmenter.segment(scan(), error_map=True)
+    assert next(calls) > taken
+    assert np.array_equal(found.labels, wanted.labels)
+    assert np.array_equal(found.error_map, wanted.error_map)
+    assert found.confidence == wanted.confidence
     assert list_own_threads() == []
 
 
