@@ -12,13 +12,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal
+from pathlib import PurePath
+from typing import Literal
 
 from medseg._support.clashes import find_clashes
-
-if TYPE_CHECKING:
-    from medseg.io import Series
 
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""
@@ -63,7 +60,6 @@ _PLAIN = re.compile(
     rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LONGEST_FILE_NAME - 1}}}"
 )
 
-_HASH_DIGITS = 10
 _TAG_DIGITS = (6, 16, 64)
 
 # Letters and marks that show nothing, or change how others are shown: fillers of Hangul, vowels
@@ -335,45 +331,6 @@ def find_tags(pairs: Callable[[], Iterable[tuple[str, str]]]) -> NameTags:
     return tags
 
 
-def make_series_name(series: Series, root: Path) -> str:
-    """Name a DICOM series by a hash of its UID, of its path where it has none.
-
-    Args:
-        series: The series.
-        root: The folder that was searched; the name does not depend on where that lies.
-    """
-    identity = identify_series(series, root)
-    digest = hash_text(identity)
-    return f"series-{digest[:_HASH_DIGITS]}"
-
-
-def identify_series(series: Series, root: Path) -> str:
-    """Return what tells a series from others: its UID, or its path below ``root``."""
-    if series.uid:
-        return series.uid
-    first_file = series.files[0]
-    return first_file.relative_to(root).as_posix()
-
-
-def make_left_out_name(where: str) -> str:
-    """Name a file or folder that cannot be used, without telling who the patient is.
-
-    Args:
-        where: Its path, relative to what was searched. It need not exist: a link may lead
-            nowhere, and then nobody knows whether it would have been DICOM.
-
-    Returns:
-        Its own name, as its result would have been called, if it lies in no folder and its
-        ending says that it is an image and no DICOM file; else a hash: folders of DICOM files
-        are named after patients, and what cannot be read may be of any kind.
-    """
-    if has_image_suffix(where) and "/" not in where:
-        stem, _ = split_suffix(where)
-        return make_safe_name(stem)
-    digest = hash_text(where)
-    return f"file-{digest[:_HASH_DIGITS]}"
-
-
 def add_tag(name: str, origin: str) -> str:
     """Make a name differ from an equal one by some digits of the hash of ``origin``."""
     digest = hash_text(origin)
@@ -415,12 +372,7 @@ def abbreviate(names: Iterable[str], most: int = 5) -> str:
 
 
 def format_minutes(minutes: float) -> str:
-    """Write a time that a person gave in minutes.
-
-    Examples:
-        >>> format_minutes(1), format_minutes(1.5)
-        ('1 minute', '1.5 minutes')
-    """
+    """Write a time that a person gave in minutes: ``1 minute``, ``1.5 minutes``."""
     return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.io import Series
 from medseg.names import (
     LONGEST,
     LONGEST_BYTES,
@@ -19,11 +18,9 @@ from medseg.names import (
     fold_name,
     is_safe_name,
     make_former_name,
-    make_left_out_name,
     make_pair_key,
     make_printable,
     make_safe_name,
-    make_series_name,
     split_channel,
     split_role,
     split_suffix,
@@ -183,41 +180,6 @@ def test_a_channel_number_has_four_digits() -> None:
     assert split_channel("liver_0001") == ("liver", 1)
     assert split_channel("liver_001") == ("liver_001", None)
     assert split_channel("_0001") == ("_0001", None)
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        *("DOE JANE/IM01", "DOE JANE", "DOE JANE/IM01.dcm", "a/DOE.txt"),
-        *("DOE JANE/ct.nii.gz", "1/DOE JANE/ct.mha"),
-    ],
-)
-def test_what_may_be_dicom_and_cannot_be_used_is_named_by_a_hash(
-    where: str,
-) -> None:
-    assert re.fullmatch(r"file-[0-9a-f]{10}", make_left_out_name(where))
-    assert make_left_out_name(where) != make_left_out_name(f"{where}2")
-
-
-def test_an_image_that_cannot_be_used_is_named_as_its_result_would_be() -> None:
-    assert make_left_out_name("a b.nii.gz") == "a_b"
-
-
-def test_a_series_without_a_uid_is_named_by_its_path_below_what_was_searched() -> (
-    None
-):
-    def a_series(root: Path, uid: str) -> Series:
-        return Series((root / "DOE/1", root / "DOE/2"), uid, "CT")
-
-    here, there = Path("/data"), Path("/elsewhere")
-
-    assert make_series_name(a_series(here, ""), here) == make_series_name(
-        a_series(there, ""), there
-    )
-    assert make_series_name(a_series(here, "1.2"), here) != make_series_name(
-        a_series(here, "1.3"), here
-    )
-    assert "DOE" not in make_series_name(a_series(here, ""), here)
 
 
 def test_commands_to_a_terminal_are_not_printable() -> None:

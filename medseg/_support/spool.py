@@ -6,7 +6,6 @@ folder for temporary files, which is gone with this process however that ends.
 
 from __future__ import annotations
 
-import os
 import pickle
 import tempfile
 import threading
@@ -73,14 +72,13 @@ class Spool(Sequence[Item]):
             OutputError: If it cannot be written to the folder for temporary files.
         """
         with self._lock:
-            number = self._count
-            self._count += 1
-            if number < self._fewest:
-                self._first.append(item)
-                return number
-            self._last.append(item)
+            # Before the item counts: where there is no room, the list stays as it was.
             if len(self._last) >= self._block_items:
                 self._write()
+            number = self._count
+            place = self._first if number < self._fewest else self._last
+            place.append(item)
+            self._count += 1
             return number
 
     def extend(self, items: Iterable[Item]) -> None:
@@ -139,14 +137,15 @@ class Spool(Sequence[Item]):
             if self._file is None:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - as long as the list
                 weakref.finalize(self, self._file.close)
-            self._file.seek(0, os.SEEK_END)
+            # Not to the end of the file: a part may lie there of what had no room.
+            self._file.seek(self._end)
             if self._file.write(content) != len(content):
                 raise OSError(0, "the disk is full")
         except OSError as error:
             raise OutputError(
                 "what was found so far does not fit into the folder for temporary files; make "
                 "room there, or name another one in TMPDIR",
-                source=tempfile.gettempdir(),
+                source=tempfile.tempdir,  # none was found where no folder can be written
                 detail=error.strerror,
             ) from error
         self._starts.append(self._end)
@@ -155,10 +154,10 @@ class Spool(Sequence[Item]):
 
     def _read(self, number: int) -> list[Item]:
         file: Any = self._file
-        start = self._starts[number]
-        ends = [*self._starts[number + 1 : number + 2], self._end]
         # Where reading moves the place of the file, it must not come between seek and write.
         with self._lock:
+            start = self._starts[number]
+            ends = [*self._starts[number + 1 : number + 2], self._end]
             content = read_at(file.fileno(), ends[0] - start, start)
         packed = pickle.loads(content)  # noqa: S301 - of this very process
         return list(map(self._unpack, packed))

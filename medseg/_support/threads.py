@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from medseg.errors import MedsegError
+
 VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -30,11 +32,16 @@ def limit_threads(count: int | None) -> Iterator[None]:
     """Let PyTorch, and OpenVINO models that are compiled within, compute in so many threads.
 
     Args:
-        count: At least 1; ``None`` changes nothing.
+        count: ``None`` changes nothing.
+
+    Raises:
+        MedsegError: If it is less than 1.
     """
     if count is None:
         yield
         return
+    if count < 1:
+        raise MedsegError(f"at least 1 thread is needed, got {count}")
     import torch
 
     former = torch.get_num_threads()

@@ -227,9 +227,9 @@ def _describe_lost(fold: int, lost: Lost) -> str:
         why = "were ended for want of memory"
     return (
         f"the processes that trained fold {fold} {why} {lost.times} times without getting from one "
-        "checkpoint to the next; train this fold alone (--fold) to see why, give each fold a "
-        "larger share of its node (more --threads), or save checkpoints more often "
-        "(training.checkpoint_every). Then the same command with --resume goes on"
+        "checkpoint to the next; train this fold alone (--fold, and an --out of its own) to see "
+        "why, or run the same command with --resume and a larger share of a node for each fold "
+        "(more --threads). A new run may save checkpoints more often (training.checkpoint_every)"
     )
 
 

@@ -6,6 +6,7 @@ reads what happens from a file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -170,6 +171,15 @@ class _CallWatch:
         if now < self._next_look or self._has_ended:
             return
         self._next_look = now + _LOOK_SECONDS
-        if not self._folder.is_dir():
-            self._has_ended = True
+        # A network drive may fail for a moment: only what is surely gone ends the training.
+        with contextlib.suppress(OSError):
+            self._has_ended = self._is_gone()
+        if self._has_ended:
             signal.raise_signal(signal.SIGINT)
+
+    def _is_gone(self) -> bool:
+        try:
+            self._folder.stat()
+        except FileNotFoundError:
+            return True
+        return False

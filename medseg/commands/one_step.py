@@ -20,7 +20,7 @@ from medseg.planning import (
 )
 from medseg.training.distributed import is_under_torchrun
 from medseg.training.run_folder import RunFolder
-from medseg.training.runs import RUNS
+from medseg.training.runs import RUNS, restore_bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,7 @@ def plan_first(
     _check_dataset(dataset, data, resume)
     if resume:
         folder = request.out or _find_run(dataset, listeners)
+        restore_bundle(RunFolder(folder))
         return TrainingRequest(folder, folder, overrides)
     file = _choose_file(dataset, request.out)
     planned = plan(

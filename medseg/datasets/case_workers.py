@@ -117,7 +117,7 @@ class _Place:
 
     Attributes:
         folder: Its working folder, to which paths of cases may be relative.
-        seen: A folder of the data.
+        seen: A folder of the data, by its whole path.
         threads: Of arithmetic.
         medseg: Its version of medseg.
     """
@@ -172,12 +172,12 @@ def work_on_node(
 
 
 def _find_folder(cases: Sequence[Case]) -> str:
-    """Return a folder that images lie in, as the cases name it; ``.`` where none is there."""
+    """Return a folder that images lie in; the root of the disk where none is there."""
     for case in cases:
-        folder = case.scan.files[0].parent
+        folder = case.scan.files[0].parent.absolute()
         if folder.is_dir():
             return str(folder)
-    return "."
+    return Path.cwd().anchor
 
 
 def _put_in_order(

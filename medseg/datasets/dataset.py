@@ -300,8 +300,8 @@ def _require_entries(entries: Iterable[Path]) -> None:
         if not await_sight(partial(is_entry, entry)):
             raise OutputError(
                 "a case that was just preprocessed is not in the cache: its files were changed "
-                "meanwhile, or a node of the cluster does not see the cache as this machine does; "
-                "put --cache on a disk that all nodes share",
+                "meanwhile, or a node of the cluster does not see data and cache as this machine "
+                "does; put --cache on a disk that all nodes share, and the data at the same path",
                 source=entry.parent,
             )
 

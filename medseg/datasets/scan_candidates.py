@@ -16,10 +16,12 @@ from medseg.io.dicom.volume import DICOM
 from medseg.io.other_kinds import describe_other_kind
 from medseg.names import (
     has_image_suffix,
-    identify_series,
     make_safe_name,
-    make_series_name,
     split_suffix,
+)
+from medseg.pseudonyms import (
+    identify_series,
+    make_series_name,
 )
 
 

@@ -26,10 +26,12 @@ from medseg.names import (
     LEDGER,
     has_image_suffix,
     is_label_word,
-    make_left_out_name,
     normalize_name,
     split_role,
     split_suffix,
+)
+from medseg.pseudonyms import (
+    make_left_out_name,
 )
 
 _REMEDY = "to segment one all the same, give it as a file or in a CSV"

@@ -121,7 +121,11 @@ class BundlePrediction(Prediction):
             grid=self._scan,
             spec=self._spec,
         )
-        return keep_chosen(found, self._chosen)
+        found = keep_chosen(found, self._chosen)
+        if found.labels is self._result.labels:
+            # Whoever edits them changes no later result.
+            found = replace(found, labels=found.labels.copy(order="K"))
+        return found
 
     @cached_property
     def _found(self) -> LabelSummary:

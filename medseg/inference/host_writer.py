@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
@@ -57,11 +58,19 @@ class HostWriter:
         arrival = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(found.device)
         arrival.record(stream)
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "medseg-host")
-        future = self._thread.submit(
+        act = partial(
             _write_on_arrival, found.device, arrival, copied.numpy(), write
         )
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "medseg-host")
+        try:
+            future = self._thread.submit(act)
+        except RuntimeError:
+            # No thread can begin, or the main one has ended: then no pool takes anything.
+            self.finish()
+            self.close()
+            act()
+            return
         self._behind.append((size, future))
         self._bytes_behind += size
 
@@ -85,17 +94,20 @@ class HostWriter:
     def _make_room(self, size: int) -> None:
         """Finish what is done, and wait for as much as leaves room for so many bytes."""
         while self._behind:
-            _, first = self._behind[0]
             then_behind = self._bytes_behind + size
             has_room = then_behind <= MOST_BYTES_BEHIND
-            if has_room and not first.done():
+            if has_room and not self._behind[0][1].done():
                 return
             self._finish_first()
 
     def _finish_first(self) -> None:
         size, first = self._behind.popleft()
         self._bytes_behind -= size
-        first.result()
+        try:
+            first.result()
+        finally:
+            # Or its error and this frame would hold each other, and the GPU's memory with them.
+            del first
 
 
 def _write_on_arrival(

@@ -25,7 +25,10 @@ class Prediction(ABC):
     @property
     @abstractmethod
     def labels(self) -> Array:
-        """Label indices ``(i, j, k)`` on the scan's grid, no component removed."""
+        """Label indices ``(i, j, k)`` on the scan's grid, no component removed; not to be changed.
+
+        What ``finish`` returns may be.
+        """
 
     @property
     @abstractmethod

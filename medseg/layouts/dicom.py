@@ -29,7 +29,12 @@ from medseg.layouts.label_names import (
     number_names,
     select_labels,
 )
-from medseg.names import abbreviate, make_series_name
+from medseg.names import (
+    abbreviate,
+)
+from medseg.pseudonyms import (
+    make_series_name,
+)
 
 _MOST_NAMED = 20
 

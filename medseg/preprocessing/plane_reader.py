@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -63,8 +64,8 @@ class PlaneReader:
             planes = self._take_next()
             return read_floats(planes, self._device)
         self._read_ahead(self._thread)
-        first = self._coming.popleft()
-        held = first.result()
+        # No name for it: an error of it and this frame would hold each other.
+        held = self._coming.popleft().result()
         sent = held.to(self._device, non_blocking=True)
         return sent.float()
 
@@ -72,9 +73,8 @@ class PlaneReader:
         while self._left:
             if len(self._coming) == _AHEAD:
                 return
-            planes = self._take_next()
-            future = thread.submit(self._lock_pages, planes)
-            self._coming.append(future)
+            act = partial(self._lock_pages, self._take_next())
+            self._coming.append(_submit(thread, act))
 
     def _take_next(self) -> Array:
         start, stop = self._left.popleft()
@@ -86,6 +86,18 @@ class PlaneReader:
         with torch.cuda.device(self._device):
             held = read_as_sent(planes)
             return held.pin_memory()
+
+
+def _submit(
+    thread: ThreadPoolExecutor, act: Callable[[], torch.Tensor]
+) -> Future[torch.Tensor]:
+    try:
+        return thread.submit(act)
+    except RuntimeError:
+        # No thread can begin, or the main one has ended: then no pool takes anything.
+        done: Future[torch.Tensor] = Future()
+        done.set_result(act())
+        return done
 
 
 def read_floats(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from medseg import events
+from medseg.errors import OutputError
 from medseg.events import Event
 
 
@@ -44,19 +46,37 @@ class EventWriter:
 
     Args:
         file: The file; made if it is not there.
+
+    Raises:
+        OutputError: If it cannot be written; so do the methods.
     """
 
     def __init__(self, file: Path) -> None:
-        self._stream = file.open("a", encoding="utf-8")
+        self._folder = file.parent
+        with self._explain_errors():
+            self._stream = file.open("a", encoding="utf-8")
 
     def __call__(self, event: Event) -> None:
         """Append an event, so that others see it at once."""
-        self._stream.write(format_event(event) + "\n")
-        self._stream.flush()
+        with self._explain_errors():
+            self._stream.write(format_event(event) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Close the file; over a network, others see all of it only then."""
-        self._stream.close()
+        with self._explain_errors():
+            self._stream.close()
+
+    @contextlib.contextmanager
+    def _explain_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                "what happens cannot be written to the run folder",
+                source=self._folder,
+                detail=error.strerror,
+            ) from error
 
 
 class EventReader:
@@ -73,12 +93,19 @@ class EventReader:
         self._positions: dict[Path, int] = {}
 
     def read(self) -> Iterator[Event]:
-        """Yield what came since the last time."""
-        for file in sorted(self._folder.glob(self._pattern)):
-            for line in self._read_lines(file):
-                yield parse_event(line)
+        """Yield what came since the last time; what cannot be read comes the next time."""
+        for line in self._read_lines():
+            yield parse_event(line)
 
-    def _read_lines(self, file: Path) -> list[bytes]:
+    def _read_lines(self) -> list[bytes]:
+        lines: list[bytes] = []
+        # A network drive may fail for a moment, which ends no training of days.
+        with contextlib.suppress(OSError):
+            for file in sorted(self._folder.glob(self._pattern)):
+                lines += self._read_file(file)
+        return lines
+
+    def _read_file(self, file: Path) -> list[bytes]:
         position = self._positions.get(file, 0)
         # Opened anew: a network drive shows what was appended to who opens a file.
         with file.open("rb") as stream:

@@ -177,10 +177,8 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
     Raises:
         BundleError: If it was edited: networks and schedules of two bundles would be mixed.
     """
+    restore_bundle(folder)
     began_with = info.get(_BUNDLE)
-    if began_with is not None and folder.was_killed_at_birth:
-        original = parse_spec(began_with, "the bundle in run.json")
-        write_bundle(original, folder.bundle)
     spec = load_bundle(folder.bundle).spec
     if began_with is None:  # written by a version that did not note it
         return spec
@@ -194,6 +192,21 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
             source=folder.bundle,
         )
     return spec
+
+
+def restore_bundle(folder: RunFolder) -> None:
+    """Write the bundle of a run that was killed before it had one; else do nothing.
+
+    Raises:
+        CheckpointError: If ``run.json`` is damaged.
+        BundleError: If the bundle in it is.
+    """
+    if not folder.was_killed_at_birth:
+        return
+    began_with = folder.read_info().get(_BUNDLE)
+    if began_with is not None:
+        original = parse_spec(began_with, "the bundle in run.json")
+        write_bundle(original, folder.bundle)
 
 
 def _faults(changes: Sequence[str]) -> list[Fault]:

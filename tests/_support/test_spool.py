@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import errno
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -60,3 +62,45 @@ def test_a_full_disk_says_which_folder_needs_room(
     with pytest.raises(OutputError, match="TMPDIR") as raised:
         made.extend(range(9))
     assert raised.value.source == str(tmp_path / "gone")
+
+
+class FullOnce:
+    """A file on a disk that is full for a moment."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._is_full = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, content: bytes) -> int:
+        if self._is_full:
+            self._is_full = False
+            self._file.write(content[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._file.write(content)
+
+
+def test_where_there_was_no_room_nothing_is_lost_or_torn() -> None:
+    made: Spool[int] = Spool(range(11))
+    file: Any = made._file
+    made._file = FullOnce(file)  # type: ignore[assignment]
+    with pytest.raises(OutputError, match="make room"):
+        made.extend(range(11, 15))
+    done = len(made)
+    assert list(made) == list(range(done))
+    made.extend(range(done, 30))
+    assert list(made) == [made[place] for place in range(30)] == [*range(30)]
+
+
+def test_where_no_folder_can_be_written_the_way_out_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find_none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", find_none)
+    with pytest.raises(OutputError, match="name another one in TMPDIR"):
+        Spool(range(9))

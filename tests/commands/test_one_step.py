@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.bundles import content, write_json
 
+from medseg.bundle.bundle import load_bundle
 from medseg.commands.one_step import TrainingRequest, plan_first
 from medseg.errors import CheckpointError
 from medseg.events import Event, Notice
 from medseg.testing import write_dataset
 from medseg.training.run_folder import RunFolder
+from medseg.training.runs import begin_run, plan_run
 
 
 def test_a_damaged_run_does_not_keep_others_from_being_resumed(
@@ -45,3 +48,22 @@ def test_a_damaged_run_does_not_keep_others_from_being_resumed(
     assert found.name == older.path.name
     assert "run.json is damaged" in events[0].message
     assert isinstance(events[0], Notice)
+
+
+def test_a_run_of_a_data_set_that_was_killed_as_it_began_is_resumed(
+    tmp_path: Path,
+) -> None:
+    data = write_dataset(tmp_path / "data", 1, shape=(8, 8, 8), spacing=9.0)
+    bundle = load_bundle(write_json(tmp_path, content()))
+    run = plan_run(bundle, data, tmp_path / "out", 0)
+    begin_run(run)
+    run.folder.bundle.unlink()
+    request = plan_first(
+        TrainingRequest(data, run.folder.path, ()),
+        None,
+        data=None,
+        device="cpu",
+        resume=True,
+        listeners=[],
+    )
+    assert load_bundle(request.bundle).spec.name == bundle.spec.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from medseg._support import cluster_nodes
 from medseg._support.ray_cluster import RayCluster
 from medseg.datasets import case_workers
 from medseg.datasets.case_workers import CaseCluster
+from medseg.datasets.cases import Case, Scan
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import OutputError
 from medseg.events import Event, Notice, Progress
@@ -129,6 +131,23 @@ def test_a_node_that_does_not_see_the_data_ends_the_call(
         prepare(data, tmp_path / "cache")
 
 
+def test_a_node_without_the_working_folder_does_not_take_its_own_for_it(
+    tmp_path: Path, ray: OneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    case = Case(Scan("a", ((Path("a.nii"),),)), Path("a_seg.nii"), None, "a")
+
+    def leave(arguments: list[Any], times: int) -> None:
+        os.chdir(tmp_path)
+        shutil.rmtree(home, ignore_errors=True)
+
+    ray.kills = leave
+    with pytest.raises(MedsegError, match="does not see the data"):
+        list(CaseCluster("ray", 1).map(str, [case], "naming"))
+
+
 def test_a_cache_that_is_not_shared_ends_the_call(
     data: Path,
     tmp_path: Path,
@@ -142,5 +161,5 @@ def test_a_cache_that_is_not_shared_ends_the_call(
         keeper._cache = tmp_path / "elsewhere"
 
     ray.kills = keep_elsewhere
-    with pytest.raises(OutputError, match="does not see the cache"):
+    with pytest.raises(OutputError, match="does not see data and cache"):
         prepare(data, tmp_path / "cache")

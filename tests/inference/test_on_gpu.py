@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,12 @@ from support.killed_batches import write_scans
 from support.pretend_gpu import pretend_gpus
 
 from medseg import MedsegError, Segmenter, segment
+from medseg.inference import host_writer
 from medseg.inference.accumulator import count_bytes_held
 from medseg.inference.failures import clear_frames
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.sliding_window_pass import SlidingWindowPass
-from medseg.preprocessing import resampling
+from medseg.preprocessing import plane_reader, resampling
 from medseg.preprocessing.grid_map import GridMap
 from medseg.volume import Volume
 
@@ -369,6 +373,60 @@ def test_scores_that_are_no_numbers_are_found_behind_the_gpu(
         with pytest.raises(MedsegError, match="not finite numbers"):
             segmenter.segment(scan())
     assert list_own_threads() == []
+
+
+@pytest.mark.parametrize("taken", [0, 7])
+def test_where_no_thread_can_begin_the_one_that_launches_does_it_all(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    submit = ThreadPoolExecutor.submit
+    calls = itertools.count()
+
+    def refuse(*given: Any) -> Any:
+        # As it does once the main thread of a script has ended.
+        if next(calls) < taken:
+            return submit(*given)
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    with pretend_gpus():
+        segmenter = on_gpu(bundle)
+        wanted = segmenter.segment(scan(), error_map=True)
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+        found = segmenter.segment(scan(), error_map=True)
+    assert next(calls) > taken
+    assert np.array_equal(found.labels, wanted.labels)
+    assert np.array_equal(found.error_map, wanted.error_map)
+    assert found.confidence == wanted.confidence
+    assert list_own_threads() == []
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        (host_writer, "_write_on_arrival"),
+        (plane_reader.PlaneReader, "_lock_pages"),
+    ],
+)
+def test_an_error_of_a_thread_holds_nothing_on_the_gpu_once_it_is_gone(
+    bundle: Path, act: tuple[Any, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    with pretend_gpus() as gpus:
+        segmenter = on_gpu(bundle)
+        segmenter.segment(scan())
+        gc.collect()
+        loaded = gpus.live
+        monkeypatch.setattr(*act, fail)
+        # Else it may go by chance.
+        gc.disable()
+        try:
+            with pytest.raises(ValueError, match="a bug"):
+                segmenter.segment(scan())
+            assert gpus.live == loaded
+        finally:
+            gc.enable()
 
 
 def test_ctrl_c_leaves_no_thread_and_nothing_on_the_gpu(

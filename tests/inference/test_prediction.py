@@ -56,6 +56,19 @@ def test_a_prediction_is_finished_in_several_ways(
         _ = prediction.given_dice
 
 
+def test_whoever_edits_a_result_changes_no_later_one(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    prediction = Segmenter(untrained_bundle(), "cpu").predict(scan())
+    wanted = prediction.labels.copy()
+    first = prediction.finish()
+    first.labels[wanted == 2] = 0
+    second = prediction.finish()
+    assert np.array_equal(second.labels, wanted)
+    largest = prediction.finish(keep_largest=["kidney"])
+    assert 0 < largest.volumes_ml["kidney"] < second.volumes_ml["kidney"]
+
+
 def test_a_prediction_speaks_of_the_labels_that_were_asked_for(
     untrained_bundle: Callable[..., Path],
 ) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pytest
+
+from medseg.errors import OutputError
 from medseg.events import (
     CrossValidationDone,
     Event,
@@ -55,3 +58,29 @@ def test_half_a_line_is_read_when_it_is_whole_and_other_files_never(
     with (tmp_path / "a-2").open("ab") as stream:
         stream.write(content[-5:])
     assert list(reader.read()) == EVENTS[1:2]
+
+
+def test_what_cannot_be_read_for_a_moment_is_read_later_and_in_order(
+    tmp_path: Path,
+) -> None:
+    for name, event in zip("abc", EVENTS, strict=False):
+        EventWriter(tmp_path / name)(event)
+    torn = tmp_path / "b"
+    content = torn.read_bytes()
+    torn.unlink()
+    torn.mkdir()
+    reader = EventReader(tmp_path, "?")
+    assert list(reader.read()) == EVENTS[:1]
+    torn.rmdir()
+    torn.write_bytes(content)
+    assert list(reader.read()) == EVENTS[1:3]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be written") as raised:
+        EventWriter(tmp_path / "gone" / "a-1")
+    assert raised.value.source == str(tmp_path / "gone")
+    full = Path("/dev/full")
+    if full.exists():
+        with pytest.raises(OutputError, match="No space left"):
+            EventWriter(full)(STARTED)
