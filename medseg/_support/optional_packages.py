@@ -10,9 +10,11 @@ from __future__ import annotations
 import builtins
 import contextlib
 import functools
+import getpass
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import threading
 from collections import Counter
@@ -50,6 +52,9 @@ _DEFERRED = (
 _NEEDS = {"torch.utils.tensorboard": "tensorboard"}
 """Module → the package without which it cannot be imported, where that is not its own."""
 
+_USER = "LOGNAME"
+"""The variable where ``getpass.getuser`` looks first."""
+
 _ENGINES = "ignite"
 """MONAI derives classes from this package's, for training alone; they cannot be had later."""
 
@@ -86,10 +91,38 @@ def import_monai() -> None:
         finder = _Finder()
         sys.meta_path.insert(0, finder)
         try:
-            importlib.import_module(_MONAI)
+            with named_user():
+                importlib.import_module(_MONAI)
         finally:
             sys.meta_path.remove(finder)
             finder.is_done = True
+
+
+@contextlib.contextmanager
+def named_user() -> Iterator[None]:
+    """Give the user a name, if it has none: MONAI asks for it as it is imported.
+
+    In containers the number of a user is often made up, and nobody there knows it.
+    """
+    if _has_name():
+        yield
+        return
+    former = os.environ.get(_USER)
+    os.environ[_USER] = "unknown"
+    try:
+        yield
+    finally:
+        del os.environ[_USER]
+        if former is not None:
+            os.environ[_USER] = former
+
+
+def _has_name() -> bool:
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return False
+    return True
 
 
 class _Finder(MetaPathFinder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import pickle
 import sys
 import threading
@@ -17,6 +19,7 @@ from medseg._support.optional_packages import (
     _Finder,
     forgo_engines,
     hidden,
+    named_user,
 )
 
 finder = _Finder()
@@ -36,6 +39,29 @@ def unused(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of an installed module that was not imported yet."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     return "colorsys"
+
+
+@pytest.mark.parametrize("former", [None, ""])
+def test_a_user_without_a_name_has_one_while_monai_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, former: str | None
+) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    if former is not None:
+        monkeypatch.setenv("LOGNAME", former)
+    pwd = pytest.importorskip("pwd", reason="Windows asks its environment")
+
+    def know_nobody(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", know_nobody)
+
+    with named_user():
+        assert getpass.getuser()
+
+    assert os.environ.get("LOGNAME") == former
+    with pytest.raises((KeyError, OSError)):
+        getpass.getuser()
 
 
 def test_a_package_is_imported_when_it_is_used(unused: str) -> None:

@@ -155,11 +155,9 @@ def test_a_store_may_lie_in_a_folder_of_any_name(
 
     assert said == []
     assert "curves.png" in artifacts(runs(store)[0])
-    assert {path.name for path in tmp_path.iterdir()} == {
-        home,
-        "code.py",
-        "trained",
-    }
+    # Whether Python keeps what it compiled is the affair of who runs the tests.
+    made = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
+    assert made == {home, "code.py", "trained"}
     (version,) = client(store).search_model_versions("name='hippocampus'")
     # Without a folder to copy to, MLflow would decode the %20 of a local path.
     copy = tmp_path / "copy"
