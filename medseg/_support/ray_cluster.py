@@ -127,7 +127,7 @@ def connect_ray(address: str = "") -> Iterator[RayCluster]:
         with _keep_signal_handlers():
             _begin(ray, address)
         try:
-            yield RayCluster(ray)
+            yield RayCluster(ray, is_left=True)
         finally:
             _leave(ray)
 
@@ -351,14 +351,17 @@ class RayCluster:
 
     Args:
         ray: The package, connected.
+        is_left: Whether this process leaves it at the end, which ends the calls under way.
 
     Attributes:
         ray: The same.
         head: Its head.
+        is_left: The same.
     """
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, *, is_left: bool = False) -> None:
         self.ray = ray
+        self.is_left = is_left
         self.head = Head(ray.get_runtime_context().gcs_address)
 
     def list_nodes(self) -> list[Node]:

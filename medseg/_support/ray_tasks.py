@@ -101,6 +101,7 @@ class TaskRun:
         look: Called every second or so while calls run.
         see_progress: Takes a call's number; where it returns something else than after the last
             loss of this call's worker, the call got on, and losses are counted anew.
+        is_awaited: Whether who stops early waits for calls under way, by ``await_end``.
 
     Attributes:
         lost: How many workers have died.
@@ -114,8 +115,10 @@ class TaskRun:
         *,
         look: Callable[[], None] = _look_at_nothing,
         see_progress: Callable[[int], object] = _look_at_nothing,
+        is_awaited: bool = False,
     ) -> None:
         self._cluster = cluster
+        self._is_awaited = is_awaited
         self._ray = cluster.ray
         self._head = cluster.head
         self._needs = needs
@@ -176,7 +179,10 @@ class TaskRun:
             self._take_back()
 
     def _take_back(self) -> None:
-        """Take back calls whose results nobody waits for: where Ray goes on, they would run."""
+        """Take back calls under way: where Ray goes on, they would run."""
+        # Ray itself may break off where a call ends as it is taken back, so not without need.
+        if self._cluster.is_left and not self._is_awaited:
+            return
         if self._running and self._head.answers():
             for reference in self._running:
                 self._ray.cancel(reference)

@@ -98,6 +98,7 @@ class FoldCluster:
                 needs,
                 look=lambda: _follow(followed),
                 see_progress=lambda number: followed[number].see_progress(),
+                is_awaited=True,
             )
             shared = FoldAssignment(
                 whole=_make_absolute(whole),

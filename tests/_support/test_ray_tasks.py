@@ -148,6 +148,18 @@ def test_who_stops_early_leaves_no_call_under_way() -> None:
         assert len(ray.cancelled) == 3
 
 
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_calls_that_end_with_the_connection_are_taken_back_where_they_are_awaited(
+    is_awaited: bool,
+) -> None:
+    with one_process(2) as (cluster, ray):
+        cluster.is_left = True
+        run = TaskRun(cluster, double, TaskNeeds(), is_awaited=is_awaited)
+        with closing(run.over((number,) for number in range(9))) as ended:
+            next(ended)
+        assert bool(ray.cancelled) == is_awaited
+
+
 def connect_elsewhere(
     monkeypatch: pytest.MonkeyPatch, ray: OneProcess, address: str
 ) -> None:
