@@ -6,14 +6,18 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import DatasetError
+from medseg.names import abbreviate
 
 MAX_LIST_BYTES = 64_000_000
 """Largest list read: about half a million cases."""
+
+_MOST_NAMED = 20
 
 _NUMBERED = re.compile(r"image_(\d+)")
 
@@ -74,7 +78,7 @@ def find_image_columns(
             f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
             "gaps are needed",
             source=path,
-            detail=f"its columns are {', '.join(columns)}",
+            detail=f"its columns are {abbreviate(columns, _MOST_NAMED)}",
         )
     return expected or (alone[0],)
 
@@ -135,12 +139,13 @@ def name_columns(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         DatasetError: If two are the same.
     """
     columns = tuple(name.lower() for name in names)
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    counts = Counter(columns)
+    repeated = sorted(name for name in counts if counts[name] > 1)
     if repeated:
         raise DatasetError(
             "several columns have the same name",
             source=path,
-            detail=f"they are called {', '.join(repeated) or 'nothing'}",
+            detail=f"they are called {abbreviate(repeated, _MOST_NAMED) or 'nothing'}",
         )
     return columns
 

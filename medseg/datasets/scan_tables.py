@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
+from medseg._support.clashes import find_clashes
 from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
 from medseg._support.long_tables import LongTable, open_table
@@ -51,18 +52,22 @@ def search_table(
     rule = None
     if is_wanted is not None:
         rule = find_rule(table, columns, search.channel_names, is_wanted)
-    listed_before: set[tuple[str, ...]] = set()
+    doubled: Set[str] = frozenset()
+    if rule is None:
+        doubled = find_clashes(lambda: _list_keys(table, columns))
+    listed_before: set[str] = set()
     for row in list_rows(table, columns):
         if rule is not None and not rule.may_be_wanted(row):
             search.passed_over += 1
             continue
         try:
-            if row.files in listed_before:
+            if row.key in listed_before:
                 raise ScanError(
                     "is listed before; remove one of the two lines",
                     source=row.files[0],
                 )
-            listed_before.add(row.files)
+            if row.key in doubled:
+                listed_before.add(row.key)
             candidate = _make_listed(row.files, row.name, path.parent, search)
             if rule is not None:
                 check_foreseen(row, candidate)
@@ -73,6 +78,11 @@ def search_table(
         except OSError as error:
             fault = Fault(row.where, f"cannot be read: {reason_of(error)}")
             search.leave_out_line(fault)
+
+
+def _list_keys(table: LongTable, columns: Sequence[str]) -> Iterator[str]:
+    for row in list_rows(table, columns):
+        yield row.key
 
 
 def _find_columns(table: LongTable, search: Search) -> tuple[str, ...]:

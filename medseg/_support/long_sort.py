@@ -1,0 +1,38 @@
+"""Very many items, put in order; most of them lie on the disk meanwhile."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from medseg._support.spool import Spool
+
+Item = TypeVar("Item")
+
+MOST_IN_MEMORY = 50_000
+"""Items that are put in order at a time."""
+
+
+def sort_long(
+    items: Iterable[Item], key: Callable[[Item], Any]
+) -> Iterator[Item]:
+    """Give items in order; equal ones stay as they were.
+
+    Args:
+        items: Of such a kind that ``pickle`` takes them.
+        key: What to order them by.
+
+    Raises:
+        OutputError: If they do not fit into the folder for temporary files.
+    """
+    runs: list[Iterable[Item]] = []
+    last: list[Item] = []
+    for item in items:
+        if len(last) >= MOST_IN_MEMORY:
+            last.sort(key=key)
+            runs.append(Spool(last, fewest=0))
+            last = []
+        last.append(item)
+    last.sort(key=key)
+    return heapq.merge(*runs, last, key=key)
