@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import DatasetError
-from medseg.names import abbreviate
 
 MAX_LIST_BYTES = 64_000_000
 """Largest list read: about half a million cases."""
@@ -78,9 +77,14 @@ def find_image_columns(
             f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
             "gaps are needed",
             source=path,
-            detail=f"its columns are {abbreviate(columns, _MOST_NAMED)}",
+            detail=f"its columns are {_list_some(columns)}",
         )
     return expected or (alone[0],)
+
+
+def _list_some(columns: Sequence[str]) -> str:
+    text = ", ".join(columns[:_MOST_NAMED])
+    return f"{text}, …" if len(columns) > _MOST_NAMED else text
 
 
 def read_text(path: Path) -> str:
@@ -145,7 +149,7 @@ def name_columns(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         raise DatasetError(
             "several columns have the same name",
             source=path,
-            detail=f"they are called {abbreviate(repeated, _MOST_NAMED) or 'nothing'}",
+            detail=f"they are called {_list_some(repeated) or 'nothing'}",
         )
     return columns
 

@@ -94,7 +94,7 @@ class _FoundFiles:
         self._named: Counter[str] = Counter()
         self._unnamed: Counter[str] = Counter()
         self._pictures = 0
-        self.images: list[Path] = []
+        self.images: Spool[Path] = Spool(pack=str, unpack=Path)
         self.others: Spool[Path] = Spool(pack=str, unpack=Path)
         self.voxel_files: set[Path] = set()
 

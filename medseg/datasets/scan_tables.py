@@ -22,6 +22,7 @@ from medseg.datasets.scan_candidates import (
 from medseg.datasets.scan_folders import search_folder
 from medseg.datasets.table_rows import (
     NameRule,
+    ScanRow,
     check_foreseen,
     find_rule,
     list_rows,
@@ -52,22 +53,15 @@ def search_table(
     rule = None
     if is_wanted is not None:
         rule = find_rule(table, columns, search.channel_names, is_wanted)
-    doubled: Set[str] = frozenset()
+    doubles = _Doubles()
     if rule is None:
-        doubled = find_clashes(lambda: _list_keys(table, columns))
-    listed_before: set[str] = set()
+        doubles.find(table, columns)
     for row in list_rows(table, columns):
         if rule is not None and not rule.may_be_wanted(row):
             search.passed_over += 1
             continue
         try:
-            if row.key in listed_before:
-                raise ScanError(
-                    "is listed before; remove one of the two lines",
-                    source=row.files[0],
-                )
-            if row.key in doubled:
-                listed_before.add(row.key)
+            doubles.refuse(row)
             candidate = _make_listed(row.files, row.name, path.parent, search)
             if rule is not None:
                 check_foreseen(row, candidate)
@@ -80,9 +74,35 @@ def search_table(
             search.leave_out_line(fault)
 
 
-def _list_keys(table: LongTable, columns: Sequence[str]) -> Iterator[str]:
-    for row in list_rows(table, columns):
-        yield row.key
+class _Doubles:
+    """Finds files that are listed twice; it holds no others."""
+
+    def __init__(self) -> None:
+        self._all: Set[str] = frozenset()
+        self._met: set[str] = set()
+
+    def find(self, table: LongTable, columns: Sequence[str]) -> None:
+        """Look through a table."""
+
+        def list_keys() -> Iterator[str]:
+            for row in list_rows(table, columns):
+                yield row.key
+
+        self._all = find_clashes(list_keys)
+
+    def refuse(self, row: ScanRow) -> None:
+        """Refuse a row that is not the first of its files.
+
+        Raises:
+            ScanError: If it is not.
+        """
+        if row.key in self._met:
+            raise ScanError(
+                "is listed before; remove one of the two lines",
+                source=row.files[0],
+            )
+        if row.key in self._all:
+            self._met.add(row.key)
 
 
 def _find_columns(table: LongTable, search: Search) -> tuple[str, ...]:
