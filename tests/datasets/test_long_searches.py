@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support import dicom as made
 
-from medseg._support import spool
+from medseg._support import long_sort, spool
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.inference.shards import Shard
@@ -90,6 +90,7 @@ def list_plainly(root: Path, files: dict[Path, bool]) -> list[tuple[str, Path]]:
 def limit_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spool, "FEWEST_ON_DISK", 2)
     patch.setattr(spool, "BLOCK_ITEMS", 3)
+    patch.setattr(long_sort, "MOST_IN_MEMORY", 4)
     patch.setattr(header_parts, "MOST_IN_MEMORY", 2)
     patch.setattr(header_parts, "PARTS", 3)
 
