@@ -15,6 +15,9 @@ from medseg.errors import DatasetError
 MAX_LIST_BYTES = 64_000_000
 """Largest list read: about half a million cases."""
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would compute, or run a program for."""
+
 _NUMBERED = re.compile(r"image_(\d+)")
 
 Line = tuple[int, list[str]]
@@ -77,6 +80,16 @@ def find_image_columns(
             detail=f"its columns are {', '.join(columns)}",
         )
     return expected or (alone[0],)
+
+
+def defuse_cell(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: an apostrophe says that it is text.
+
+    Examples:
+        >>> defuse_cell("=1+1")
+        "'=1+1"
+    """
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
 
 
 def read_text(path: Path) -> str:
