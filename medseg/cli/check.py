@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +65,7 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
     """Print every fault and warning of a check, or that there is none."""
     for warning in report.warnings:
         terminal.say(f"note: {warning}")
-    lines = map(str, report.faults)
+    lines: Iterable[str] = map(str, report.faults)
     if report.cases is not None:
         lines = join_faults(report.faults)
     for line in lines:
