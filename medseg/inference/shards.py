@@ -63,14 +63,22 @@ class Shard:
         """Where its ledger lies among the results."""
         return f"{SHARDS}/{self.number}-of-{self.count}"
 
+    @classmethod
+    def find(cls, name: str, count: int) -> Shard:
+        """Return which of so many shards the scan of this name belongs to."""
+        return cls(count, _find_number(name, count))
+
     def holds(self, name: str) -> bool:
         """Tell whether the scan of this name belongs to it."""
-        digest = hash_text(name)
-        place = int(digest[:_HASH_DIGITS], 16)
-        return place % self.count == self.number - 1
+        return _find_number(name, self.count) == self.number
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+def _find_number(name: str, count: int) -> int:
+    digest = hash_text(name)
+    return int(digest[:_HASH_DIGITS], 16) % count + 1
 
 
 def parse_shard(text: str, variables: Mapping[str, str] = os.environ) -> Shard:

@@ -171,6 +171,23 @@ def test_a_good_result_counts_more_than_a_failure_of_the_same_second(
     assert entries["a"].state == "done"
 
 
+def test_what_is_done_again_counts_whatever_clocks_say(tmp_path: Path) -> None:
+    ahead = Entry(
+        scan="a", state="failed", finished="2031-01-01T00:00:00+00:00"
+    )
+    with open_ledger(tmp_path) as ledger:
+        ledger.enter(ahead)
+    again = Entry(scan="a", state="done", finished="2026-01-01T00:00:00+00:00")
+    with open_ledger(tmp_path, (), Shard(1, 1)) as ledger:
+        entered = ledger.enter(again)
+    assert entered.finished == "2031-01-01T00:00:01+00:00"
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.entries["a"] == entered
+        # One of the same second that a good one was before.
+        ledger.enter(entered.model_copy(update={"state": "failed"}))
+    assert read_ledgers(tmp_path)[0]["a"].state == "failed"
+
+
 def test_a_shard_leaves_what_another_is_writing(tmp_path: Path) -> None:
     part = tmp_path / ".part-abc.nii.gz"
     part.write_bytes(b"half")
