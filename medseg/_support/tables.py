@@ -18,6 +18,9 @@ MAX_LIST_BYTES = 64_000_000
 
 _MOST_NAMED = 20
 
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would compute, or run a program for."""
+
 _NUMBERED = re.compile(r"image_(\d+)")
 
 Line = tuple[int, list[str]]
@@ -85,6 +88,16 @@ def find_image_columns(
 def _list_some(columns: Sequence[str]) -> str:
     text = ", ".join(columns[:_MOST_NAMED])
     return f"{text}, …" if len(columns) > _MOST_NAMED else text
+
+
+def defuse_cell(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: an apostrophe says that it is text.
+
+    Examples:
+        >>> defuse_cell("=1+1")
+        "'=1+1"
+    """
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) else cell
 
 
 def read_text(path: Path) -> str:

@@ -68,6 +68,7 @@ def report(
                 "scans": result.scans,
                 "working": result.working,
                 "to_start": [str(shard) for shard in result.to_start],
+                "remarks": list(result.remarks),
                 "results": [
                     entry.model_dump(mode="json") for entry in result.entries
                 ],
@@ -99,6 +100,8 @@ def _print_report(terminal: Terminal, result: BatchReport) -> None:
         terminal.say(
             f"  {lines} of the ledgers cannot be read; segmenting again does these scans again"
         )
+    for remark in result.remarks:
+        terminal.say(f"  note: {remark}")
     terminal.say(f"  report  {result.place}/report.html")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,8 @@ from medseg.cli.output import (
     open_terminal,
     print_json,
 )
-from medseg.names import split_channel, split_suffix
+from medseg.errors import MOST_ALIKE, Fault, find_kind, join_faults
+from medseg.names import abbreviate, split_channel, split_suffix
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -310,16 +311,40 @@ def _print_failures(terminal: Terminal, batch: Batch) -> None:
     is_whole = not batch.failed and not batch.incomplete
     say = terminal.say if is_whole else terminal.say_failure
     say(f"{_summarise(batch)} → {batch.place}")
+    for line in _list_missing(batch):
+        say(f"  lacks {line}")
+    for line in _list_failures(batch):
+        say(f"  failed: {line}")
+    if any(OTHER_MODALITY in entry.error for entry in batch.failed):
+        say("  series of other modalities can be skipped: see --modality")
+
+
+def _list_missing(batch: Batch) -> Iterator[str]:
+    """Yield a line for each format that a scan lacks, or one for many scans."""
+    by_format: dict[str, list[Fault]] = defaultdict(list)
     for entry in batch.incomplete:
         where = _locate(batch, entry)
         for format_name, why in entry.missing.items():
-            say(f"  lacks {format_name}: {where}: {why}")
+            by_format[format_name].append(Fault(where, why))
+    for format_name, faults in by_format.items():
+        for line in join_faults(faults, "scans"):
+            yield f"{format_name}: {line}"
+
+
+def _list_failures(batch: Batch) -> Iterator[str]:
+    """Yield a line for each scan that failed, or one for many that failed for the same reason."""
+    by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in batch.failed:
-        where = _locate(batch, entry)
-        what = batch.full_errors.get(entry.scan, entry.error)
-        say(f"  failed: {where}: {what}")
-    if any(OTHER_MODALITY in entry.error for entry in batch.failed):
-        say("  series of other modalities can be skipped: see --modality")
+        by_kind[find_kind(entry.error)].append(entry)
+    for alike in by_kind.values():
+        places = [_locate(batch, entry) for entry in alike]
+        texts = [batch.full_errors.get(e.scan, e.error) for e in alike]
+        if len(alike) > MOST_ALIKE:
+            named = abbreviate(places)
+            yield f"{len(alike)} scans ({named}): the first: {texts[0]}"
+            continue
+        for place, text in zip(places, texts, strict=True):
+            yield f"{place}: {text}"
 
 
 def _locate(batch: Batch, entry: Entry) -> str:
@@ -349,8 +374,4 @@ def _summarise(batch: Batch) -> str:
 
 
 def _name_scans(entries: Sequence[Entry]) -> str:
-    names = [entry.scan for entry in entries]
-    text = ", ".join(names[:_MAX_NAMED])
-    if len(names) > _MAX_NAMED:
-        text += f" and {len(names) - _MAX_NAMED} more"
-    return text
+    return abbreviate([entry.scan for entry in entries], _MAX_NAMED)

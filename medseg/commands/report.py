@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
-from medseg.inference.shards import Shard, is_at_work
+from medseg.inference.scan_counts import describe_bundles
+from medseg.inference.shards import Shard, is_at_work, list_shards
 from medseg.inference.volumes_table import (
     VOLUMES_PARQUET,
     write_volumes_parquet,
 )
 from medseg.labels import LabelSet
-from medseg.names import LEDGER
+from medseg.names import LEDGER, abbreviate
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,11 @@ class BatchReport(Outcomes):
         entries: The latest entry of each scan, in the order in which scans first came.
         scans: How many scans there are; ``None`` while that is not known.
         working: How many processes are at work.
-        to_start: The shards that never began, or ended before they were done.
+        to_start: The shards that never began, or ended before they were done; those, too, that
+            looked for scans before others were added, or whose ledger has lost some.
         is_whole: Whether all scans are done.
         damaged: How many lines of the ledgers cannot be read.
+        remarks: What a person should know of the results as a whole.
         address: Where the results are, if that is an object store.
 
     Examples:
@@ -51,6 +54,7 @@ class BatchReport(Outcomes):
     to_start: tuple[Shard, ...] = ()
     is_whole: bool = True
     damaged: int = 0
+    remarks: tuple[str, ...] = ()
     address: str = ""
 
     @property
@@ -120,12 +124,7 @@ def summarise(
     """
     if not (out / LEDGER).is_file():
         raise make_no_results_error(out)
-    progress = read_progress(out)
-    unfinished = progress.list_unfinished()
-    working = [shard for shard in unfinished if is_at_work(out, shard)]
-    stopped = [shard for shard in unfinished if shard not in working]
-    waiting = progress.list_waiting()
-    to_start = [shard for shard in stopped if shard is not None] + waiting
+    progress, working, stopped = _look(out)
     # Read after the states: what a shard did before its end is in its ledger by then.
     ledgers, damaged = read_ledgers(out)
     entries = tuple(ledgers.values())
@@ -133,15 +132,68 @@ def summarise(
     write_summaries(out, entries, title, label_set, report=pages)
     if parquet:
         write_volumes_parquet(out / VOLUMES_PARQUET, entries, label_set)
+    outdated = progress.list_outdated()
+    unentered = progress.list_unentered(ledgers)
+    waiting = progress.list_waiting()
+    to_start = {*stopped, *waiting, *outdated, *unentered}
     return BatchReport(
         out,
         entries,
         progress.scans,
         len(working),
-        tuple(sorted(to_start)),
-        is_whole=not unfinished and not waiting,
+        tuple(sorted(shard for shard in to_start if shard is not None)),
+        is_whole=not to_start
+        and _may_be_whole(out, progress, len(entries), damaged),
         damaged=damaged,
+        remarks=tuple(_list_remarks(outdated, unentered, entries)),
     )
+
+
+def _look(
+    out: Path,
+) -> tuple[BatchProgress, list[Shard | None], list[Shard | None]]:
+    """Read how far a batch is, and find who is at work on it and who has stopped before the end."""
+    before = read_progress(out).list_unfinished()
+    at_work = [shard for shard in before if is_at_work(out, shard)]
+    # Who is not at work any more may have come to its end between two looks.
+    progress = read_progress(out)
+    unfinished = progress.list_unfinished()
+    working = [shard for shard in unfinished if shard in at_work]
+    stopped = [
+        shard
+        for shard in unfinished
+        if shard in before and shard not in at_work
+    ]
+    return progress, working, stopped
+
+
+def _may_be_whole(
+    out: Path, progress: BatchProgress, entries: int, damaged: int
+) -> bool:
+    """Tell whether nothing speaks against it: results of former versions say no more."""
+    if progress.newest is not None:
+        return not progress.list_unfinished()
+    # Who has just begun has not said so yet.
+    has_begun = entries == 0 or bool(list_shards(out))
+    return not has_begun and not damaged
+
+
+def _list_remarks(
+    outdated: Collection[Shard],
+    unentered: Collection[Shard | None],
+    entries: Iterable[Entry],
+) -> Iterator[str]:
+    if outdated:
+        shards = abbreviate(map(str, sorted(outdated)))
+        yield f"scans were added after these shards had looked for them: {shards}"
+    if unentered:
+        yield (
+            "some scans that were done are in no ledger any more; segmented again, they are "
+            "entered again"
+        )
+    several = describe_bundles(entries)
+    if several:
+        yield several
 
 
 def _describe_results(

@@ -202,6 +202,7 @@ def segment(
         ) as workers,
         _open_ledger(out, part, found.list_renamed()) as ledger,
     ):
+        total = found.total
         found = found.keep_former_names(ledger.entries)
         # By the names that results have: they do not change when scans are added.
         found = found.choose(holds)
@@ -211,7 +212,7 @@ def segment(
         _send_notices(found, ledger, listeners)
         start = _describe_start(found, trained.spec)
         notify(listeners, start)
-        state = BatchState.begin(trained.spec, start.total)
+        state = BatchState.begin(trained.spec, start.total, total)
         write_state(ledger, state)
         batch = ScanBatch(
             workers.method,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from medseg._support.html import make_link
 from medseg.errors import OutputError
@@ -141,5 +141,6 @@ def _read_size(content: bytes) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             return picture.size
-    except UnidentifiedImageError:
+    except (OSError, Image.DecompressionBombError):
+        # Not only pictures that it does not know: of known ones, any part may be damaged.
         return 0, 0

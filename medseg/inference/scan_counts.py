@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medseg.inference.ledger_entry import Entry
 from medseg.quality.estimates import explain_unjudged
+
+_MOST_BUNDLES = 5
+_HASH_DIGITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class ScanCounts:
         judged: Whether the quality of any result was estimated.
         unjudged: Results of which nobody can know how good they are.
         why_unjudged: Why that is so; empty where there are none.
+        bundles: What is said where the results are of several bundles; empty where they are not.
     """
 
     total: int
@@ -32,6 +37,7 @@ class ScanCounts:
     judged: bool
     unjudged: int
     why_unjudged: str
+    bundles: str = ""
 
     @property
     def skipped(self) -> int:
@@ -57,4 +63,30 @@ def count_scans(entries: Sequence[Entry]) -> ScanCounts:
         judged=bool(qualities),
         unjudged=len(unjudged),
         why_unjudged=explain_unjudged(qualities),
+        bundles=describe_bundles(good),
+    )
+
+
+def describe_bundles(entries: Iterable[Entry]) -> str:
+    """Say of how many scans the results are which bundle's; empty where all are of one.
+
+    Two bundles of the same name and version differ in their hash.
+    """
+    counts = Counter(
+        (entry.bundle, entry.bundle_hash) for entry in entries if entry.is_good
+    )
+    if len(counts) < 2:
+        return ""
+    titles = Counter(title for title, _ in counts)
+    parts = []
+    for (title, digest), count in counts.most_common(_MOST_BUNDLES):
+        name = title
+        if titles[title] > 1:
+            name = f"{title}, hash {digest[:_HASH_DIGITS]}"
+        parts.append(f"{count} of {name}")
+    others = len(counts) - len(parts)
+    more = f"; and {others} more bundles" if others else ""
+    return (
+        f"the results are of {len(counts)} bundles: {'; '.join(parts)}{more}. Segment the scans "
+        "again with one of them, and results of others are replaced"
     )

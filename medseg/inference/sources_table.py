@@ -18,6 +18,7 @@ from medseg._support.files import atomic_file, is_there
 from medseg._support.folders import resolve_path
 from medseg._support.long_sort import sort_long
 from medseg._support.platform.locks import LockedError, hold_lock
+from medseg._support.tables import FORMULA_SIGNS, defuse_cell
 from medseg.datasets.cases import Scan
 from medseg.errors import OutputError
 from medseg.io.dicom.headers import read_header
@@ -34,8 +35,6 @@ COLUMNS = (
 """Folder of results, name there, number of the channel, and what it was made from."""
 
 _OWNER_ALONE = 0o600
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would compute."""
 
 _Row = tuple[str, ...]
 """The cells of ``COLUMNS``; the first three tell rows apart."""
@@ -186,10 +185,9 @@ def _find_path(part: tuple[Path, ...]) -> str:
 def _write_cell(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula, and none for two lines."""
     # Some versions of Python write this sign without quotes, and then refuse to read it.
-    text = cell.replace("\r", "\\r")
-    return f"'{text}" if text.startswith(_FORMULA_SIGNS) else text
+    return defuse_cell(cell.replace("\r", "\\r"))
 
 
 def _restore(cell: str) -> str:
-    is_defused = cell[:1] == "'" and cell[1:].startswith(_FORMULA_SIGNS)
+    is_defused = cell[:1] == "'" and cell[1:].startswith(FORMULA_SIGNS)
     return cell[1:] if is_defused else cell

@@ -122,6 +122,17 @@ def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
     ]
 
 
+def test_a_damaged_picture_ends_no_report(tmp_path: Path) -> None:
+    volume, labels = make_phantom(0, (24, 20, 16))
+    whole = draw_thumbnail(volume, labels, LABELS)
+    file = get_preview_path(tmp_path, "a")
+    file.parent.mkdir()
+    for end in (0, 11, 12, 20, 40, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:end])
+        shown = page(tmp_path, entry("a"))
+        assert [tag for tag, _ in shown.tags].count("img") == 1
+
+
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(
     tmp_path: Path,
 ) -> None:
