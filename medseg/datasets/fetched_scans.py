@@ -26,7 +26,7 @@ from medseg._support.store_errors import (
 from medseg.datasets.label_recognition import set_labels_apart
 from medseg.datasets.remote_scans import RemoteScan, find_place_below
 from medseg.errors import OutputError
-from medseg.io.voxel_files import find_voxel_file
+from medseg.io.voxel_files import name_voxel_files
 
 MOST_SILENT = 3
 """Scans in succession for which a store has no answer, after which it is not asked for more."""
@@ -93,19 +93,21 @@ class FetchedScans:
             else:
                 self._fetch_folder(address, path)
             return path
-        voxels = find_voxel_file(path)
-        if voxels != path and voxels.parent == path.parent:
-            place = find_place(address)
-            query = address.removeprefix(place)
-            beside = join_address(place.rpartition("/")[0], voxels.name)
-            self._fetch_voxels(beside + query, voxels)
+        names = name_voxel_files(path)
+        if names and not any(
+            self._fetch_beside(address, path.with_name(name)) for name in names
+        ):
+            self.missing.append(_find_beside(address, names[0]))
         return path
 
-    def _fetch_voxels(self, address: str, path: Path) -> None:
+    def _fetch_beside(self, address: str, path: Path) -> bool:
+        """Fetch what lies beside an object, if it is there."""
         try:
-            self._fetch_object(look_at(address), path)
+            stored = look_at(_find_beside(address, path.name))
         except NoObjectError:
-            self.missing.append(address)
+            return False
+        self._fetch_object(stored, path)
+        return True
 
     def _fetch_folder(self, address: str, path: Path) -> None:
         count = 0
@@ -154,6 +156,13 @@ class FetchedScans:
             table.writerow(["name", *columns])
             for scan in self.scans:
                 table.writerow([scan.name, *scan.cells])
+
+
+def _find_beside(address: str, name: str) -> str:
+    """Return the address of what lies beside an object; a signature may be that of the folder."""
+    place = find_place(address)
+    query = address.removeprefix(place)
+    return join_address(place.rpartition("/")[0], name) + query
 
 
 def fetch_rounds(

@@ -110,14 +110,32 @@ def test_an_object_that_is_larger_than_the_disk_fails_alone(
     assert "TMPDIR" in fetched.failed["a"].message
 
 
-def test_voxels_beside_a_header_are_asked_for_with_its_signature(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "header", "voxels"),
+    [
+        ("ct.mhd", b"NDims = 3\r\nElementDataFile = 1 2.raw\r\n", ["1 2.raw"]),
+        ("ct.nhdr", b"NRRD0004\ndata file: ./ct.raw.gz\n", ["ct.raw.gz"]),
+        ("ct.hdr", b"", ["ct.img", "ct.img.gz"]),
+        ("ct.mhd", b"ElementDataFile = LOCAL\n", []),
+        ("ct.mhd", b"ElementDataFile = LIST\nct.1\n", []),
+        ("ct.mhd", b"ElementDataFile = ../ct.raw\n", []),
+        ("ct.mhd", b"ElementDataFile = ..\n", []),
+        ("ct.nii", b"ElementDataFile = ct.raw\n", []),
+    ],
+)
+def test_the_voxels_of_a_header_come_with_it_by_the_same_signature(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    header: bytes,
+    voxels: list[str],
 ) -> None:
     asked = []
-    header = b"NDims = 3\nDimSize = 1 1 1\nElementType = MET_CHAR\nElementDataFile = ct.raw\n"
 
     def look_at(address: str) -> StoredObject:
         asked.append(address)
+        if address.endswith(".img?signature=a/b"):
+            raise NoObjectError("there is no such object")
         return StoredObject(address, -1)
 
     def fetch(stored: StoredObject, file: Path) -> None:
@@ -126,6 +144,8 @@ def test_voxels_beside_a_header_are_asked_for_with_its_signature(
 
     monkeypatch.setattr(fetched_scans, "look_at", look_at)
     monkeypatch.setattr(fetched_scans, "fetch", fetch)
-    address = "https://host/a/ct.mhd?signature=a/b"
-    FetchedScans(tmp_path / "scans").add(RemoteScan("ct", (address,)))
-    assert asked == [address, "https://host/a/ct.raw?signature=a/b"]
+    link = "https://host/a/{}?signature=a/b"
+    fetched = FetchedScans(tmp_path / "scans")
+    fetched.add(RemoteScan("ct", (link.format(name),)))
+    assert asked == [link.format(each) for each in (name, *voxels)]
+    assert not fetched.missing
