@@ -18,9 +18,17 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+MOST_ALIKE = 2
+"""From more cases than this with the same fault or warning on, one line speaks for all."""
+
+_MOST_NAMED = 5
+_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
+"""A figure; what T1 and label_2 hold is none."""
 
 
 class MedsegError(Exception):
@@ -110,6 +118,51 @@ class Fault:
         return f"{self.where}: {self.what}{behind}"
 
 
+def join_faults(faults: Iterable[Fault], noun: str = "cases") -> Iterator[str]:
+    """Yield a line for each fault of a case, or one for many cases with the same.
+
+    Faults that differ in their figures alone are the same; the first case's figures are shown.
+
+    Args:
+        faults: Theirs.
+        noun: What many cases are called.
+
+    Examples:
+        >>> faults = [Fault(f"case_{n}", f"holds {n} labels") for n in range(3)]
+        >>> print(*join_faults(faults))
+        3 cases (case_0, case_1, case_2): holds 0 labels (these figures are those of case_0)
+    """
+    by_kind: dict[str, list[Fault]] = {}
+    for fault in faults:
+        by_kind.setdefault(find_kind(fault.what), []).append(fault)
+    for alike in by_kind.values():
+        if len(alike) > MOST_ALIKE:
+            yield _describe_alike(alike, noun)
+        else:
+            yield from map(str, alike)
+
+
+def find_kind(text: str) -> str:
+    """Return a text without its figures: texts of one kind differ in these alone."""
+    return _NUMBER.sub("0", text)
+
+
+def _describe_alike(alike: Sequence[Fault], noun: str) -> str:
+    """Return one line for faults of one kind."""
+    first = alike[0]
+    names = list(dict.fromkeys(fault.where for fault in alike))
+    listed = ", ".join(names[:_MOST_NAMED])
+    more = len(names) - _MOST_NAMED
+    if more > 0:
+        listed += f" and {more} more"
+    line = f"{len(alike)} {noun} ({listed}): {first.what}"
+    if any(fault.what != first.what for fault in alike):
+        line += f" (these figures are those of {first.where})"
+    if first.detail:
+        line += f" ({first.where}: {first.detail})"
+    return line
+
+
 class _FaultsError(MedsegError):
     """An error that carries every fault there is, not only the first; ``message`` names none."""
 
@@ -126,8 +179,11 @@ class _FaultsError(MedsegError):
 
     def __str__(self) -> str:
         lines = [super().__str__()]
-        lines.extend(f"  {fault}" for fault in self.faults)
+        lines.extend(f"  {line}" for line in self._list_faults())
         return "\n".join(lines)
+
+    def _list_faults(self) -> Iterable[str]:
+        return map(str, self.faults)
 
 
 class BundleError(_FaultsError):
@@ -150,6 +206,9 @@ class DatasetError(_FaultsError):
         1 of 20 cases cannot be used
           case_07: the label map is empty
     """
+
+    def _list_faults(self) -> Iterable[str]:
+        return join_faults(self.faults)
 
 
 class ScanError(MedsegError):

@@ -9,11 +9,17 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from medseg.affines import Affine as Affine
+from medseg.affines import (
+    find_turn,
+    largest_corner_distance,
+    make_affine,
+    parse_numbers,
+)
 from medseg.errors import GeometryError, ScanError
 from medseg.padding import Padding, replace_nonfinite
 
 Array = npt.NDArray[Any]
-Affine = npt.NDArray[np.float64]
 
 _SMALLEST_VOXEL_MM3 = 1e-12
 _SAME_GRID_MM = 1e-2
@@ -141,8 +147,8 @@ class Volume:
                 "give either its affine or its spacing", source=name
             )
         if spacing is not None:
-            affine = _affine_from_spacing(spacing, voxels.shape[-1], name)
-        volume = cls(voxels, _parse_numbers(affine, name), source)
+            affine = make_affine(spacing, voxels.shape[-1], name)
+        volume = cls(voxels, parse_numbers(affine, name), source)
         channels_last = np.moveaxis(volume.array, 0, 3)
         padding, warnings = replace_nonfinite(channels_last, name)
         return replace(volume, warnings=warnings, padding=padding)
@@ -317,26 +323,6 @@ class Volume:
         return replace(self, array=array, padding=padding)
 
 
-def largest_corner_distance(
-    affine: Affine, other: Affine, shape: Sequence[int]
-) -> float:
-    """Return how far apart two affines put a corner voxel, in mm along one axis of the patient.
-
-    Two affine maps differ most at a corner, so no other voxel needs a look.
-
-    Args:
-        affine: 4×4, voxel index → mm.
-        other: The affine to compare with.
-        shape: Voxels along i, j and k.
-    """
-    i, j, k = shape
-    grid = np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1))
-    corners = np.array(grid).reshape(3, -1)
-    homogeneous = np.vstack([corners, np.ones(8)])
-    apart = (affine - other) @ homogeneous
-    return float(np.abs(apart[:3]).max())
-
-
 def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
     """Return a volume whose axes run as nearly along those of ``wanted`` as their order allows.
 
@@ -344,12 +330,8 @@ def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
         volume: The volume.
         wanted: 4×4; its columns are the directions.
     """
-    own_directions = _get_directions(volume.affine)
-    directions = _get_directions(wanted)
-    turn = np.rint(np.linalg.solve(directions, own_directions))
-    # Each row: which own axis runs along one wanted axis, and from which end.
-    is_reordering = np.array_equal(turn @ turn.T, np.eye(3))
-    if not is_reordering:
+    turn = find_turn(volume.affine, wanted)
+    if turn is None:
         return volume
     axes = np.argmax(np.abs(turn), axis=1)
     is_flipped = turn[range(3), axes] < 0
@@ -374,39 +356,3 @@ def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
     return replace(
         volume, array=in_order, affine=affine, header=None, padding=padding
     )
-
-
-def _get_directions(affine: Affine) -> Affine:
-    """Return the unit vectors along which the axes run, as columns."""
-    steps = affine[:3, :3]
-    directions: Affine = steps / np.linalg.norm(steps, axis=0)
-    return directions
-
-
-def _affine_from_spacing(
-    spacing: Sequence[float], slices: int, name: str
-) -> Affine:
-    sizes = _parse_numbers(spacing, name)
-    if sizes.shape == (2,) and slices == 1:
-        sizes = np.append(sizes, 1.0)
-    if (
-        sizes.shape != (3,)
-        or not np.isfinite(sizes).all()
-        or not (sizes > 0).all()
-    ):
-        raise GeometryError(
-            f"a spacing is three lengths in mm above 0, got {sizes.tolist()}",
-            source=name,
-        )
-    return np.diag([*sizes, 1.0])
-
-
-def _parse_numbers(given: npt.ArrayLike | None, name: str) -> Affine:
-    try:
-        return np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise GeometryError(
-            "an affine is 4×4 numbers and a spacing three, got a "
-            f"{type(given).__name__} that is neither",
-            source=name,
-        ) from error

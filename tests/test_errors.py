@@ -127,3 +127,22 @@ def test_faults_stand_below_the_headline(kind: type[BundleError]) -> None:
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert again.faults == error.faults
     assert again.message == "two faults:"
+
+
+def test_a_fault_that_many_cases_have_is_said_once_and_hides_no_other() -> None:
+    faults = [
+        Fault(f"case_{n}", f"lies {n} mm apart", f"/in/case_{n}.nii")
+        for n in range(7)
+    ]
+    empty = Fault("case_9", "the label map is empty")
+    _, *lines = str(DatasetError("8 bad cases", [*faults, empty])).split("\n")
+    assert lines == [
+        "  7 cases (case_0, case_1, case_2, case_3, case_4 and 2 more): lies 0 mm apart (these "
+        "figures are those of case_0) (case_0: /in/case_0.nii)",
+        "  case_9: the label map is empty",
+    ]
+
+
+def test_each_field_of_a_bundle_that_is_wrong_is_named() -> None:
+    faults = [Fault(f"training.patch.{n}", "must be above 0") for n in range(3)]
+    assert str(BundleError("wrong", faults)).count("must be above 0") == 3

@@ -16,6 +16,8 @@ VARIABLES = (
 )
 """What libraries read, when they are loaded, to know how many threads to take."""
 
+_MOST = 4096
+
 
 def announce_threads(count: int | None) -> None:
     """Tell libraries that are loaded from now on how many threads to take; ``None`` tells nothing.
@@ -35,13 +37,15 @@ def limit_threads(count: int | None) -> Iterator[None]:
         count: ``None`` changes nothing.
 
     Raises:
-        MedsegError: If it is less than 1.
+        MedsegError: If it is less than 1, or more than any machine has.
     """
     if count is None:
         yield
         return
     if count < 1:
         raise MedsegError(f"at least 1 thread is needed, got {count}")
+    if count > _MOST:
+        raise MedsegError(f"at most {_MOST} threads are possible, got {count}")
     import torch
 
     former = torch.get_num_threads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from medseg.cli.output import (
     open_terminal,
     print_json,
 )
+from medseg.errors import join_faults
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -63,8 +65,11 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
     """Print every fault and warning of a check, or that there is none."""
     for warning in report.warnings:
         terminal.say(f"note: {warning}")
-    for fault in report.faults:
-        terminal.say(f"fault: {fault}")
+    lines: Iterable[str] = map(str, report.faults)
+    if report.cases is not None:
+        lines = join_faults(report.faults)
+    for line in lines:
+        terminal.say(f"fault: {line}")
     verdict = "no faults"
     if report.faults:
         verdict = format_count(len(report.faults), "fault")

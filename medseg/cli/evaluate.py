@@ -168,6 +168,10 @@ def print_evaluation(
     """Print the summary table, and name the pairs that could not be scored."""
     from medseg.evaluation.files import use_titles
 
+    if not evaluation.cases:
+        terminal.say("No pair could be scored:")
+        terminal.say_faults("not scored", evaluation.faults)
+        return
     evaluation = use_titles(evaluation)
     terminal.show_table(evaluation.summary_rows())
     for name, counts in evaluation.lesion_sums.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -100,7 +101,9 @@ def review(
             listeners=terminal.listeners,
         )
     if as_json:
-        print_json({"coverage": result.coverage, "cases": result.rows()})
+        faults = [asdict(fault) for fault in result.faults]
+        content = {"coverage": result.coverage, "cases": result.rows()}
+        print_json({**content, "faults": faults})
     else:
         _print_review(terminal, result, out)
     count = len(result.cases)
@@ -112,6 +115,10 @@ def _print_review(
     terminal: Terminal, review: MaskReview, out: Path | None
 ) -> None:
     """Print the masks that the bundle agrees with least, and name those it could not judge."""
+    if not review.cases:
+        terminal.say("No mask could be reviewed:")
+        terminal.say_faults("not reviewed", review.faults)
+        return
     heading, *rows = review.summary_rows()
     terminal.show_table([heading, *rows[:_MAX_ROWS]], left=(0, 2))
     if len(rows) > _MAX_ROWS:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -24,14 +24,12 @@ from rich.table import Table
 
 from medseg import events
 from medseg._support.log_file import LogFile
-from medseg.errors import Fault
+from medseg.errors import Fault, join_faults
 from medseg.events import Listener
-from medseg.names import abbreviate, format_minutes
+from medseg.names import format_minutes
 
 _MOST_FAULTS = 20
 """Faults that are printed one by one."""
-_MOST_ALIKE = 2
-"""From more cases than this with the same fault on, one line speaks for all."""
 
 _SMOOTHING = 0.95
 """How much of the shown loss is that of earlier steps."""
@@ -132,7 +130,7 @@ class Terminal:
 
         What many cases have in common is said once.
         """
-        lines = list(_join_faults(faults))
+        lines = list(join_faults(faults))
         for line in lines[:_MOST_FAULTS]:
             self.say_failure(f"  {what}: {line}")
         more = len(lines) - _MOST_FAULTS
@@ -223,20 +221,6 @@ class _ShownRun:
         if math.isnan(self.loss):
             self.loss = loss
         self.loss = _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss
-
-
-def _join_faults(faults: Sequence[Fault]) -> Iterator[str]:
-    """Yield a line for each fault, or one for many cases with the same."""
-    by_reason: dict[str, list[Fault]] = {}
-    for fault in faults:
-        reason = str(replace(fault, where=""))
-        by_reason.setdefault(reason, []).append(fault)
-    for reason, alike in by_reason.items():
-        if len(alike) > _MOST_ALIKE:
-            names = abbreviate(fault.where for fault in alike)
-            yield f"{len(alike)} cases ({names}){reason}"
-        else:
-            yield from map(str, alike)
 
 
 def _make_table(rows: Sequence[Sequence[str]], left: Container[int]) -> Table:

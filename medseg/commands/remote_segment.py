@@ -210,7 +210,7 @@ class _Rounds:
                     medseg=version("medseg"),
                     finished=now,
                 )
-                ledger.enter(entry)
+                entry = ledger.enter(entry)
                 self.results.append(entry.model_dump_json().encode())
                 self.errors[name] = f"{error.message} ({error.source})"
                 event = ScanDone(name, "failed", error.message, None)
@@ -254,7 +254,9 @@ class _Rounds:
         state = read_state(file.parent)
         if state is None:
             return
-        state = state.model_copy(update={"scans": self.total, "ended": ""})
+        # What a round found is not all.
+        totals = {"scans": self.total, "found": None}
+        state = state.model_copy(update=totals | {"ended": ""})
         if is_last:
             state = state.end()
         text = state.model_dump_json(indent=2)

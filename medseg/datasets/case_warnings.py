@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
+from medseg.errors import MOST_ALIKE, find_kind
 from medseg.names import abbreviate
-
-MOST_ALIKE = 2
-"""From more cases than this with the same warning on, one line speaks for all."""
-
-_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
-"""A figure; what T1 and label_2 hold is none."""
 
 
 def list_warnings(
@@ -35,8 +29,7 @@ def list_warnings(
             if shares != EXACT:
                 edges[name] = shares
                 continue
-            kind = _NUMBER.sub("0", text)
-            by_kind.setdefault(kind, []).append((name, text))
+            by_kind.setdefault(find_kind(text), []).append((name, text))
     for warned in by_kind.values():
         yield from _describe_kind(warned, cases)
     yield from describe_edges(edges, cases)

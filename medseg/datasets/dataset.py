@@ -35,7 +35,7 @@ from medseg.datasets.integrity import (
 from medseg.datasets.label_encoding import Indices
 from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.statements import find_standing
-from medseg.errors import DatasetError, Fault, OutputError
+from medseg.errors import DatasetError, Fault, OutputError, join_faults
 from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
@@ -337,5 +337,5 @@ def report_faults(
             f"{len(faults)} bad {noun} in the data; fix them, or pass --skip-bad-cases:",
             faults,
         )
-    for fault in faults:
-        notify(listeners, Notice(f"left out: {fault}"))
+    for line in join_faults(faults):
+        notify(listeners, Notice(f"left out: {line}"))

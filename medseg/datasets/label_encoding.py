@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from medseg.datasets.label_recognition import FEWEST_GREYS, holds_grey_values
 from medseg.datasets.mask_codes import pack, unpack
 from medseg.datasets.mask_colours import (
     EXACT,
@@ -79,6 +80,7 @@ def encode_mask(volume: Volume, labels: LabelSet) -> EncodedMask:
         ScanError: If there is a value or colour that the bundle does not have.
     """
     encoded = _encode(volume, labels)
+    _refuse_grey_values(volume, labels)
     warnings = describe_label_warnings(volume)
     if encoded.edges != EXACT:
         warnings += (encoded.edges.describe(),)
@@ -117,6 +119,7 @@ def encode_prediction(prediction: Volume, labels: LabelSet) -> EncodedMask:
         return encode_mask(prediction, labels)
     array: Array = prediction.array[0]
     if array.max() <= len(labels):
+        _refuse_grey_values(prediction, labels)
         warnings = describe_label_warnings(prediction)
         return EncodedMask(array, warnings=warnings)
     if labels.colour_coded and is_picture(Path(prediction.source)):
@@ -125,6 +128,21 @@ def encode_prediction(prediction: Volume, labels: LabelSet) -> EncodedMask:
         f"the prediction holds values up to {array.max()}; label indices 0 to "
         f"{len(labels)} are needed, as in the label maps medseg writes"
     )
+
+
+def _refuse_grey_values(volume: Volume, labels: LabelSet) -> None:
+    """Refuse an image whose grey values happen to be those of labels.
+
+    Raises:
+        ScanError: If it is one beyond doubt.
+    """
+    if len(labels) < FEWEST_GREYS or len(volume.array) > 1:
+        return
+    if holds_grey_values(volume.array[0]):
+        raise ScanError(
+            "its values differ from voxel to voxel as grey values of an image do, and labels do "
+            "not; give the label map in its place"
+        )
 
 
 def _holds_colours(grey: Array, labels: LabelSet) -> bool:

@@ -39,6 +39,7 @@ class ScanList:
             for.
         left_out: What seems meant to be segmented and cannot be, and why.
         skipped: Scans of modalities that were not asked for.
+        passed_over: How many scans were not looked at, because others do them.
         notes: What was passed over because it is no scan: results, labels, reports, text. For
             the person who called: folders are named.
     """
@@ -47,6 +48,13 @@ class ScanList:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     skipped: tuple[LeftOut, ...] = ()
+    passed_over: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many scans there are, those of others and those that cannot be segmented as well."""
+        apart = len(self.left_out) + len(self.skipped)
+        return len(self.scans) + apart + self.passed_over
 
     @property
     def former_names(self) -> Iterator[str]:
@@ -146,7 +154,12 @@ def find_scans(
         candidates = CandidateList(map(_name_by_header, candidates))
     scans = NamedScans.name(candidates)
     left_out = _keep_names_distinct(search.left_out, scans)
-    found = ScanList(scans, left_out, tuple(search.notes))
+    found = ScanList(
+        scans,
+        left_out,
+        tuple(search.notes),
+        passed_over=search.passed_over,
+    )
     found = _skip_other_modalities(found, choice, path)
     if not found.scans and not found.left_out and not allow_empty:
         raise DatasetError(

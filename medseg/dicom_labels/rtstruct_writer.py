@@ -21,13 +21,12 @@ from scipy.ndimage import find_objects
 from medseg._support.files import atomic_file
 from medseg.dicom_labels.codes import get_property_type, is_lesion
 from medseg.dicom_labels.contours import Points, trace_outlines
+from medseg.dicom_labels.derived_uids import derive_uid, hash_object
 from medseg.dicom_labels.references import (
     DicomSource,
     SourceSlice,
     add_patient_and_times,
-    derive_uid,
     fit_text,
-    hash_object,
     make_instance_reference,
     make_label_text,
     prepare_labels,

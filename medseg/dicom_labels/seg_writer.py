@@ -19,14 +19,13 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from medseg._support.files import atomic_file
 from medseg.dicom_labels.codes import get_property_category, get_property_type
+from medseg.dicom_labels.derived_uids import derive_uid, hash_object
 from medseg.dicom_labels.references import (
     UTF_8,
     DicomSource,
     add_patient_and_times,
     check_source,
-    derive_uid,
     fit_text,
-    hash_object,
     make_label_text,
     prepare_labels,
     read_source,

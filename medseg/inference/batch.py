@@ -93,7 +93,7 @@ class ScanBatch(ScanWork):
             entry = entry.model_copy(update={"seconds": dict(seconds)})
         with self._lock:
             if is_new:
-                self.ledger.enter(entry)
+                entry = self.ledger.enter(entry)
             self._done += 1
             self._tell(entry)
             notify(
@@ -104,8 +104,8 @@ class ScanBatch(ScanWork):
 
     def refuse(self, fault: Fault) -> Entry:
         """Enter something that cannot even be tried."""
-        entry = self.make_entry(fault.where, "failed", error=fault.what)
-        self.ledger.enter(entry)
+        failed = self.make_entry(fault.where, "failed", error=fault.what)
+        entry = self.ledger.enter(failed)
         self._tell(entry)
         return entry
 
@@ -118,7 +118,7 @@ class ScanBatch(ScanWork):
             has_result = earlier is not None and earlier.is_good
             is_known = earlier is not None and earlier.reason == scan.reason
             if not has_result and not is_known:
-                self.ledger.enter(entry)
+                entry = self.ledger.enter(entry)
             self._tell(entry)
             skipped.append(entry)
         return skipped

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,13 +34,17 @@ class BatchState(BaseModel):
     """Its regions, if it has some."""
     scans: int
     """How many scans were found, also those that cannot be read."""
+    found: int | None = None
+    """How many scans of all shards the search came upon; `null` where that is not known."""
     began: str
     """When, in UTC."""
     ended: str = ""
     """When all of them were done, in UTC; empty until then."""
 
     @classmethod
-    def begin(cls, spec: BundleSpec, scans: int) -> BatchState:
+    def begin(
+        cls, spec: BundleSpec, scans: int, found: int | None = None
+    ) -> BatchState:
         """Describe a batch that begins."""
         label_set = spec.label_set
         regions = label_set.regions if label_set.has_regions else ()
@@ -48,6 +53,7 @@ class BatchState(BaseModel):
             labels=tuple(label_set),
             regions=tuple(regions),
             scans=scans,
+            found=found,
             began=_get_time(),
         )
 
@@ -132,6 +138,37 @@ class BatchProgress:
         count = max((shard.count for shard in begun), default=0)
         shards = [Shard(count, number) for number in range(1, count + 1)]
         return [shard for shard in shards if shard not in begun]
+
+    def list_outdated(self) -> list[Shard]:
+        """Return the shards that looked for scans before others were added.
+
+        Where scans were taken away meanwhile there is nothing left to do.
+        """
+        newest = 0 if self.newest is None else self.newest.found or 0
+        outdated = []
+        for shard, state in self.states.items():
+            is_behind = state.found is not None and state.found < newest
+            if shard is not None and is_behind:
+                outdated.append(shard)
+        return outdated
+
+    def list_unentered(self, names: Iterable[str]) -> list[Shard | None]:
+        """Return the shards that have ended although not all of their scans are in a ledger.
+
+        Args:
+            names: Of the scans that some ledger knows.
+        """
+        known = Counter(map(self._find_shard, names))
+        return [
+            shard
+            for shard, state in self.states.items()
+            if state.ended and known[shard] < state.scans
+        ]
+
+    def _find_shard(self, name: str) -> Shard | None:
+        """Return whose scan it is."""
+        some = next(iter(self.states), None)
+        return None if some is None else Shard.find(name, some.count)
 
     def list_unfinished(self) -> list[Shard | None]:
         """Return the shards that have begun, and not ended."""

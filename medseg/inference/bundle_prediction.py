@@ -210,7 +210,8 @@ class BundlePrediction(Prediction):
             self._errors = map_errors(
                 result.confidence, result.grid, self._scan.shape
             )
-        return self._errors
+        # Whoever edits it changes no later result.
+        return self._errors.copy(order="K")
 
 
 def _sum_within(values: Array, mask: Mask, of: Mask) -> int:

@@ -17,6 +17,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +41,8 @@ from medseg.names import LEDGER
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
+
+_SECOND = timedelta(seconds=1)
 
 _NAME = re.compile(rb'\{"scan":"([^"\\]+)"')
 """How a line begins; names hold no sign that JSON writes in another form."""
@@ -78,12 +81,17 @@ class Ledger:
         """Scan → its latest entry, in the order in which scans first came."""
         return self._entries
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: Entry) -> Entry:
         """Add an entry; it is on disk when this returns.
+
+        Returns:
+            The entry as it was added: never of an earlier time than what it takes the place of.
 
         Raises:
             OutputError: If it cannot be written; the ledger is as it was before.
         """
+        self._require_in_place()
+        entry = self._put_later(entry)
         text = entry.model_dump_json().encode()
         line = text + b"\n"
         size = os.fstat(self._handle).st_size
@@ -92,9 +100,42 @@ class Ledger:
                 raise OSError(0, "the disk is full")
             sync_handle(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, size)
+            # Where that fails, too, who opens it next cuts off what is half-written.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, size)
             raise _make_write_error(self.path, error) from error
         self._entries.add(entry, text)
+        return entry
+
+    def _require_in_place(self) -> None:
+        """Make sure that what is written is what others read.
+
+        Raises:
+            OutputError: If the file, or its folder, was removed, renamed or replaced.
+        """
+        try:
+            is_same = os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError as error:
+            raise _make_write_error(self.path, error) from error
+        if not is_same:
+            raise OutputError(
+                "the ledger was replaced while this call worked; run the same command again",
+                source=self.path,
+            )
+
+    def _put_later(self, entry: Entry) -> Entry:
+        """Return an entry that counts more than what any ledger knows of its scan.
+
+        Clocks of machines differ, and are set back.
+        """
+        known = self._entries.get(entry.scan)
+        if known is None or _is_later(entry, known):
+            return entry
+        with contextlib.suppress(ValueError, OverflowError):
+            time = datetime.fromisoformat(known.finished) + _SECOND
+            later = time.isoformat(timespec="seconds")
+            return entry.model_copy(update={"finished": later})
+        return entry
 
     def remove_half_written(self) -> None:
         """Remove what killed processes left half-written; nothing where others still write.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.platform.locks import is_locked
-from medseg.errors import BusyError, MedsegError
+from medseg.errors import BusyError, MedsegError, OutputError
 from medseg.names import hash_text
 
 SHARDS = "shards"
@@ -63,14 +63,22 @@ class Shard:
         """Where its ledger lies among the results."""
         return f"{SHARDS}/{self.number}-of-{self.count}"
 
+    @classmethod
+    def find(cls, name: str, count: int) -> Shard:
+        """Return which of so many shards the scan of this name belongs to."""
+        return cls(count, _find_number(name, count))
+
     def holds(self, name: str) -> bool:
         """Tell whether the scan of this name belongs to it."""
-        digest = hash_text(name)
-        place = int(digest[:_HASH_DIGITS], 16)
-        return place % self.count == self.number - 1
+        return _find_number(name, self.count) == self.number
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+def _find_number(name: str, count: int) -> int:
+    digest = hash_text(name)
+    return int(digest[:_HASH_DIGITS], 16) % count + 1
 
 
 def parse_shard(text: str, variables: Mapping[str, str] = os.environ) -> Shard:
@@ -173,9 +181,20 @@ def is_at_work(
         out: The folder.
         shard: Who is meant; ``None`` for who does all scans.
         patience: Seconds that it must last: who is refused holds a lock for a moment.
+
+    Raises:
+        OutputError: If the lock cannot be read, or its disk knows none.
     """
     folder = out if shard is None else out / shard.folder
-    return is_locked(folder, patience=patience)
+    try:
+        return is_locked(folder, patience=patience)
+    except OSError as error:
+        raise OutputError(
+            "it cannot be seen whether another process works in this folder; its lock must be "
+            "readable, and on a disk that knows locks",
+            source=folder,
+            detail=error.strerror,
+        ) from error
 
 
 def refuse_others(out: Path, shard: Shard | None) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from nibabel.volumeutils import apply_read_scaling
 
 from medseg._support.gzip import open_gzip_writer
+from medseg.affines import largest_corner_distance
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.nifti_affines import Header, read_affine
@@ -38,11 +39,7 @@ from medseg.io.stored_voxels import (
 )
 from medseg.io.voxels import as_labels
 from medseg.padding import replace_nonfinite
-from medseg.volume import (
-    Affine,
-    Volume,
-    largest_corner_distance,
-)
+from medseg.volume import Affine, Volume
 
 _GRID_FIELDS = (
     "qform_code",

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from medseg.affines import Affine, largest_corner_distance
 from medseg.errors import GeometryError
 from medseg.io.voxels import LARGEST_MM
-from medseg.volume import Affine, largest_corner_distance
 
 Header: TypeAlias = Any
 """A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""

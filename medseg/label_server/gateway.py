@@ -6,8 +6,6 @@ DICOM server's whole API on. The gateway checks each request before MONAI Label 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import re
 import tempfile
@@ -33,6 +31,8 @@ from medseg.label_server.links import (
 )
 from medseg.label_server.login import Login
 from medseg.label_server.request_body import (
+    BODILESS,
+    Incoming,
     check_body,
     read_media_type,
     refuse_size,
@@ -77,11 +77,7 @@ _WITHHELD_HEADERS = frozenset(
     }
 )
 
-_BODILESS = frozenset({"GET", "HEAD"})
-
 _MAX_LOGIN_BYTES = 10_000
-_MAX_DISCARDED_BYTES = 1 << 26
-_MAX_DISCARD_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,40 +94,6 @@ class AccessRules:
     users: Users
     hosts: frozenset[str]
     max_bytes: int
-
-
-class _Incoming:
-    """Receives a request's body, and knows whether all of it has come.
-
-    Some requests have none, whatever their headers say: 3D Slicer's client repeats the length of an
-    upload with the next question, and would wait for an answer while the server waits for a body.
-    """
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self._receive = receive
-        self._has_body = scope["method"] not in _BODILESS
-        self._is_complete = not self._has_body
-
-    async def __call__(self) -> Message:
-        if not self._has_body:
-            self._has_body = True  # what comes next is that the client has gone
-            return {"type": "http.request", "body": b"", "more_body": False}
-        message = await self._receive()
-        self._is_complete = not message.get("more_body", False)
-        return message
-
-    async def discard(self) -> None:
-        """Read the rest and drop it, within bounds.
-
-        Most clients send a whole request before they read: answered earlier, they see a broken
-        connection in place of the reason.
-        """
-        remaining = _MAX_DISCARDED_BYTES
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MAX_DISCARD_SECONDS):
-                while not self._is_complete and remaining > 0:
-                    message = await self()
-                    remaining -= len(message.get("body", b""))
 
 
 class Gateway:
@@ -161,7 +123,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
         elif scope["type"] == "http":
-            incoming = _Incoming(scope, receive)
+            incoming = Incoming(scope, receive)
             try:
                 await self._handle(scope, incoming, send)
             except RefusedError as refused:
@@ -261,7 +223,7 @@ class Gateway:
     ) -> None:
         _check_target(scope, role)
         self._check_length(Headers(scope=scope))
-        if scope["method"] in _BODILESS:
+        if scope["method"] in BODILESS:
             scope = {**scope, "headers": _drop_type(scope["headers"])}
         headers = Headers(scope=scope)
         most = self._rules.max_bytes

@@ -11,12 +11,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medseg._support.platform.processes import handle_stop_signals
 from medseg.bundle.bundle import Bundle, load_bundle
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, join_faults
 from medseg.events import Listener, Notice, notify
 from medseg.inference.backends.at_speed import check_speed
 from medseg.label_server.audit import AuditLog
@@ -201,10 +202,12 @@ def _find_cases(
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
-        for fault in find_folder_cases(
+        left_out = find_folder_cases(
             Path(studies), state, bundle.spec, listeners, split_4d
-        ):
-            notify(listeners, Notice(f"left out: {fault.where}: {fault.what}"))
+        )
+        nameless = (replace(fault, detail="") for fault in left_out)
+        for line in join_faults(nameless):
+            notify(listeners, Notice(f"left out: {line}"))
         return
     from medseg.label_server.dicomweb import DicomWebCases
 

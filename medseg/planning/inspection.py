@@ -20,7 +20,7 @@ from medseg.datasets.outliers import (
     find_outliers,
 )
 from medseg.datasets.statements import read_statement
-from medseg.errors import DatasetError
+from medseg.errors import DatasetError, join_faults
 from medseg.events import Listener, Notice, notify
 from medseg.labels import LabelSet
 from medseg.layouts import CaseListing, Selection, list_cases
@@ -130,8 +130,8 @@ def inspect_dataset(
     if mask_labels is not None:
         mask_labels = mask_labels.keep(fingerprint.label_values)
         description = replace(description, mask_labels=mask_labels)
-    for fault in fingerprint.faults:
-        notify(listeners, Notice(f"left out: {fault}"))
+    for line in join_faults(fingerprint.faults):
+        notify(listeners, Notice(f"left out: {line}"))
     pictures = _are_pictures(case_list.cases)
     described = description.describe_channels(fingerprint, pictures, {})
     modalities = [channel.get("modality", "OT") for channel in described]

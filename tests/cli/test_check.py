@@ -36,6 +36,11 @@ def test_check_tells_machines_in_json(
     assert report["cases"] == 0
     assert len(report["faults"]) == 3
     assert "2 (" in report["faults"][0]["what"]
+    assert call(monkeypatch, "check", bundle, "--data", data) == 2
+    printed = capsys.readouterr().out
+    assert "fault: 3 cases (phantom_000, phantom_001, phantom_002): " in printed
+    assert printed.count("fault: ") == 1
+    assert "3 faults; 0 usable cases" in printed
 
 
 def test_check_says_when_all_is_well(

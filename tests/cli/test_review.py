@@ -65,6 +65,26 @@ def test_the_command_line_shows_the_worst_first(
     assert str(tmp_path / "out" / "agreement.csv") in shown
 
 
+def test_where_no_mask_can_be_reviewed_no_table_is_shown_but_why(
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for scan in scans.iterdir():
+        (tmp_path / scan.name).write_bytes(scan.read_bytes()[:200])
+    asked = ["review", tmp_path, scans, bundle, "--device", "cpu"]
+    assert call(monkeypatch, *asked) == 1
+    shown = capsys.readouterr().out
+    assert "No mask could be reviewed" in shown
+    assert "worst label" not in shown
+    assert "not reviewed: 3 cases (phantom_000, " in shown
+    assert call(monkeypatch, *asked, "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["faults"]) == 3
+
+
 def test_masks_that_cannot_be_reviewed_are_named_with_exit_code_1(
     masks: Path,
     bundle: Path,

@@ -65,6 +65,27 @@ def test_a_failed_scan_is_exit_code_1_and_named(
     assert not (tmp_path / "out" / "torn.nii.gz").exists()
 
 
+def test_scans_that_failed_for_one_reason_are_told_in_one_line(
+    bundle: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    good = (data / "imagesTr" / "phantom_000.nii.gz").read_bytes()
+    for number in range(7):
+        (scans / f"torn{number}.nii.gz").write_bytes(good[: len(good) // 2])
+    (scans / "other.nii.gz").write_bytes(b"no image at all")
+    assert call(monkeypatch, "segment", bundle, scans, tmp_path / "out") == 1
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if "failed: " in line]
+    assert len(lines) == 2
+    torn = next(line for line in lines if "7 scans" in line)
+    assert "torn4.nii.gz and 2 more): the first: " in torn
+
+
 def test_a_scan_that_lacks_a_format_is_exit_code_1_and_named(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -148,7 +148,7 @@ def test_what_many_cases_failed_for_is_said_once_and_hides_nothing(
 def test_a_long_list_of_different_faults_is_counted_at_its_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    faults = [Fault(f"c{n}", f"holds {n}") for n in range(22)]
+    faults = [Fault(f"c{n}", f"holds {'a' * n}") for n in range(22)]
     with Terminal() as terminal:
         terminal.say_faults("not scored", faults)
     printed = capsys.readouterr().out

@@ -203,6 +203,18 @@ def test_images_are_no_label_maps(tmp_path):
     assert found.summary_rows()[1:] == [("mean", "0", "0", "–", "–", "–", "–")]
 
 
+def test_an_image_of_few_grey_values_is_no_label_map(tmp_path):
+    random = np.random.default_rng(0)
+    image = np.minimum(random.normal(60, 15, (16, 14, 12)).clip(0), 117)
+    save(tmp_path / "p" / "a.nii.gz", image.astype(np.uint8))
+    save(tmp_path / "r" / "a.nii.gz", phantom())
+    labels = [Label(n, f"l{n}", n, default_colour(n)) for n in range(1, 118)]
+    for label_set in (None, LabelSet(labels)):
+        found = evaluate(tmp_path / "p", tmp_path / "r", labels=label_set)
+        assert "as grey values of an image do" in found.faults[0].what
+        assert not found.cases
+
+
 def test_pictures(tmp_path):
     truth = np.zeros((40, 30), np.uint8)
     truth[10:25, 5:20] = 255

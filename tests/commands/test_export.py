@@ -31,6 +31,7 @@ from medseg import (
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.reading import parse_trained
 from medseg.bundle.spec_files import write_trained
+from medseg.commands.import_model import import_model
 from medseg.events import Event, Progress
 from medseg.networks.loading import load_network
 from medseg.testing import write_dataset
@@ -199,6 +200,17 @@ def test_a_copy_for_openvino_has_the_refiner(
     one, other = copy.segment(volume), original.segment(volume)
     assert np.array_equal(one.labels, other.labels)
     assert one.confidence == other.confidence
+
+
+def test_what_was_exported_for_monai_is_not_imported_and_it_is_said_why(
+    ensemble: Path, tmp_path: Path
+) -> None:
+    export(ensemble, tmp_path / "monai", to="monai")
+    with pytest.raises(
+        MedsegError, match=r"medseg wrote for stock MONAI.*run folder"
+    ):
+        import_model(tmp_path / "monai", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 def test_exporting_again_replaces_what_is_stale(tmp_path: Path) -> None:

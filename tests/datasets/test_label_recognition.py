@@ -13,7 +13,11 @@ import SimpleITK as sitk
 from PIL import Image
 from support.seg_nrrd import write_seg_nrrd
 
-from medseg.datasets.label_recognition import holds_labels, set_labels_apart
+from medseg.datasets.label_recognition import (
+    holds_grey_values,
+    holds_labels,
+    set_labels_apart,
+)
 
 SHAPE = (32, 30, 20)
 Voxels = npt.NDArray[Any]
@@ -74,6 +78,21 @@ def test_a_scan_of_a_few_grey_levels_holds_no_labels(
 @pytest.mark.parametrize("values", [(1,), (255,), (1, 2), (3, 77, 1009)])
 def test_boxes_of_a_few_values_are_labels(values: tuple[int, ...]) -> None:
     assert holds_labels(a_mask(*[value % 256 for value in values]))
+
+
+@pytest.mark.parametrize("voxels", [20, 40])
+def test_a_parcellation_of_many_small_labels_holds_no_grey_values(
+    voxels: int,
+) -> None:
+    random = np.random.default_rng(3)
+    centres = random.random((117, 3)) * voxels
+    places = np.indices((voxels,) * 3).reshape(3, -1).T
+    distances = np.linalg.norm(places[:, None] - centres, axis=2)
+    labels = 1 + distances.argmin(axis=1).reshape((voxels,) * 3)
+    labels[:2] = 0
+    assert len(np.unique(labels)) > 80
+    assert not holds_grey_values(labels)
+    assert holds_grey_values(a_scan(100))
 
 
 def test_a_blank_image_is_not_known_to_hold_labels() -> None:

@@ -61,10 +61,16 @@ def test_whoever_edits_a_result_changes_no_later_one(
 ) -> None:
     prediction = Segmenter(untrained_bundle(), "cpu").predict(scan())
     wanted = prediction.labels.copy()
-    first = prediction.finish()
+    first = prediction.finish(error_map=True)
+    assert first.error_map is not None
+    mapped = first.error_map.copy()
     first.labels[wanted == 2] = 0
-    second = prediction.finish()
+    first.error_map[:] = 0
+    second = prediction.finish(error_map=True)
     assert np.array_equal(second.labels, wanted)
+    assert second.error_map is not None
+    assert np.array_equal(second.error_map, mapped)
+    assert mapped.any()
     largest = prediction.finish(keep_largest=["kidney"])
     assert 0 < largest.volumes_ml["kidney"] < second.volumes_ml["kidney"]
 

@@ -110,8 +110,49 @@ def test_a_task_that_cannot_be_understood_is_refused(
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "task.json").write_text(text)
+    # What an earlier call has left there is of another task.
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").symlink_to(other)
     assert run(tmp_path, tmp_path / "bundle") == 2
     assert why in capsys.readouterr().err
+    result = json.loads((tmp_path / "out/result.json").read_text())
+    assert result["scans"] == []
+    assert "the task" in result["error"]
+    assert str(tmp_path) not in json.dumps(result)
+    assert result["__mercure_notification"]["requested"]
+    assert other.read_text() == "{}"
+
+
+def test_a_task_that_is_no_file_is_not_passed_over(tmp_path: Path) -> None:
+    task = tmp_path / "task.json"
+    task.symlink_to(tmp_path / "gone")
+    with pytest.raises(medseg.MedsegError, match="cannot be understood"):
+        MODULE.read_settings(tmp_path)
+    task.unlink()
+    task.write_bytes(b"\xff\xfe{\x00}\x00")
+    with pytest.raises(medseg.MedsegError, match="not UTF-8"):
+        MODULE.read_settings(tmp_path)
+    # Editors of Windows put a mark before UTF-8.
+    task.write_text('{"process": {"settings": {"threads": 2}}}', "utf-8-sig")
+    assert MODULE.read_settings(tmp_path) == {"threads": 2}
+
+
+def test_what_ends_the_module_early_stands_in_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("Doe^Jane")
+
+    monkeypatch.setattr(medseg, "segment", fail)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, tmp_path / "bundle")
+    text = (tmp_path / "out/result.json").read_text()
+    assert "a bug in medseg (ZeroDivisionError)" in text
+    assert "Doe" not in text
 
 
 def test_a_container_that_is_stopped_ends_and_says_so(
@@ -130,6 +171,7 @@ def test_a_container_that_is_stopped_ends_and_says_so(
     monkeypatch.setattr(medseg, "segment", stop)
     assert run(tmp_path, tmp_path / "bundle") == 130
     assert "resumes" in capsys.readouterr().err
+    assert "resumes" in (tmp_path / "out/result.json").read_text()
     assert signal.getsignal(signal.SIGTERM) == former
 
 

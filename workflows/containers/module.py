@@ -20,9 +20,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg._support.files import write_atomically
 from medseg._support.platform.processes import handle_stop_signals
+from medseg._support.tables import read_text
 from medseg.cli import main as run_command
-from medseg.errors import BusyError, MedsegError
+from medseg.errors import (
+    BusyError,
+    MedsegError,
+    OutputError,
+    recordable_text,
+)
 
 if TYPE_CHECKING:
     from medseg import Batch, Entry
@@ -54,21 +61,28 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         # stop` would wait, and kill it.
         with handle_stop_signals():
             batch = segment(source, out, model)
+            write_result(out, describe(batch))
     except KeyboardInterrupt:
         print("medseg: stopped; started again, it resumes", file=sys.stderr)
+        state_failure(out, "stopped; started again, it resumes")
         return STOPPED
     except BusyError as error:
+        # The result is the other's to write.
         print(f"medseg: {error}", file=sys.stderr)
         return BUSY
     except MedsegError as error:
         print(f"medseg: {error}", file=sys.stderr)
+        state_failure(out, error.message)
         return WRONG
+    except Exception as error:
+        state_failure(out, f"a bug in medseg ({recordable_text(error)})")
+        raise
     is_whole = not batch.failed and not batch.incomplete
     return WHOLE if is_whole else INCOMPLETE
 
 
 def segment(source: Path, out: Path, model: Path) -> Batch:
-    """Segment what a folder holds, as its task says, and write the result beside the label maps.
+    """Segment what a folder holds, as its task says.
 
     Raises:
         MedsegError: If the task cannot be understood, or as ``medseg.segment`` raises.
@@ -83,9 +97,32 @@ def segment(source: Path, out: Path, model: Path) -> Batch:
     for entry in batch.failed:
         what = batch.full_errors.get(entry.scan, entry.error)
         print(f"failed: {entry.scan}: {what}", file=sys.stderr)
-    text = json.dumps(describe(batch), indent=2, ensure_ascii=False)
-    (out / RESULT).write_text(f"{text}\n", encoding="utf-8")
     return batch
+
+
+def write_result(out: Path, content: Mapping[str, Any]) -> None:
+    """Write what became of all, whole, in the place of what an earlier call has left there.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    write_atomically(out / RESULT, f"{text}\n")
+
+
+def state_failure(out: Path, what: str) -> None:
+    """Write why there is no result, so that nobody takes an earlier one for it."""
+    text = f"medseg: {what}"
+    notification = {"text": text, "requested": True}
+    content = {
+        "error": what,
+        "scans": [],
+        "__mercure_notification": notification,
+    }
+    try:
+        write_result(out, content)
+    except OutputError as error:
+        print(f"medseg: {error}", file=sys.stderr)
 
 
 def read_settings(source: Path) -> dict[str, Any]:
@@ -95,22 +132,24 @@ def read_settings(source: Path) -> dict[str, Any]:
         MedsegError: If it has other settings, or they are of another kind.
     """
     file = source / TASK
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
         process = content.get("process") or {}
         if isinstance(process, list):
             (process,) = process
         settings = process.get("settings") or {}
         given = {str(name): value for name, value in settings.items()}
     except (
-        *(OSError, ValueError, TypeError),
+        *(MedsegError, ValueError, TypeError),
         *(AttributeError, RecursionError),
     ) as error:
+        why = error.message if isinstance(error, MedsegError) else None
         raise MedsegError(
             "the task cannot be understood; its settings are expected in process → settings",
             source=file,
+            detail=why,
         ) from error
     unknown = sorted(given.keys() - set(SETTINGS))
     if unknown:

@@ -24,6 +24,9 @@ META_SCHEMA = (
     "meta_schema_20240725.json"
 )
 
+EXPORTED = "written by medseg after training"
+"""What the changelog of every MONAI Bundle says that medseg has written."""
+
 
 def make_inert(text: str) -> str:
     """Return text that MONAI's config parser takes for nothing but text."""
@@ -60,7 +63,7 @@ def build_metadata(
     return {
         "schema": META_SCHEMA,
         "version": spec.version,
-        "changelog": {spec.version: "written by medseg after training"},
+        "changelog": {spec.version: EXPORTED},
         "monai_version": _get_version("monai"),
         "pytorch_version": _get_version("torch"),
         "numpy_version": _get_version("numpy"),

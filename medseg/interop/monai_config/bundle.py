@@ -99,6 +99,12 @@ def read_monai_bundle(folder: Path) -> DescribedModel:
     config = Config(read_config(file), file)
     told = find_config(folder, METADATA)
     metadata = Metadata({} if told is None else read_config(told))
+    if metadata.is_exported:
+        raise MedsegError(
+            "is what medseg wrote for stock MONAI, of a bundle of its own, and is not read back; "
+            "segment with that bundle, the run folder with bundle.json in it that was exported",
+            source=folder,
+        )
     reader = _BundleReader(config, metadata)
     try:
         content = reader.describe()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.interop.monai_bundle.metadata import EXPORTED
 from medseg.layouts.channel_names import guess_modality
 from medseg.layouts.dataset_json import clean_text
 
@@ -31,6 +32,12 @@ class Metadata:
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether medseg wrote it, beside the configs of a bundle of its own."""
+        changes = self._content.get("changelog")
+        return isinstance(changes, dict) and EXPORTED in changes.values()
 
     def get_text(self, field: str) -> str:
         """Return a field that is text, on one line."""

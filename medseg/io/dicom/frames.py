@@ -11,23 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import uid as uids
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import RE_VALID_UID, UID
+from pydicom.dataset import Dataset
+from pydicom.uid import RE_VALID_UID
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.fast_header import Elements
 from medseg.io.dicom.files import PYDICOM_ERRORS
 from medseg.io.dicom.pixel_format import PixelFormat, parse_pixel_format
+from medseg.io.dicom.storage import DicomHeader, Storage, get_storage
 from medseg.io.voxels import LARGEST_MM
 
 Vector = npt.NDArray[np.float64]
-Storage = Literal["plain", "deflated", "encoded"]
-DicomHeader: TypeAlias = Elements | FileDataset
 AnyDataset: TypeAlias = Elements | Dataset
 
 SPLIT_KEYWORDS = (
@@ -287,7 +285,7 @@ def _build_frame(
         instance_number=_get_instance_number(ds) if count == 1 else None,
         split_values=split_values,
         frame_of_reference=get_uid(ds, "FrameOfReferenceUID"),
-        storage=_get_storage(ds),
+        storage=get_storage(ds),
         file_bytes=frame_bytes * count,
     )
 
@@ -298,28 +296,6 @@ def _get_instance_number(ds: DicomHeader) -> int | None:
         return int(ds.get("InstanceNumber"))
     except PYDICOM_ERRORS:
         return None
-
-
-def _get_storage(ds: DicomHeader) -> Storage:
-    syntax = (
-        ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
-    )
-    return _classify_syntax(str(syntax))
-
-
-@lru_cache(maxsize=64)
-def _classify_syntax(uid: str) -> Storage:
-    syntax = UID(uid)
-    if not syntax.is_transfer_syntax:
-        raise ScanError(
-            "the transfer syntax is unknown; convert the series to an uncompressed one",
-            detail=uid,
-        )
-    if syntax == uids.DeflatedExplicitVRLittleEndian:
-        return "deflated"
-    if syntax.is_compressed:
-        return "encoded"
-    return "plain"
 
 
 def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:

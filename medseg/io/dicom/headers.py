@@ -24,7 +24,6 @@ from medseg.io.dicom.files import (
 )
 from medseg.io.dicom.frames import (
     SPLIT_KEYWORDS,
-    DicomHeader,
     Frame,
     get_image_type,
     get_integer,
@@ -33,6 +32,7 @@ from medseg.io.dicom.frames import (
     read_frames,
 )
 from medseg.io.dicom.pixel_format import PIXEL_FORMAT_KEYWORDS
+from medseg.io.dicom.storage import DicomHeader
 
 _VOLUME_CLASSES = frozenset(
     {
