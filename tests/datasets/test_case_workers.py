@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.bundles import made_spec
-from support.rays import OneProcess, RayError, cluster_in_process
+from support.rays import OneProcess, RayError
 
 from medseg import DatasetError, MedsegError, plan
 from medseg._support import cluster_nodes
@@ -21,12 +20,6 @@ from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import OutputError
 from medseg.events import Event, Notice, Progress
 from medseg.testing import write_dataset
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with cluster_in_process(monkeypatch, 1, 1) as ray:
-        yield ray
 
 
 @pytest.fixture

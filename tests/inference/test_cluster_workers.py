@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.killed_batches import Wreck, facts, write_scans
-from support.rays import OneProcess, RayError, cluster_in_process
+from support.rays import OneProcess, RayError
 
 import medseg
 from medseg._support import cluster_nodes
@@ -26,9 +26,8 @@ Segment = Callable[..., medseg.Batch]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with cluster_in_process(monkeypatch, 1, 1) as ray:
-        yield ray
+def cluster(ray: OneProcess) -> Iterator[OneProcess]:
+    yield ray
     scan_tasks._load.cache_clear()
 
 
