@@ -16,9 +16,7 @@ def test_files_are_found_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("a.nii")
     (tmp_path / "lost").symlink_to("nowhere")
     files = FileLookUp()
-    there = {
-        name for name in os.listdir(tmp_path) if files.finds(tmp_path / name)
-    }
+    there = {path.name for path in tmp_path.iterdir() if files.finds(path)}
     assert there == {"a.nii", "link"}
     assert not files.finds(tmp_path / "b.nii")
     assert not files.finds(tmp_path / "missing/c.nii")
