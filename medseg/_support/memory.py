@@ -1,8 +1,17 @@
-"""Whether an error says that memory ran out."""
+"""Whether an error says that memory ran out, and what a person is told of it."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+
+from medseg.errors import ScanError
+
+NO_MEMORY = (
+    "there is not enough memory for this scan; close other programs, use a larger machine, or "
+    "crop the scan to the part that matters"
+)
 
 _TEXTS = (
     "allocate memory",
@@ -25,6 +34,24 @@ def is_out_of_memory(error: BaseException) -> bool:
         True
     """
     return any(_says_so(each) for each in list_causes(error))
+
+
+@contextlib.contextmanager
+def explain_lack_of_memory(source: str | Path = "") -> Iterator[None]:
+    """Turn a lack of this machine's memory for a scan into an error that says what to do.
+
+    Args:
+        source: The scan's file, unless who catches the error says it.
+
+    Raises:
+        ScanError: If memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ScanError(NO_MEMORY, source=source) from error
 
 
 def list_causes(error: BaseException) -> Iterator[BaseException]:

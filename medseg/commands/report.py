@@ -14,7 +14,7 @@ from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
 from medseg.inference.scan_counts import describe_bundles
-from medseg.inference.shards import Shard, is_at_work
+from medseg.inference.shards import Shard, is_at_work, list_shards
 from medseg.inference.volumes_table import (
     VOLUMES_PARQUET,
     write_volumes_parquet,
@@ -124,7 +124,7 @@ def summarise(
     """
     if not (out / LEDGER).is_file():
         raise make_no_results_error(out)
-    progress, working = _look(out)
+    progress, working, stopped = _look(out)
     # Read after the states: what a shard did before its end is in its ledger by then.
     ledgers, damaged = read_ledgers(out)
     entries = tuple(ledgers.values())
@@ -134,8 +134,6 @@ def summarise(
         write_volumes_parquet(out / VOLUMES_PARQUET, entries, label_set)
     outdated = progress.list_outdated()
     unentered = progress.list_unentered(ledgers)
-    unfinished = progress.list_unfinished()
-    stopped = [shard for shard in unfinished if shard not in working]
     waiting = progress.list_waiting()
     to_start = {*stopped, *waiting, *outdated, *unentered}
     return BatchReport(
@@ -144,21 +142,40 @@ def summarise(
         progress.scans,
         len(working),
         tuple(sorted(shard for shard in to_start if shard is not None)),
-        is_whole=not working and not to_start,
+        is_whole=not to_start
+        and _may_be_whole(out, progress, len(entries), damaged),
         damaged=damaged,
         remarks=tuple(_list_remarks(outdated, unentered, entries)),
     )
 
 
-def _look(out: Path) -> tuple[BatchProgress, list[Shard | None]]:
-    """Read how far a batch is, and find who is at work on it."""
+def _look(
+    out: Path,
+) -> tuple[BatchProgress, list[Shard | None], list[Shard | None]]:
+    """Read how far a batch is, and find who is at work on it and who has stopped before the end."""
+    before = read_progress(out).list_unfinished()
+    at_work = [shard for shard in before if is_at_work(out, shard)]
+    # Who is not at work any more may have come to its end between two looks.
     progress = read_progress(out)
-    working = []
-    for shard in progress.list_unfinished():
-        if is_at_work(out, shard):
-            working.append(shard)
-    # Who is not at work any more may have come to its end between the two looks.
-    return read_progress(out), working
+    unfinished = progress.list_unfinished()
+    working = [shard for shard in unfinished if shard in at_work]
+    stopped = [
+        shard
+        for shard in unfinished
+        if shard in before and shard not in at_work
+    ]
+    return progress, working, stopped
+
+
+def _may_be_whole(
+    out: Path, progress: BatchProgress, entries: int, damaged: int
+) -> bool:
+    """Tell whether nothing speaks against it: results of former versions say no more."""
+    if progress.newest is not None:
+        return not progress.list_unfinished()
+    # Who has just begun has not said so yet.
+    has_begun = entries == 0 or bool(list_shards(out))
+    return not has_begun and not damaged
 
 
 def _list_remarks(

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medseg._support.memory import explain_lack_of_memory
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.intensity_checks import check_intensities
 from medseg.datasets.modalities import KNOWN_MODALITIES, normalize_modality
@@ -94,7 +95,8 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
         Warnings, in plain words; they name no file.
 
     Raises:
-        ScanError: If it is of another kind or modality, or every voxel has the same value.
+        ScanError: If it is of another kind or modality, or every voxel has the same value; or if
+            there is no memory to look at them.
         GeometryError: If shape or spacing rule it out.
     """
     is_picture = volume.is_picture
@@ -107,10 +109,10 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
             f"has {_format_shape(volume.shape)} voxels, a single slice, and the network is 3D; "
             "give the whole volume, or a bundle with a 2D network"
         )
-    return (
-        *check_grid(volume, spec),
-        *check_intensities(volume, spec),
-    )
+    doubts_of_grid = check_grid(volume, spec)
+    with explain_lack_of_memory(volume.source):
+        doubts_of_intensities = tuple(check_intensities(volume, spec))
+    return (*doubts_of_grid, *doubts_of_intensities)
 
 
 def check_grid(

@@ -21,6 +21,7 @@ from functools import partial
 
 import numpy as np
 
+from medseg._support.memory import explain_lack_of_memory
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.case_workers import HERE, CaseWorkers
@@ -251,21 +252,28 @@ def _check_case(
     case: Case, spec: BundleSpec, handle_case: CaseHandler | None
 ) -> _CheckedCase:
     try:
-        image, labels = open_case(case, spec)
-        admitted = admit(image, spec)
-        measures = _measure(image, labels, spec)
-        present = measures.present
-        warnings = admitted.warnings
-        if not present:
-            warnings += ("its label is empty: only background",)
-        if handle_case is not None:
-            admitted = replace(admitted, warnings=warnings)
-            handle_case(case, admitted, labels, measures)
+        with explain_lack_of_memory():
+            return _inspect(case, spec, handle_case)
     except ScanError as error:
         return _CheckedCase(case, fault=Fault.from_error(case.name, error))
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
+
+
+def _inspect(
+    case: Case, spec: BundleSpec, handle_case: CaseHandler | None
+) -> _CheckedCase:
+    image, labels = open_case(case, spec)
+    admitted = admit(image, spec)
+    measures = _measure(image, labels, spec)
+    present = measures.present
+    warnings = admitted.warnings
+    if not present:
+        warnings += ("its label is empty: only background",)
+    if handle_case is not None:
+        admitted = replace(admitted, warnings=warnings)
+        handle_case(case, admitted, labels, measures)
     return _CheckedCase(
         case,
         warnings=warnings,

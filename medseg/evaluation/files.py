@@ -13,6 +13,7 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg._support.json_values import nan_to_none
+from medseg._support.tables import defuse_cell
 from medseg.evaluation.formats import (
     UNKNOWN,
     format_interval,
@@ -84,7 +85,11 @@ def _write_table(
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(nan_to_none(row))
+        cells = nan_to_none(row)
+        for column, cell in cells.items():
+            if isinstance(cell, str):
+                cells[column] = defuse_cell(cell)
+        writer.writerow(cells)
     write_atomically(file, text.getvalue())
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from medseg._support.tables import defuse_cell
 from medseg.errors import Fault
 from medseg.quality.estimates import Agreement, MaskQuality, Quality
 
@@ -173,6 +174,8 @@ def _format_agreement(agreement: Agreement | None, is_judged: bool) -> _Row:
 def _format_cell(value: float | str | None) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return defuse_cell(value)
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from medseg._support.gpu_failures import is_gpu_failure
-from medseg._support.memory import is_out_of_memory
+from medseg._support.memory import is_out_of_memory, list_causes
 from medseg.errors import MedsegError
 from medseg.volume import Volume
 
@@ -53,7 +53,11 @@ def explain_device_errors(
         if not is_out_of_memory(error):
             raise
         remedy = "; try --device cpu" if device.type == "cuda" else ""
+        where: torch.device | str = device
+        if any(isinstance(cause, MemoryError) for cause in list_causes(error)):
+            # Whichever device computes: only the host's is said to be short by this one.
+            where, remedy = "this machine", ""
         raise MedsegError(
-            f"a scan of shape {volume.shape} does not fit the memory of {device}{remedy}",
+            f"a scan of shape {volume.shape} does not fit the memory of {where}{remedy}",
             source=volume.source,
         ) from error

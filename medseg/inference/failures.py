@@ -8,7 +8,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg._support.memory import is_out_of_memory, list_causes
+from medseg._support.memory import (
+    NO_MEMORY,
+    is_out_of_memory,
+    list_causes,
+)
 from medseg.errors import MedsegError, OutputError
 
 _FOLDER_ERRORS = frozenset(
@@ -18,11 +22,6 @@ _FOLDER_ERRORS = frozenset(
     }
 )
 """System errors that concern a disk or folder, whichever file is written."""
-
-_NO_MEMORY = (
-    "there is not enough memory for this scan; close other programs, use a larger machine, or "
-    "crop the scan to the part that matters"
-)
 
 
 def concerns_output_folder(error: Exception) -> bool:
@@ -48,7 +47,7 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, MedsegError):
         return error.message
     if is_out_of_memory(error):
-        return _NO_MEMORY
+        return NO_MEMORY
     return (
         f"this is a bug in medseg ({type(error).__name__}), not a fault of the scan; please report "
         "it with the traceback that the run ended with"

@@ -90,6 +90,7 @@ class Ledger:
         Raises:
             OutputError: If it cannot be written; the ledger is as it was before.
         """
+        self._require_in_place()
         entry = self._put_later(entry)
         text = entry.model_dump_json().encode()
         line = text + b"\n"
@@ -99,10 +100,28 @@ class Ledger:
                 raise OSError(0, "the disk is full")
             sync_handle(self._handle)
         except OSError as error:
-            os.ftruncate(self._handle, size)
+            # Where that fails, too, who opens it next cuts off what is half-written.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, size)
             raise _make_write_error(self.path, error) from error
         self._entries.add(entry, text)
         return entry
+
+    def _require_in_place(self) -> None:
+        """Make sure that what is written is what others read.
+
+        Raises:
+            OutputError: If the file, or its folder, was removed, renamed or replaced.
+        """
+        try:
+            is_same = os.path.samestat(os.fstat(self._handle), self.path.stat())
+        except OSError as error:
+            raise _make_write_error(self.path, error) from error
+        if not is_same:
+            raise OutputError(
+                "the ledger was replaced while this call worked; run the same command again",
+                source=self.path,
+            )
 
     def _put_later(self, entry: Entry) -> Entry:
         """Return an entry that counts more than what any ledger knows of its scan.

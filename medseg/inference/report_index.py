@@ -32,6 +32,12 @@ _FAR = 5.0
 _MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution / its median absolute deviation."""
 
+_IMPOSSIBLE = 1e100
+"""A number from which on, as NaN, it was put into a ledger by hand; nothing is counted with it."""
+
+_LEAST_WIDTH = 1e-12
+"""Of what bars are drawn of, in proportion to its size."""
+
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -154,7 +160,8 @@ def _list_expected_dice(good: Sequence[Entry]) -> list[float]:
         quality = entry.quality
         if quality is None or quality.expected_dice is None:
             continue
-        if quality.to_quality().is_judged:
+        is_possible = abs(quality.expected_dice) < _IMPOSSIBLE
+        if is_possible and quality.to_quality().is_judged:
             numbers.append(quality.expected_dice)
     return numbers
 
@@ -163,8 +170,9 @@ def _list_volumes(good: Sequence[Entry], name: str) -> dict[str, float]:
     """Return the millilitres of a structure, by scan."""
     volumes = {}
     for entry in good:
-        if name in entry.volumes_ml:
-            volumes[entry.scan] = entry.volumes_ml[name]
+        volume = entry.volumes_ml.get(name, _IMPOSSIBLE)
+        if abs(volume) < _IMPOSSIBLE:
+            volumes[entry.scan] = volume
     return volumes
 
 
@@ -174,8 +182,9 @@ def _describe(name: str, values: Sequence[float]) -> Distribution | None:
     numbers = np.asarray(values, dtype=float)
     low, median, high = np.percentile(numbers, [5, 50, 95])
     first, last = np.percentile(numbers, [0.5, 99.5])
-    if last <= first:
-        first, last = first - 0.5, last + 0.5
+    if last - first <= _LEAST_WIDTH * abs(first):
+        margin = max(0.5, _LEAST_WIDTH * abs(first))
+        first, last = first - margin, last + margin
     inside = np.clip(numbers, first, last)
     counts, _ = np.histogram(inside, bins=_BINS, range=(first, last))
     heights = counts / counts.max()

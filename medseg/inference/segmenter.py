@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy.typing as npt
 
+from medseg._support.memory import explain_lack_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.input_checks import admit
 from medseg.errors import MedsegError
@@ -166,7 +167,8 @@ class Segmenter:
         prediction = self._predictor.predict(
             admitted, probabilities=probabilities
         )
-        return prediction.finish(error_map=error_map)
+        with explain_lack_of_memory(admitted.source):
+            return prediction.finish(error_map=error_map)
 
     def predict(
         self,
@@ -216,15 +218,15 @@ class Segmenter:
         """
         admitted = admit(self._open(volume), self.spec)
         prediction = self.predict(admitted, given=labels)
-        own = prediction.finish()
+        with explain_lack_of_memory(admitted.source):
+            own = prediction.finish()
+            dice = compute_mask_dice(labels, own.labels, self.spec.label_set)
         own_quality = own.quality
         calibration = self._predictor.calibration
         if calibration is None:
             # Raw scores of an assembly's networks have none in common, though each may have one.
             own_quality = replace(own_quality, is_calibrated=False)
-        label_set = self.spec.label_set
-        dice = compute_mask_dice(labels, own.labels, label_set)
-        unasked = set(label_set.names) - self._chosen
+        unasked = set(self.spec.label_set.names) - self._chosen
         dice = {name: dice[name] for name in dice if name not in unasked}
         quality = estimate_mask_quality(
             prediction.given_dice,

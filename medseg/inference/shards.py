@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.platform.locks import is_locked
-from medseg.errors import BusyError, MedsegError
+from medseg.errors import BusyError, MedsegError, OutputError
 from medseg.names import hash_text
 
 SHARDS = "shards"
@@ -181,9 +181,20 @@ def is_at_work(
         out: The folder.
         shard: Who is meant; ``None`` for who does all scans.
         patience: Seconds that it must last: who is refused holds a lock for a moment.
+
+    Raises:
+        OutputError: If the lock cannot be read, or its disk knows none.
     """
     folder = out if shard is None else out / shard.folder
-    return is_locked(folder, patience=patience)
+    try:
+        return is_locked(folder, patience=patience)
+    except OSError as error:
+        raise OutputError(
+            "it cannot be seen whether another process works in this folder; its lock must be "
+            "readable, and on a disk that knows locks",
+            source=folder,
+            detail=error.strerror,
+        ) from error
 
 
 def refuse_others(out: Path, shard: Shard | None) -> None:

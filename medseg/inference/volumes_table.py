@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medseg._support.files import atomic_file
 from medseg._support.long_tables import import_pyarrow
+from medseg._support.tables import defuse_cell
 from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.report_rows import list_label_names
 from medseg.labels import LabelSet
@@ -33,7 +34,7 @@ def format_volumes_csv(entries: Collection[Entry], label_set: LabelSet) -> str:
     names = list_label_names(filter(_is_good, entries), label_set)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(_list_columns(names))
+    table.writerow(map(defuse_cell, _list_columns(names)))
     for row in _list_rows(entries, names):
         table.writerow(map(_format_cell, row))
     return text.getvalue()
@@ -114,4 +115,4 @@ def _format_cell(cell: _Cell) -> str:
         return ""
     if isinstance(cell, bool):
         return str(int(cell))
-    return cell if isinstance(cell, str) else f"{cell:.4f}"
+    return defuse_cell(cell) if isinstance(cell, str) else f"{cell:.4f}"

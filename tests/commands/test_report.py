@@ -95,6 +95,14 @@ def test_a_shard_that_ended_early_is_named_and_started_again(
     assert medseg.report(out).is_whole
 
 
+@pytest.mark.parametrize("shard", [None, Shard(2, 1)])
+def test_a_batch_that_has_just_begun_is_not_whole(
+    tmp_path: Path, shard: Shard | None
+) -> None:
+    with open_ledger(tmp_path, (), shard):
+        assert not medseg.report(tmp_path).is_whole
+
+
 def test_a_batch_whose_ledger_is_lost_is_not_whole(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +161,26 @@ def test_results_of_several_bundles_are_told(
     assert "results are of 2 bundles" in (out / "report.html").read_text()
     segment(bundle, scans, out, "2/2")
     assert medseg.report(out).remarks == ()
+
+
+def test_a_shard_that_ends_during_the_report_is_not_to_be_started(
+    bundle: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    segment(bundle, scans, out, "1/1")
+    state = out / Shard(1, 1).folder / STATE
+    ended = state.read_text()
+    content = json.loads(ended) | {"ended": ""}
+    state.write_text(json.dumps(content))
+    assert medseg.report(out).to_start == (Shard(1, 1),)
+
+    def end(*_: object) -> bool:
+        state.write_text(ended)
+        return False
+
+    monkeypatch.setattr("medseg.commands.report.is_at_work", end)
+    report = medseg.report(out)
+    assert (report.to_start, report.is_whole) == ((), True)
 
 
 def test_the_newest_number_of_shards_counts(
@@ -221,6 +249,8 @@ def test_a_report_of_an_older_folder_needs_no_state(
     assert (out / "volumes.csv").read_text().splitlines()[1:] == (
         volumes.splitlines()[1:]
     )
+    (out / "ledger.jsonl").write_text("?\n")
+    assert not medseg.report(out).is_whole
 
 
 def test_no_folder_of_results_is_refused(tmp_path: Path) -> None:

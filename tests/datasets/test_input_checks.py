@@ -75,6 +75,14 @@ def test_a_volume_without_any_difference_is_refused() -> None:
         check_volume(volume(7, 7), spec())
 
 
+def test_a_scan_that_memory_does_not_hold_is_refused() -> None:
+    # More than any machine can address, so that the first copy of it fails.
+    huge = np.broadcast_to(np.float32(1), (1, *(200_000,) * 3))
+    with pytest.raises(ScanError, match="not enough memory") as refused:
+        check_volume(Volume(huge, np.eye(4), source="huge.nii"), spec())
+    assert refused.value.source == "huge.nii"
+
+
 def test_one_empty_channel_of_several_is_flagged() -> None:
     both = volume(0, 9, channels=2)
     both.array[1] = 3

@@ -101,6 +101,20 @@ def test_good_cases_stay_in_order_and_progress_is_told_in_the_calling_thread(
     assert threads == {threading.get_ident()}
 
 
+def test_a_case_that_memory_does_not_hold_is_a_fault(tmp_path: Path) -> None:
+    cases = [a_case(tmp_path, name) for name in "ab"]
+
+    def allocate(case: Case, *_: object) -> None:
+        if case.name == "a":
+            np.empty((200_000,) * 3)
+
+    found = check_cases(cases, a_spec(), handle_case=allocate)
+    (fault,) = found.faults
+    assert fault.where == "a"
+    assert "not enough memory" in fault.what
+    assert [case.name for case in found.good] == ["b"]
+
+
 def test_every_bad_case_is_named_with_its_own_reason(tmp_path: Path) -> None:
     flipped = np.diag([-1.0, 1, 1, 1])
     cases = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -323,6 +324,25 @@ def test_a_line_that_cannot_be_synced_is_taken_back(
         with pytest.raises(OutputError, match="the ledger cannot be written"):
             ledger.enter(entry("b"))
         assert (tmp_path / "ledger.jsonl").read_bytes() == before
+        assert list(ledger.entries) == ["a"]
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+def test_nothing_is_entered_where_nobody_reads_it(
+    tmp_path: Path, how: str
+) -> None:
+    out = tmp_path / "out"
+    with open_ledger(out) as ledger:
+        ledger.enter(entry("a"))
+        if how == "removed":
+            shutil.rmtree(out)
+        elif how == "renamed":
+            out.rename(tmp_path / "moved")
+        else:
+            copy = shutil.copy(ledger.path, out / "copy")
+            Path(copy).replace(ledger.path)
+        with pytest.raises(OutputError, match="the ledger"):
+            ledger.enter(entry("b"))
         assert list(ledger.entries) == ["a"]
 
 

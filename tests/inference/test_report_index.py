@@ -96,6 +96,24 @@ def test_no_text_of_an_entry_becomes_part_of_a_page(report: Path) -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e308, 1e23])
+def test_numbers_that_no_scan_has_end_no_report(
+    number: float, tmp_path: Path
+) -> None:
+    entries = make_entries(300)
+    impossible = {"liver": number}
+    for place in (0, 1):
+        entries[place] = entries[place].model_copy(
+            update={"volumes_ml": impossible}
+        )
+    write_report(tmp_path, entries, "liver 1.0.0", LABELS)
+    assert "Unusual" in (tmp_path / "report.html").read_text()
+    alike = [
+        entries[0].model_copy(update={"scan": f"s{n}"}) for n in range(300)
+    ]
+    write_report(tmp_path, alike, "liver 1.0.0", LABELS)
+
+
 def test_the_overview_does_not_grow_with_the_scans(
     report: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.errors import BusyError, MedsegError
+from medseg.errors import BusyError, MedsegError, OutputError
 from medseg.inference.ledger import open_ledger, read_ledgers
 from medseg.inference.ledger_entry import Entry
-from medseg.inference.shards import Shard, list_shards, parse_shard
+from medseg.inference.shards import Shard, is_at_work, list_shards, parse_shard
 
 
 @given(names=st.sets(st.text(min_size=1), max_size=40), count=st.integers(1, 9))
@@ -169,6 +170,21 @@ def test_a_good_result_counts_more_than_a_failure_of_the_same_second(
             ledger.enter(entry)
     entries, _ = read_ledgers(tmp_path)
     assert entries["a"].state == "done"
+
+
+def test_a_lock_that_cannot_be_read_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with open_ledger(tmp_path, (), Shard(2, 1)):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match="cannot be seen"):
+        is_at_work(tmp_path, Shard(2, 1))
 
 
 def test_what_is_done_again_counts_whatever_clocks_say(tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def test_parquet_holds_the_numbers_of_the_csv_with_types(
             assert cell == ("" if shown is None else str(shown))
 
 
+def test_no_label_is_a_formula_to_a_spreadsheet() -> None:
+    name = "=HYPERLINK(A1)"
+    reasons = ("@SUM(A1) is small",)
+    quality = JUDGED.model_copy(update={"reasons": reasons})
+    entry = Entry(
+        scan="a", state="done", volumes_ml={name: 1.0}, quality=quality
+    )
+    text = format_volumes_csv([entry], LABELS)
+    for cells in csv.reader(text.splitlines()):
+        assert not [cell for cell in cells if cell.startswith(("=", "@"))]
+    assert f"'{name}_ml" in text
+
+
 def test_a_batch_without_results_has_a_table_without_rows(
     tmp_path: Path,
 ) -> None:
