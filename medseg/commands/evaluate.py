@@ -103,20 +103,13 @@ def evaluate(
         >>> evaluation.scores["dice"]["mean"]
         1.0
     """
-    if not 0 <= tolerance_mm < math.inf:
-        raise MedsegError(
-            f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
-        )
     predictions, references = Path(predictions), Path(references)
     target = None if out is None else Path(out)
     refuse_file(target)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
-    if ignore is not None and ignore < 1:
-        raise MedsegError(
-            f"the ignore label is a value above 0, which is background; got {ignore}"
-        )
+    _check_numbers(tolerance_mm, ignore)
     spec = labels if isinstance(labels, BundleSpec) else None
     scoring = _Scoring(
         label_set, spec, ignore, tolerance_mm, lesions, trust_values
@@ -162,6 +155,18 @@ def evaluate(
         pictures = _draw_worst_cases(scored.cases, pairing, rules)
         write_evaluation(evaluation, target, pictures)
     return evaluation
+
+
+def _check_numbers(tolerance_mm: float, ignore: int | None) -> None:
+    """Refuse a tolerance that is no length, and an ignore label that no label map can hold."""
+    if not 0 <= tolerance_mm < math.inf:
+        raise MedsegError(
+            f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
+        )
+    if ignore is not None and ignore < 1:
+        raise MedsegError(
+            f"the ignore label is a value above 0, which is background; got {ignore}"
+        )
 
 
 def _name_values(stated: LabelValues) -> dict[str, str]:
