@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import PurePath
 from typing import Literal
 
@@ -363,10 +364,10 @@ def abbreviate(names: Iterable[str], most: int = 5) -> str:
         >>> abbreviate(["liver", "spleen", "skin"], most=2)
         'liver, spleen and 1 more'
     """
-    listed = list(names)
-    text = ", ".join(listed[:most])
-    rest = len(listed) - most
-    if rest > 0:
+    rest_of_names = iter(names)
+    text = ", ".join(islice(rest_of_names, most))
+    rest = sum(1 for _ in rest_of_names)
+    if rest:
         text += f" and {rest} more"
     return text
 

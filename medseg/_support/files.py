@@ -33,7 +33,7 @@ def is_special(path: Path) -> bool:
     """
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except (OSError, ValueError):  # lists may name what no system takes: a NUL
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,25 @@ class LongTable:
     columns: tuple[str, ...]
     noun: str
 
-    def read_rows(self) -> Iterator[Row]:
+    @property
+    def is_parquet(self) -> bool:
+        """Whether it is no CSV."""
+        return self.noun == "row"
+
+    def read_rows(self, wanted: Collection[str]) -> Iterator[Row]:
         """Give the rows, reading them from the disk: number, and cell by column.
 
         Lines of a CSV count from 1, that with the names; rows of Parquet from 1, without them.
 
+        Args:
+            wanted: The columns that are needed, where they are there: others of Parquet, which
+                may hold whole images, are not read.
+
         Raises:
             DatasetError: If one cannot be read.
         """
-        if self.noun == "row":
-            return _read_parquet_rows(self.path, self.columns)
+        if self.is_parquet:
+            return _read_parquet_rows(self, wanted)
         lines = _read_lines(self.path)
         next(lines)
         return name_cells(self.path, self.columns, lines)
@@ -78,16 +88,17 @@ def open_table(path: Path) -> LongTable:
     raise make_empty_error(path)
 
 
-def may_hold(path: Path, text: str) -> bool:
+def may_hold(table: LongTable, columns: Collection[str], text: str) -> bool:
     """Tell whether a cell of a table may hold a text: far faster than reading its rows.
 
     Args:
-        path: The table; where it cannot be read, whoever opens it says why.
+        table: The table; where it cannot be read, whoever reads its rows says why.
+        columns: Where to look, at least.
         text: What to look for.
     """
-    if path.suffix.lower() == PARQUET:
-        return _may_parquet_hold(path, text)
-    wanted = text.encode()
+    if table.is_parquet:
+        return _may_parquet_hold(table, columns, text)
+    path, wanted = table.path, text.encode()
     end = b""
     try:
         with path.open("rb") as file:
@@ -178,28 +189,49 @@ def _open_parquet(path: Path) -> Any:
         raise _make_parquet_error(path, error) from error
 
 
-def _read_parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    pyarrow = import_pyarrow()
-    file = _open_parquet(path)
+def _read_parquet_rows(
+    table: LongTable, wanted: Collection[str]
+) -> Iterator[Row]:
+    columns = [column for column in table.columns if column in wanted]
+    # A row of which other columns say something is no empty one.
+    has_others = len(columns) < len(table.columns)
     number = 0
+    for batch in _read_batches(table, columns):
+        cells_by_column = [column.to_pylist() for column in batch.columns]
+        for values in zip(*cells_by_column, strict=True):
+            number += 1
+            cells = [_format_cell(value) for value in values]
+            if has_others or any(cells):
+                yield number, dict(zip(columns, cells, strict=True))
+
+
+def _read_batches(table: LongTable, columns: Collection[str]) -> Iterator[Any]:
+    """Read some columns, in the order of the table.
+
+    Raises:
+        DatasetError: If the file is damaged.
+    """
+    pyarrow = import_pyarrow()
+    file = _open_parquet(table.path)
+    names = [
+        name for name in file.schema_arrow.names if name.lower() in columns
+    ]
     try:
-        for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-            cells_by_column = [column.to_pylist() for column in batch.columns]
-            for values in zip(*cells_by_column, strict=True):
-                number += 1
-                cells = [_format_cell(value) for value in values]
-                if any(cells):
-                    yield number, dict(zip(columns, cells, strict=True))
+        yield from file.iter_batches(
+            _BATCH_ROWS, columns=names, use_threads=False
+        )
     except (OSError, pyarrow.ArrowException) as error:
-        raise _make_parquet_error(path, error) from error
+        raise _make_parquet_error(table.path, error) from error
 
 
-def _may_parquet_hold(path: Path, text: str) -> bool:
+def _may_parquet_hold(
+    table: LongTable, columns: Collection[str], text: str
+) -> bool:
     pyarrow = import_pyarrow()
     import pyarrow.compute as compute
 
     try:
-        for batch in _open_parquet(path).iter_batches(use_threads=False):
+        for batch in _read_batches(table, columns):
             for column in batch.columns:
                 cells = column.cast(pyarrow.string())
                 found = compute.match_substring(cells, text)
@@ -207,13 +239,18 @@ def _may_parquet_hold(path: Path, text: str) -> bool:
                     return True
     except DatasetError:
         return False
-    except (OSError, pyarrow.ArrowException):
+    except pyarrow.ArrowException:
         return True  # cells of a kind that is no text by itself
     return False
 
 
 def _format_cell(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    is_missing = value is None or value != value
+    if is_missing:
+        return ""
+    if isinstance(value, bytes):  # text, by writers that do not say so
+        return os.fsdecode(value).strip()
+    return str(value).strip()
 
 
 def _make_parquet_error(path: Path, error: Exception) -> DatasetError:

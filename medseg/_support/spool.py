@@ -10,6 +10,8 @@ import pickle
 import tempfile
 import threading
 import weakref
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, SupportsIndex, TypeVar, overload
 
@@ -22,6 +24,11 @@ FEWEST_ON_DISK = 10_000
 """Items that are kept in memory."""
 BLOCK_ITEMS = 256
 """Items that are written, and read back, at a time."""
+
+
+def count_one(item: Any) -> int:
+    """Count an item as one, as is usual."""
+    return 1
 
 
 def _keep(item: Any) -> Any:
@@ -38,6 +45,7 @@ class Spool(Sequence[Item]):
         items: The first ones.
         fewest: How many are kept in memory; as usual unless given.
         block: How many are written at a time; as usual unless given.
+        weigh: How many an item counts as, where some hold far more than others; at least 1.
         pack: Makes of an item what is written, if that is something smaller.
         unpack: Makes an item of what is read.
     """
@@ -48,6 +56,7 @@ class Spool(Sequence[Item]):
         *,
         fewest: int | None = None,
         block: int | None = None,
+        weigh: Callable[[Item], int] = count_one,
         pack: Callable[[Item], Any] = _keep,
         unpack: Callable[[Any], Item] = _keep,
     ) -> None:
@@ -57,7 +66,10 @@ class Spool(Sequence[Item]):
         self._block_items = BLOCK_ITEMS if block is None else block
         self._first: list[Item] = []
         self._last: list[Item] = []
-        self._starts: list[int] = []
+        self._weigh = weigh
+        self._weight = 0  # of the first items, and then of the last ones
+        self._starts = array("Q")
+        self._numbers = array("Q")
         self._count = 0
         self._end = 0
         self._file: IO[bytes] | None = None
@@ -73,11 +85,16 @@ class Spool(Sequence[Item]):
         """
         with self._lock:
             # Before the item counts: where there is no room, the list stays as it was.
-            if len(self._last) >= self._block_items:
+            if self._last and self._weight >= self._block_items:
                 self._write()
             number = self._count
-            place = self._first if number < self._fewest else self._last
+            is_first = number == len(self._first)
+            if is_first and self._weight >= self._fewest:
+                is_first = False
+                self._weight = 0
+            place = self._first if is_first else self._last
             place.append(item)
+            self._weight += self._weigh(item)
             self._count += 1
             return number
 
@@ -119,11 +136,12 @@ class Spool(Sequence[Item]):
     def _get(self, place: int) -> Item:
         if place < len(self._first):
             return self._first[place]
-        on_disk = place - len(self._first)
-        number, within = divmod(on_disk, self._block_items)
         with self._lock:
-            if number == len(self._starts):
-                return self._last[within]
+            last = self._count - len(self._last)
+            if place >= last:
+                return self._last[place - last]
+            number = bisect_right(self._numbers, place) - 1
+            within = place - self._numbers[number]
             known, block = self._block
             if known != number:
                 block = self._read(number)
@@ -149,8 +167,10 @@ class Spool(Sequence[Item]):
                 detail=error.strerror,
             ) from error
         self._starts.append(self._end)
+        self._numbers.append(self._count - len(self._last))
         self._end += len(content)
         self._last = []
+        self._weight = 0
 
     def _read(self, number: int) -> list[Item]:
         file: Any = self._file

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from medseg.errors import DatasetError
 
 MAX_LIST_BYTES = 64_000_000
 """Largest list read: about half a million cases."""
+
+_MOST_NAMED = 20
 
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would compute, or run a program for."""
@@ -77,9 +80,14 @@ def find_image_columns(
             f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
             "gaps are needed",
             source=path,
-            detail=f"its columns are {', '.join(columns)}",
+            detail=f"its columns are {_list_some(columns)}",
         )
     return expected or (alone[0],)
+
+
+def _list_some(columns: Sequence[str]) -> str:
+    text = ", ".join(columns[:_MOST_NAMED])
+    return f"{text}, …" if len(columns) > _MOST_NAMED else text
 
 
 def defuse_cell(cell: str) -> str:
@@ -148,12 +156,13 @@ def name_columns(path: Path, names: Sequence[str]) -> tuple[str, ...]:
         DatasetError: If two are the same.
     """
     columns = tuple(name.lower() for name in names)
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    counts = Counter(columns)
+    repeated = sorted(name for name in counts if counts[name] > 1)
     if repeated:
         raise DatasetError(
             "several columns have the same name",
             source=path,
-            detail=f"they are called {', '.join(repeated) or 'nothing'}",
+            detail=f"they are called {_list_some(repeated) or 'nothing'}",
         )
     return columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from medseg.cli.output import (
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.report import BatchReport
+    from medseg.inference.scan_counts import ScanCounts
 
 _MAX_NAMED = 20
 """Scans and shards that are named; the report has them all."""
@@ -61,6 +63,7 @@ def report(
         from medseg.commands.report import report as run
 
         result = run(out, parquet=parquet)
+    counts = result.counts
     if as_json:
         print_json(
             {
@@ -75,19 +78,20 @@ def report(
             }
         )
     else:
-        _print_report(terminal, result)
-    has_all = not result.failed and not result.incomplete
-    end_command(
-        terminal, _summarise(result), is_whole=result.is_whole and has_all
-    )
+        _print_report(terminal, result, counts)
+    is_whole = result.is_whole and counts.has_all_results
+    end_command(terminal, _summarise(result, counts), is_whole=is_whole)
 
 
-def _print_report(terminal: Terminal, result: BatchReport) -> None:
-    terminal.say(f"{_summarise(result)} → {result.place}")
-    for entry in result.failed[:_MAX_NAMED]:
+def _print_report(
+    terminal: Terminal, result: BatchReport, counts: ScanCounts
+) -> None:
+    terminal.say(f"{_summarise(result, counts)} → {result.place}")
+    failed = (entry for entry in result.entries if entry.is_failed)
+    for entry in islice(failed, _MAX_NAMED):
         terminal.say(f"  failed: {entry.scan}: {entry.error}")
-    if len(result.failed) > _MAX_NAMED:
-        more = len(result.failed) - _MAX_NAMED
+    more = counts.failed - _MAX_NAMED
+    if more > 0:
         terminal.say(f"  and {more} more, named in the report")
     if result.to_start:
         shards = [str(shard) for shard in result.to_start[:_MAX_NAMED]]
@@ -105,10 +109,9 @@ def _print_report(terminal: Terminal, result: BatchReport) -> None:
     terminal.say(f"  report  {result.place}/report.html")
 
 
-def _summarise(result: BatchReport) -> str:
-    done = len(result.good)
+def _summarise(result: BatchReport, counts: ScanCounts) -> str:
     scans = "" if result.scans is None else f" of {result.scans}"
-    text = f"{done}{scans} scans segmented, {len(result.failed)} failed"
+    text = f"{counts.good}{scans} scans segmented, {counts.failed} failed"
     if result.working:
         text += f"; {result.working} at work"
     elif not result.is_whole:

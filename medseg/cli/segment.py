@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.batch import Batch
     from medseg.inference.ledger_entry import Entry
+    from medseg.inference.scan_counts import ScanCounts
 
 _MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
@@ -257,18 +258,22 @@ def segment(
             tasks_per_gpu=tasks_per_gpu,
             listeners=terminal.listeners,
         )
+    from medseg.inference.scan_counts import count_scans
+
+    counts = count_scans(batch.results)
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
-        _print_batch(terminal, batch, has_report=report)
-    is_whole = not batch.failed and not batch.incomplete
-    end_command(terminal, _summarise(batch), is_whole=is_whole)
+        _print_batch(terminal, batch, counts, has_report=report)
+    end_command(terminal, _summarise(counts), is_whole=counts.has_all_results)
 
 
-def _print_batch(terminal: Terminal, batch: Batch, *, has_report: bool) -> None:
+def _print_batch(
+    terminal: Terminal, batch: Batch, counts: ScanCounts, *, has_report: bool
+) -> None:
     """Print how many scans were segmented; name those that were not, or not in all formats."""
-    _print_failures(terminal, batch)
-    reasons = Counter(entry.reason for entry in batch.skipped)
+    _print_failures(terminal, batch, counts)
+    reasons = Counter(entry.reason for entry in batch.results if entry.reason)
     for reason, count in reasons.items():
         scans = format_count(count, "scan")
         terminal.say(f"  skipped: {scans}: {reason}")
@@ -279,11 +284,12 @@ def _print_batch(terminal: Terminal, batch: Batch, *, has_report: bool) -> None:
         )
     report = f"{batch.place}/report.html"
     has_report = has_report and batch.shard is None
-    _print_review(terminal, batch)
-    if batch.warned:
-        scans = format_count(len(batch.warned), "scan")
+    _print_review(terminal, batch, counts)
+    warned = _list_names(batch, lambda entry: bool(entry.warnings))
+    if warned:
+        scans = format_count(len(warned), "scan")
         told_in = report if has_report else batch.ledger
-        names = _name_scans(batch.warned)
+        names = abbreviate(warned, _MAX_NAMED)
         terminal.say(f"  {scans} with warnings, told in {told_in}: {names}")
     if has_report:
         terminal.say(f"  report  {report}")
@@ -292,30 +298,50 @@ def _print_batch(terminal: Terminal, batch: Batch, *, has_report: bool) -> None:
         terminal.say(f"  report and volumes of all shards: medseg report {out}")
 
 
-def _print_review(terminal: Terminal, batch: Batch) -> None:
+def _print_review(terminal: Terminal, batch: Batch, counts: ScanCounts) -> None:
     """Print which results to look at first, and why; and if nobody can know how good they are."""
-    flagged = batch.to_review
-    if flagged:
-        terminal.say(f"  look at these first: {_name_scans(flagged)}")
-    for entry in flagged[:_MAX_NAMED]:
-        for reason in entry.review_reasons:
-            terminal.say(f"    {entry.scan}: {reason}")
-    if batch.unjudged:
-        terminal.say(f"  note: {batch.unjudged}")
+    if counts.flagged:
+        flagged = _list_names(batch, lambda entry: entry.needs_review)
+        names = abbreviate(flagged, _MAX_NAMED)
+        terminal.say(f"  look at these first: {names}")
+        reasons = {}
+        for entry in batch.results:
+            if entry.needs_review and entry.scan in flagged[:_MAX_NAMED]:
+                reasons[entry.scan] = entry.review_reasons
+        for name in flagged[:_MAX_NAMED]:
+            for reason in reasons[name]:
+                terminal.say(f"    {name}: {reason}")
+    if counts.why_unjudged:
+        terminal.say(f"  note: {counts.why_unjudged}")
 
 
-def _print_failures(terminal: Terminal, batch: Batch) -> None:
+def _list_names(batch: Batch, is_meant: Callable[[Entry], bool]) -> list[str]:
+    """Return the names of some of the results, worst first; of very many, entries are too much."""
+    from medseg.inference.ledger_entry import get_review_order
+
+    keys = []
+    for entry in batch.results:
+        if entry.is_good and is_meant(entry):
+            keys.append((get_review_order(entry), entry.scan))
+    return [name for _, name in sorted(keys)]
+
+
+def _print_failures(
+    terminal: Terminal, batch: Batch, counts: ScanCounts
+) -> None:
     """Print the summary, and what failed; on a quiet terminal nothing unless something failed."""
     from medseg.datasets.input_checks import OTHER_MODALITY
 
-    is_whole = not batch.failed and not batch.incomplete
-    say = terminal.say if is_whole else terminal.say_failure
-    say(f"{_summarise(batch)} → {batch.place}")
+    say = terminal.say if counts.has_all_results else terminal.say_failure
+    say(f"{_summarise(counts)} → {batch.place}")
+    if counts.has_all_results:
+        return
     for line in _list_missing(batch):
         say(f"  lacks {line}")
-    for line in _list_failures(batch):
+    failed = batch.failed
+    for line in _list_failures(batch, failed):
         say(f"  failed: {line}")
-    if any(OTHER_MODALITY in entry.error for entry in batch.failed):
+    if any(OTHER_MODALITY in entry.error for entry in failed):
         say("  series of other modalities can be skipped: see --modality")
 
 
@@ -331,10 +357,10 @@ def _list_missing(batch: Batch) -> Iterator[str]:
             yield f"{format_name}: {line}"
 
 
-def _list_failures(batch: Batch) -> Iterator[str]:
+def _list_failures(batch: Batch, failed: Iterable[Entry]) -> Iterator[str]:
     """Yield a line for each scan that failed, or one for many that failed for the same reason."""
     by_kind: dict[str, list[Entry]] = defaultdict(list)
-    for entry in batch.failed:
+    for entry in failed:
         by_kind[find_kind(entry.error)].append(entry)
     for alike in by_kind.values():
         places = [_locate(batch, entry) for entry in alike]
@@ -356,22 +382,15 @@ def _locate(batch: Batch, entry: Entry) -> str:
     return f"{entry.scan} ({place})" if place else entry.scan
 
 
-def _summarise(batch: Batch) -> str:
-    total = len(batch.results) - len(batch.skipped)
-    done = total - len(batch.failed)
-    kept = sum(each.state == "skipped" for each in batch.results)
-    kept -= len(batch.skipped)
-    text = f"{done} of {total} scans segmented"
-    if not batch.results:
+def _summarise(counts: ScanCounts) -> str:
+    asked = counts.total - counts.skipped
+    text = f"{counts.good} of {asked} scans segmented"
+    if not counts.total:
         text = "no scan found"
-    if kept:
-        text += f" ({kept} of them before, and unchanged)"
-    if batch.incomplete:
-        text += f", {len(batch.incomplete)} of them without a format asked for"
-    if batch.skipped:
-        text += f", {len(batch.skipped)} skipped"
+    if counts.kept:
+        text += f" ({counts.kept} of them before, and unchanged)"
+    if counts.incomplete:
+        text += f", {counts.incomplete} of them without a format asked for"
+    if counts.skipped:
+        text += f", {counts.skipped} skipped"
     return text
-
-
-def _name_scans(entries: Sequence[Entry]) -> str:
-    return abbreviate([entry.scan for entry in entries], _MAX_NAMED)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from medseg._support.object_store import join_address
 from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
+from medseg.inference.scan_counts import count_scans
 from medseg.inference.shards import Shard
 from medseg.names import LEDGER
-from medseg.quality.estimates import explain_unjudged
 
 
 class Places(Mapping[str, str]):
@@ -94,18 +94,15 @@ class Batch(Outcomes):
     @property
     def warned(self) -> tuple[Entry, ...]:
         """The results with a warning, worst first."""
-        warned = [each for each in self.good if each.warnings]
+        warned = [
+            each for each in self.results if each.is_good and each.warnings
+        ]
         return tuple(sorted(warned, key=get_review_order))
 
     @property
     def unjudged(self) -> str:
         """Why nobody can know how good the results are; empty where their quality was estimated."""
-        qualities = [
-            entry.quality.to_quality()
-            for entry in self.good
-            if entry.quality is not None
-        ]
-        return explain_unjudged(qualities)
+        return count_scans(self.results).why_unjudged
 
     @property
     def skipped(self) -> tuple[Entry, ...]:

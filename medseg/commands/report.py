@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg._support.long_tables import import_pyarrow
 from medseg._support.object_store import is_address
 from medseg.commands.remote_batch import make_no_results_error, open_remote
+from medseg.inference.batch_overview import survey
 from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
-from medseg.inference.scan_counts import describe_bundles
+from medseg.inference.scan_counts import ScanCounts, count_scans
 from medseg.inference.shards import Shard, is_at_work, list_shards
 from medseg.inference.volumes_table import (
     VOLUMES_PARQUET,
@@ -48,7 +49,7 @@ class BatchReport(Outcomes):
     """
 
     out: Path | str
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     scans: int | None = None
     working: int = 0
     to_start: tuple[Shard, ...] = ()
@@ -58,11 +59,16 @@ class BatchReport(Outcomes):
     address: str = ""
 
     @property
+    def counts(self) -> ScanCounts:
+        """How many scans came to what."""
+        return count_scans(self.entries)
+
+    @property
     def place(self) -> str:
         """Where the results are: their folder, or their address."""
         return self.address or str(self.out)
 
-    def _list_entries(self) -> tuple[Entry, ...]:
+    def _list_entries(self) -> Sequence[Entry]:
         return self.entries
 
 
@@ -127,11 +133,12 @@ def summarise(
     progress, working, stopped = _look(out)
     # Read after the states: what a shard did before its end is in its ledger by then.
     ledgers, damaged = read_ledgers(out)
-    entries = tuple(ledgers.values())
+    entries = ledgers.as_list()
     title, label_set = _describe_results(progress, entries)
-    write_summaries(out, entries, title, label_set, report=pages)
+    overview = survey(entries, label_set)
+    write_summaries(out, overview, title, report=pages)
     if parquet:
-        write_volumes_parquet(out / VOLUMES_PARQUET, entries, label_set)
+        write_volumes_parquet(out / VOLUMES_PARQUET, overview)
     outdated = progress.list_outdated()
     unentered = progress.list_unentered(ledgers)
     waiting = progress.list_waiting()
@@ -145,7 +152,7 @@ def summarise(
         is_whole=not to_start
         and _may_be_whole(out, progress, len(entries), damaged),
         damaged=damaged,
-        remarks=tuple(_list_remarks(outdated, unentered, entries)),
+        remarks=tuple(_list_remarks(outdated, unentered, overview.counts)),
     )
 
 
@@ -181,7 +188,7 @@ def _may_be_whole(
 def _list_remarks(
     outdated: Collection[Shard],
     unentered: Collection[Shard | None],
-    entries: Iterable[Entry],
+    counts: ScanCounts,
 ) -> Iterator[str]:
     if outdated:
         shards = abbreviate(map(str, sorted(outdated)))
@@ -191,9 +198,8 @@ def _list_remarks(
             "some scans that were done are in no ledger any more; segmented again, they are "
             "entered again"
         )
-    several = describe_bundles(entries)
-    if several:
-        yield several
+    if counts.bundles:
+        yield counts.bundles
 
 
 def _describe_results(

@@ -26,6 +26,7 @@ from medseg.datasets.scans import ScanList, describe_place, find_scans
 from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
+from medseg.inference.batch_overview import survey
 from medseg.inference.batch_state import (
     BatchState,
     find_former_begin,
@@ -241,13 +242,8 @@ def segment(
         batch.close_failures(others, holds)
         gone = _count_gone(ledger, searched, others, holds)
         if part is None:
-            write_summaries(
-                out,
-                ledger.entries.values(),
-                state.title,
-                state.label_set,
-                report=report,
-            )
+            overview = survey(ledger.entries.as_list(), state.label_set)
+            write_summaries(out, overview, state.title, report=report)
         write_state(ledger, state.end())
     batch.raise_bug()
     return Batch(

@@ -128,12 +128,14 @@ def lists_addresses(scans: str) -> bool:
     """Tell whether a table of this machine lists addresses; who reads it says what it lacks."""
     path = Path(scans)
     is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
-    if not is_table or not may_hold(path, "://"):
+    if not is_table:
         return False
     try:
         table = open_table(path)
         columns = find_image_columns(path, table.columns, _SINGLE)
-        for _, cells in table.read_rows():
+        if not may_hold(table, columns, "://"):
+            return False
+        for _, cells in table.read_rows(columns):
             if any(is_address(cells[column]) for column in columns):
                 return True
     except MedsegError:
@@ -172,7 +174,7 @@ def _read_table(
     columns = find_image_columns(path, table.columns, _SINGLE)
     names = _Names(is_wanted)
     chosen: list[RemoteScan] = []
-    for number, cells in table.read_rows():
+    for number, cells in table.read_rows((*columns, "name")):
         listed = [cells[column] for column in columns]
         name = cells.get("name", "") or _name_cell(listed[0])
         if not name or not all(listed):

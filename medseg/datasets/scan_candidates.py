@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 from medseg._support.spool import Spool
 from medseg.bundle.spec import ChannelSpec
@@ -74,13 +74,26 @@ class Candidate:
     warnings: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Paths take long to write and to read; their texts do not.
+        texts = tuple(tuple(map(str, part)) for part in self.parts)
+        return _restore, (
+            self.name,
+            self.origin,
+            texts,
+            self.volume,
+            self.is_hashed,
+            self.warnings,
+            self.modalities,
+        )
+
 
 class CandidateList(Sequence[Candidate]):
     """Candidates in the order in which they were found; of very many, most lie on the disk."""
 
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
         self._names: Spool[tuple[str, str]] = Spool()
-        self._all: Spool[Candidate] = Spool(pack=_pack, unpack=_unpack)
+        self._all: Spool[Candidate] = Spool(weigh=count_files)
         self.extend(candidates)
 
     def append(self, candidate: Candidate) -> None:
@@ -115,20 +128,16 @@ class CandidateList(Sequence[Candidate]):
         return self._all[index]
 
 
-def _pack(
-    candidate: Candidate,
-) -> tuple[Candidate, tuple[tuple[str, ...], ...]]:
-    """Return a candidate without paths, which take long to write and to read, and their texts."""
-    texts = tuple(tuple(map(str, part)) for part in candidate.parts)
-    return replace(candidate, parts=()), texts
+def count_files(candidate: Candidate) -> int:
+    """Return how many files a scan has."""
+    return sum(map(len, candidate.parts))
 
 
-def _unpack(
-    packed: tuple[Candidate, tuple[tuple[str, ...], ...]],
+def _restore(
+    name: str, origin: str, texts: Iterable[Iterable[str]], *others: Any
 ) -> Candidate:
-    candidate, texts = packed
     parts = tuple(tuple(map(Path, part)) for part in texts)
-    return replace(candidate, parts=parts)
+    return Candidate(name, origin, parts, *others)
 
 
 @dataclass(slots=True)

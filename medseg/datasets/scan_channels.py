@@ -7,21 +7,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from medseg.datasets.channel_endings import (
-    SEPARATORS,
-    names_channel,
-    split_channel_name,
+from medseg._support.spool import Spool
+from medseg._support.text_hashes import TextHashes
+from medseg.datasets.channel_endings import SEPARATORS
+from medseg.datasets.channel_groups import (
+    Assignment,
+    ChannelGroup,
+    NumberedFile,
+    find_groups,
 )
 from medseg.datasets.channel_ways import describe_missing
-from medseg.datasets.named_channels import match_names
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
-from medseg.layouts.bids import DESCRIPTION, group_by_channel, is_derived
-from medseg.layouts.bids_names import BidsFile, parse_bids_file
+from medseg.layouts.bids import DESCRIPTION, is_derived
 from medseg.names import (
     abbreviate,
     fold_name,
@@ -30,66 +31,15 @@ from medseg.names import (
     split_suffix,
 )
 
-_Base = tuple[Path, str]
-"""Folder of files and what their names share, in folded form."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """Image files that may be the channels of one scan.
-
-    Attributes:
-        where: Its path: the folder of its files, or in it what their names share.
-        images: What tells an image from the others → its files.
-    """
-
-    where: Path
-    images: dict[str, list[Path]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-
-    @property
-    def files(self) -> list[Path]:
-        """Every file."""
-        return [file for files in self.images.values() for file in files]
-
-    def assign(self, wanted: Sequence[str]) -> _Assignment:
-        """Say which image is which channel."""
-        found: dict[str, Path] = {}
-        doubled = []
-        match = match_names(wanted, self.images)
-        for name, roles in match.options.items():
-            files = [file for role in roles for file in self.images[role]]
-            if len(files) == 1:
-                found[name] = files[0]
-            elif files:
-                doubled.append(name)
-        return _Assignment(found, tuple(doubled))
-
-
-@dataclass(frozen=True, slots=True)
-class _Assignment:
-    """Which images of a group are which channels.
-
-    Attributes:
-        found: Channel → its file, of those that are certain.
-        doubled: Channels for which there are several.
-    """
-
-    found: dict[str, Path]
-    doubled: tuple[str, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no image is that of a channel."""
-        return not self.found and not self.doubled
+_OTHER, _BESIDE, _TAKEN = range(3)
+"""What becomes of a file: it may be a scan, it lies beside the channels of one, or is a channel."""
 
 
 def take_named_channels(
     root: Path,
     files: Sequence[Path],
     search: Search,
-) -> list[Path]:
+) -> Sequence[Path]:
     """Make scans of files that are called after the bundle's channels; return the other files.
 
     One name alone may be anything: groups that lack channels are left out where another one in
@@ -100,222 +50,191 @@ def take_named_channels(
         files: Image files in it.
         search: Knows the channels' names, and takes the scans.
     """
-    wanted = search.channel_names
-    if len(wanted) < 2:
-        return list(files)
-    spare = _list_derived(root, files)
-    groups = _group_files(root, files, spare, wanted)
-    assigned = {base: group.assign(wanted) for base, group in groups.items()}
-    whole = _find_whole(assigned, len(wanted))
-    taken: set[Path] = set()
-    cases = set(whole)
-    for base, group in groups.items():
-        assignment = assigned[base]
-        if base in whole:
-            _add_scan(root, group, assignment, search)
-            taken.update(assignment.found.values())
-            spare.update(group.files)
-        elif _is_more_of(base, whole) or (whole and assignment.is_empty):
-            spare.update(group.files)
-        elif whole or _looks_like_scan(group, assignment):
-            _leave_out(root, group, assignment, search)
-            taken.update(group.files)
-            cases.add(base)
-    return _leave_neighbours(cases, files, taken, spare, search)
+    if len(search.channel_names) < 2:
+        return files
+    return _ChannelSearch(root, files, search).find()
 
 
-def _list_derived(root: Path, files: Iterable[Path]) -> set[Path]:
-    """Return what was derived from the scans of a BIDS data set, which training leaves out."""
-    if not (root / DESCRIPTION).is_file():
-        return set()
-    return {file for file in files if is_derived(file, root)}
+class _ChannelSearch:
+    """Finds scans of several files; of very many files it holds a byte each, and some hashes.
+
+    Args:
+        root: The folder that is searched.
+        files: Image files in it.
+        search: Knows the channels' names, and takes the scans.
+    """
+
+    def __init__(
+        self, root: Path, files: Sequence[Path], search: Search
+    ) -> None:
+        self._root = root
+        self._files = files
+        self._search = search
+        self._fates = bytearray(len(files))
+        self._whole = _Bases()
+        self._left_out = _Bases()
+
+    def find(self) -> Sequence[Path]:
+        """Make the scans; return the files that are no channels and lie beside none."""
+        self._set_derived_aside()
+        groups: Spool[tuple[ChannelGroup, Assignment]] = Spool()
+        wanted = self._search.channel_names
+        for group in find_groups(self._root, self._list_others(), wanted):
+            assignment = group.assign(wanted)
+            groups.append((group, assignment))
+            if assignment.is_whole:
+                self._whole.add(group)
+        for group, assignment in groups:
+            self._decide(group, assignment)
+        return self._leave_neighbours()
+
+    def _set_derived_aside(self) -> None:
+        """Take what was derived from the scans of a BIDS data set for no scan, as training does."""
+        if not (self._root / DESCRIPTION).is_file():
+            return
+        for number, file in enumerate(self._files):
+            if is_derived(file, self._root):
+                self._fates[number] = _BESIDE
+
+    def _list_others(self) -> Iterator[tuple[int, Path]]:
+        for number, file in enumerate(self._files):
+            if self._fates[number] == _OTHER:
+                yield number, file
+
+    def _decide(self, group: ChannelGroup, assignment: Assignment) -> None:
+        """Make a scan of a group, leave it out, or take its files for no scan of their own."""
+        some_are_whole = bool(self._whole)
+        is_spare = some_are_whole and assignment.is_empty
+        if assignment.is_whole:
+            self._add_scan(group, assignment)
+            self._mark(group.files, _BESIDE)
+            self._mark(assignment.found.values(), _TAKEN)
+        elif self._is_more(group) or is_spare:
+            self._mark(group.files, _BESIDE)
+        elif some_are_whole or _looks_like_scan(group, assignment):
+            self._leave_out(group, assignment)
+            self._mark(group.files, _TAKEN)
+            self._left_out.add(group)
+
+    def _mark(self, files: Iterable[NumberedFile], fate: int) -> None:
+        for number, _ in files:
+            # A file may be an image of several sessions.
+            self._fates[number] = max(self._fates[number], fate)
+
+    def _is_more(self, group: ChannelGroup) -> bool:
+        """Tell whether images are more of a scan: ``a_post_T1`` of ``a``, and not ``a_2_T1``."""
+        folder, name = group.base
+        lies_in_case = self._whole.has(folder.parent, fold_name(folder.name))
+        start = self._whole.find_start(folder, name)
+        rest = name[len(start) :]
+        is_numbered = any(sign.isdigit() for sign in rest)
+        return not is_numbered and bool(lies_in_case or start)
+
+    def _add_scan(self, group: ChannelGroup, assignment: Assignment) -> None:
+        where, name = _name_group(self._root, group)
+        parts = []
+        for channel in self._search.channel_names:
+            _, file = assignment.found[channel]
+            parts.append((Path(file),))
+        candidate = Candidate(name, where, tuple(parts))
+        self._search.candidates.append(candidate)
+
+    def _leave_out(self, group: ChannelGroup, assignment: Assignment) -> None:
+        """Leave out a scan of which not every channel is there, once."""
+        where, name = _name_group(self._root, group)
+        found = tuple(assignment.found)
+        self._search.leave_out(
+            make_safe_name(name),
+            where,
+            describe_missing(
+                self._search.channel_names, found, assignment.doubled
+            ),
+            f"its files are {abbreviate(group.file_names)}",
+        )
+
+    def _leave_neighbours(self) -> Sequence[Path]:
+        """Return the files that are no channels; those of the same scans are passed over."""
+        others: Spool[Path] = Spool(pack=str, unpack=Path)
+        beside: Spool[str] = Spool()
+        for file, fate in zip(self._files, self._fates, strict=True):
+            if fate == _TAKEN:
+                continue
+            if fate == _BESIDE or self._lies_beside(file):
+                beside.append(file.name)
+            else:
+                others.append(file)
+        if beside:
+            names = abbreviate(beside)
+            noun = "1 file" if len(beside) == 1 else f"{len(beside)} files"
+            self._search.notes.append(
+                f"{noun} beside the channels of scans: none of the bundle's, not used: {names}"
+            )
+        return others
+
+    def _lies_beside(self, file: Path) -> bool:
+        """Tell whether a file lies in the folder of a scan, or is called after one."""
+        stem, _ = split_suffix(file.name)
+        folder, name = file.parent, fold_name(stem)
+        return any(
+            cases.is_folder(folder) or cases.find_start(folder, name)
+            for cases in (self._whole, self._left_out)
+        )
 
 
-def _find_whole(
-    assigned: Mapping[_Base, _Assignment], channels: int
-) -> set[_Base]:
-    """Return the groups in which every channel has a file of its own."""
-    whole = set()
-    for base, assignment in assigned.items():
-        if len(set(assignment.found.values())) == channels:
-            whole.add(base)
-    return whole
+class _Bases:
+    """What the files of scans share: hashes alone, since there may be very many."""
+
+    def __init__(self) -> None:
+        self._bases = TextHashes()
+        self._folders = TextHashes()
+
+    def add(self, group: ChannelGroup) -> None:
+        """Add that of a group."""
+        folder, name = group.base
+        self._bases.add(_join(folder, name))
+        self._folders.add(_fold_path(folder / name))
+
+    def __len__(self) -> int:
+        return len(self._bases)
+
+    def has(self, folder: Path, name: str) -> bool:
+        """Tell whether files in a folder share this name, in folded form."""
+        return _join(folder, name) in self._bases
+
+    def is_folder(self, folder: Path) -> bool:
+        """Tell whether a folder is called after a scan."""
+        return _fold_path(folder) in self._folders
+
+    def find_start(self, folder: Path, name: str) -> str:
+        """Return the longest name of a scan in the same folder that a name goes on from, if any."""
+        if not self:
+            return ""
+        start = ""
+        for end, sign in enumerate(name):
+            if sign in SEPARATORS and self.has(folder, name[:end]):
+                start = name[:end]
+        return start
 
 
-def _is_more_of(base: _Base, whole: Collection[_Base]) -> bool:
-    """Tell whether images are further ones of a scan: ``a_post_T1`` of ``a``, not ``a_2_T1``."""
-    folder, name = base
-    lies_in_case = (folder.parent, fold_name(folder.name)) in whole
-    start = _find_start(base, whole)
-    rest = name[len(start) :]
-    is_numbered = any(sign.isdigit() for sign in rest)
-    return not is_numbered and bool(lies_in_case or start)
+def _join(folder: Path, name: str) -> str:
+    return os.path.normcase(folder) + "\0" + name
 
 
-def _looks_like_scan(group: _Group, assignment: _Assignment) -> bool:
+def _fold_path(folder: Path) -> str:
+    return folder.as_posix().casefold()
+
+
+def _looks_like_scan(group: ChannelGroup, assignment: Assignment) -> bool:
     """Tell whether files are some channels of a scan, though no other one is whole.
 
     A picture holds all its channels, whatever its name ends in.
     """
     if len(assignment.found) < 2:
         return False
-    return not any(is_picture(file) for file in group.files)
+    return not any(is_picture(Path(file)) for _, file in group.files)
 
 
-# --- groups -------------------------------------------------------------------------------
-
-
-def _group_files(
-    root: Path,
-    files: Iterable[Path],
-    derived: Collection[Path],
-    wanted: Sequence[str],
-) -> dict[_Base, _Group]:
-    """Return the images that may be channels, by what they share."""
-    groups: dict[_Base, _Group] = {}
-    subjects: dict[_Base, list[BidsFile]] = defaultdict(list)
-    for file in files:
-        if file in derived:
-            continue
-        bids = parse_bids_file(file)
-        if bids is not None:
-            key = (_find_data_set(root, bids), bids.subject)
-            subjects[key].append(bids)
-            continue
-        split = _split_name(file, wanted) or _split_path(root, file, wanted)
-        if split is None:
-            continue
-        where, role = split
-        base = (where.parent, fold_name(where.name))
-        if base not in groups:
-            groups[base] = _Group(where)
-        groups[base].images[role].append(file)
-    for (folder, _), images in subjects.items():
-        groups |= _group_sessions(folder, images)
-    return groups
-
-
-def _find_data_set(root: Path, file: BidsFile) -> Path:
-    """Return the folder that a subject's folder lies in."""
-    for folder in file.file.parents:
-        if folder.name == file.subject and folder.is_relative_to(root):
-            return root if folder == root else folder.parent
-    return file.file.parent
-
-
-def _group_sessions(
-    folder: Path, images: Sequence[BidsFile]
-) -> dict[_Base, _Group]:
-    """Return the images of each session and run of a subject, as for a label of it."""
-    sessions = {image.session: image for image in images}
-    groups = {}
-    for name, image in sessions.items():
-        if any(_refines(other, image) for other in sessions.values()):
-            continue
-        where = folder / name
-        group = _Group(where)
-        for role, mates in group_by_channel(image, images).items():
-            group.images[role] += [mate.file for mate in mates]
-        groups[folder, fold_name(name)] = group
-    return groups
-
-
-def _refines(other: BidsFile, image: BidsFile) -> bool:
-    """Tell whether another image is of a session or run that this one does not name."""
-    is_longer = len(other.session) > len(image.session)
-    return is_longer and other.is_image_of(image)
-
-
-def _split_name(file: Path, wanted: Sequence[str]) -> tuple[Path, str] | None:
-    """Split a file's path into what it shares with others and a channel's name, if it has one."""
-    stem, _ = split_suffix(file.name)
-    split = split_channel_name(stem, wanted)
-    if split is None:
-        return None
-    own, role = split
-    is_folder = not own or own == file.parent.name
-    return (file.parent if is_folder else file.parent / own), role
-
-
-def _split_path(
-    root: Path, file: Path, wanted: Sequence[str]
-) -> tuple[Path, str] | None:
-    """Split the folder that is called after a channel off a file's path, if there is one."""
-    folders = file.relative_to(root).parts[:-1]
-    for number in reversed(range(len(folders))):
-        role = folders[number]
-        if names_channel(role, tuple(wanted)):
-            stem, _ = split_suffix(file.name)
-            rest = (*folders[:number], *folders[number + 1 :], stem)
-            return root.joinpath(*rest), role
-    return None
-
-
-# --- scans --------------------------------------------------------------------------------
-
-
-def _add_scan(
-    root: Path, group: _Group, assignment: _Assignment, search: Search
-) -> None:
-    where, name = _name_group(root, group)
-    parts = [(assignment.found[name],) for name in search.channel_names]
-    search.candidates.append(Candidate(name, where, tuple(parts)))
-
-
-def _leave_out(
-    root: Path, group: _Group, assignment: _Assignment, search: Search
-) -> None:
-    """Leave out a scan of which not every channel is there, once."""
-    where, name = _name_group(root, group)
-    found = tuple(assignment.found)
-    search.leave_out(
-        make_safe_name(name),
-        where,
-        describe_missing(search.channel_names, found, assignment.doubled),
-        f"its files are {abbreviate(file.name for file in group.files)}",
-    )
-
-
-def _name_group(root: Path, group: _Group) -> tuple[str, str]:
+def _name_group(root: Path, group: ChannelGroup) -> tuple[str, str]:
     """Return where a scan is, below the folder that is searched, and its name."""
     where = group.where.relative_to(root).as_posix()
     return where, flatten(where) if where != "." else root.name
-
-
-def _leave_neighbours(
-    bases: Collection[_Base],
-    files: Iterable[Path],
-    taken: Collection[Path],
-    spare: Collection[Path],
-    search: Search,
-) -> list[Path]:
-    """Return the files that are no channels; those of the same scans are passed over."""
-    folders = {(base[0] / base[1]).as_posix().casefold() for base in bases}
-    others: list[Path] = []
-    beside: list[Path] = []
-    for file in files:
-        if file in taken:
-            continue
-        stem, _ = split_suffix(file.name)
-        base = (file.parent, fold_name(stem))
-        lies_in = file.parent.as_posix().casefold() in folders
-        is_beside = file in spare or lies_in or _find_start(base, bases)
-        kind = beside if is_beside else others
-        kind.append(file)
-    if beside:
-        names = abbreviate(file.name for file in beside)
-        noun = "1 file" if len(beside) == 1 else f"{len(beside)} files"
-        search.notes.append(
-            f"{noun} beside the channels of scans: none of the bundle's, not used: {names}"
-        )
-    return others
-
-
-def _find_start(base: _Base, bases: Collection[_Base]) -> str:
-    """Return the longest name of a scan in the same folder that a name goes on from, if any."""
-    folder, name = base
-    start = ""
-    for end, sign in enumerate(name):
-        if sign in SEPARATORS and (folder, name[:end]) in bases:
-            start = name[:end]
-    return start

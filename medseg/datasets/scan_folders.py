@@ -5,13 +5,15 @@ Images are known by the endings of their names, DICOM by its headers.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.folders import FolderWalk
 from medseg._support.spool import Spool
+from medseg._support.text_hashes import TextHashes
 from medseg.datasets.label_recognition import FolderLabels, LabelSearch
 from medseg.datasets.scan_candidates import Search, make_image, make_series
 from medseg.datasets.scan_channels import take_named_channels
@@ -47,8 +49,8 @@ SearchProgress = Callable[[int, int], None]
 def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
     """Find the scans in a folder and below it; label maps among them are left out.
 
-    Images of one channel are scans as soon as they are seen, and only DICOM, and the channels of
-    scans, are held until all is known.
+    Images of one channel are scans as soon as they are seen; DICOM, and the channels of scans, are
+    kept until all is known: of very many, on the disk.
     """
     found = _FoundFiles(root, search)
     found.find()
@@ -59,12 +61,13 @@ def search_folder(root: Path, search: Search, progress: SearchProgress) -> None:
     def report(count: int) -> None:
         progress(count, len(found.others))
 
-    series = SeriesSearch(search.split_4d)
+    has_channels = len(search.specs) > 1
+    series = SeriesSearch(search.split_4d, by_study=has_channels)
     skipped = _SkippedFiles(root, search, found.voxel_files)
     for skipped_file in series.look_at(found.others, report):
         skipped.add(skipped_file)
-    if len(search.specs) > 1:
-        add_studies(root, series.find_all(), search)
+    if has_channels:
+        add_studies(root, series.find_studies(), search)
     else:
         candidates = (make_series(each, root) for each in series.find())
         search.candidates.extend(candidates)
@@ -94,9 +97,9 @@ class _FoundFiles:
         self._named: Counter[str] = Counter()
         self._unnamed: Counter[str] = Counter()
         self._pictures = 0
-        self.images: list[Path] = []
+        self.images: Spool[Path] = Spool(pack=str, unpack=Path)
         self.others: Spool[Path] = Spool(pack=str, unpack=Path)
-        self.voxel_files: set[Path] = set()
+        self.voxel_files = TextHashes()
 
     def find(self) -> None:
         """Go through all folders."""
@@ -136,7 +139,7 @@ class _FoundFiles:
             return
         voxel_file = find_voxel_file(file)
         if voxel_file != file:
-            self.voxel_files.add(voxel_file)
+            self.voxel_files.add(os.path.normcase(voxel_file))
         labels = self._label_maps[file.parent]
         if file.name in labels.named:
             self._named[_name_kind(file, self._root)] += 1
@@ -223,12 +226,12 @@ class _SkippedFiles:
 
     root: Path
     search: Search
-    voxel_files: Set[Path]
+    voxel_files: TextHashes
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, skipped: SkippedFile) -> None:
         """Add a file."""
-        if skipped.file in self.voxel_files:
+        if os.path.normcase(skipped.file) in self.voxel_files:
             return
         if skipped.is_damaged:
             where = skipped.file.relative_to(self.root).as_posix()

@@ -6,10 +6,14 @@ calls channels by the bundle's names; then these count, as in training.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
+from medseg._support.long_sort import sort_long
+from medseg._support.spool import Spool
 from medseg.datasets.channel_ways import describe_ways
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -29,8 +33,11 @@ from medseg.names import (
     split_suffix,
 )
 
-_Groups = Mapping[Path, Sequence[Path]]
-"""What names share → the files, as they are sorted."""
+_Group = tuple[Path, Sequence[Path]]
+"""What names share, and the files as they are sorted."""
+
+_Row = tuple[str, int, str, str]
+"""What names share as the system compares it, the file's number, and both as they are spelled."""
 
 
 def add_images(root: Path, files: Iterable[Path], search: Search) -> None:
@@ -41,18 +48,20 @@ def add_images(root: Path, files: Iterable[Path], search: Search) -> None:
         files: Image files in it.
         search: Knows how many channels there are, and takes the scans.
     """
-    groups = _group_by_base(files, search.channels)
-    stated: Sequence[int] = ()
-    if any(key != group[0] for key, group in groups.items()):
-        stated = _read_stated_numbers(root, search)
-    whole = _find_whole(groups, stated, search.channels)
+    groups: Spool[_Group] = Spool(pack=_pack, unpack=_unpack)
     # In the order of their first files, and not of what they share.
-    for key in sorted(groups, key=lambda key: groups[key][0]):
-        group = groups[key]
+    groups.extend(_group_by_base(files, search.channels))
+    stated: Sequence[int] = ()
+    if any(key != group[0] for key, group in groups):
+        stated = _read_stated_numbers(root, search)
+    some_are_whole = any(
+        _is_whole(group, stated, search.channels) for _, group in groups
+    )
+    for key, group in groups:
         where = key.relative_to(root).as_posix()
-        if key == group[0] or not _is_scan(group, search, bool(whole)):
+        if key == group[0] or not _is_scan(group, search, some_are_whole):
             search.candidates.extend(_make_images(group, root))
-        elif key in whole:
+        elif _is_whole(group, stated, search.channels):
             wanted = stated or range(search.channels)
             _add_scan(where, group, wanted, search)
         else:
@@ -65,40 +74,54 @@ def _make_images(files: Iterable[Path], root: Path) -> Iterator[Candidate]:
         yield make_image(file, where)
 
 
-def _find_whole(
-    groups: _Groups, stated: Sequence[int], channels: int
-) -> set[Path]:
-    """Return what the files share that are all channels of a scan.
+def _is_whole(
+    group: Iterable[Path], stated: Sequence[int], channels: int
+) -> bool:
+    """Tell whether files are all channels of a scan.
 
     Args:
-        groups: The files.
+        group: The files.
         stated: The number of each channel, where the data set says so.
         channels: How many there are.
     """
-    whole = set()
-    for key, group in groups.items():
-        numbers = sorted(_number_of(file) for file in group)
-        # Without names nobody knows which of more channels are the bundle's.
-        is_whole = numbers == [*range(channels)]
-        if stated:
-            is_whole = _has_all(numbers, stated)
-        if is_whole:
-            whole.add(key)
-    return whole
+    numbers = sorted(_number_of(file) for file in group)
+    if stated:
+        return _has_all(numbers, stated)
+    # Without names nobody knows which of more channels are the bundle's.
+    return numbers == [*range(channels)]
 
 
-def _group_by_base(files: Iterable[Path], channels: int) -> _Groups:
+def _group_by_base(files: Iterable[Path], channels: int) -> Iterator[_Group]:
     """Group files whose names differ only in the channel's number; any other stands alone."""
-    groups: dict[Path, list[Path]] = defaultdict(list)
-    for file in files:
+    rows = sort_long(_list_rows(files, channels), key=itemgetter(0, 1))
+    groups = ([*group] for _, group in groupby(rows, key=itemgetter(0)))
+    for group in sort_long(groups, key=_get_first_number):
+        _, _, key, _ = group[0]
+        yield Path(key), [Path(file) for *_, file in group]
+
+
+def _list_rows(files: Iterable[Path], channels: int) -> Iterator[_Row]:
+    for number, file in enumerate(files):
         stem, _ = split_suffix(file.name)
-        base, number = split_channel(stem)
-        if channels == 1 or number is None:
-            groups[file].append(file)
-        else:
-            key = file.parent / base
-            groups[key].append(file)
-    return groups
+        base, channel = split_channel(stem)
+        is_alone = channels == 1 or channel is None
+        key = file if is_alone else file.parent / base
+        yield os.path.normcase(key), number, str(key), str(file)
+
+
+def _get_first_number(group: Sequence[_Row]) -> int:
+    _, number, *_ = group[0]
+    return number
+
+
+def _pack(group: _Group) -> tuple[str, tuple[str, ...]]:
+    key, files = group
+    return str(key), tuple(map(str, files))
+
+
+def _unpack(packed: tuple[str, tuple[str, ...]]) -> _Group:
+    key, files = packed
+    return Path(key), [*map(Path, files)]
 
 
 def _read_stated_numbers(root: Path, search: Search) -> Sequence[int]:

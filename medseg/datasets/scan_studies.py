@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
+from medseg._support.long_sort import sort_long
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.scan_candidates import (
     Candidate,
     LeftOut,
     Search,
+    count_files,
     make_series,
 )
 from medseg.io import Series
+from medseg.io.dicom.series_search import PlacedSeries
 from medseg.layouts.dicom_channels import (
     ChannelChoice,
     Studies,
@@ -24,38 +28,94 @@ from medseg.layouts.dicom_channels import (
 _ANCHOR = "the other series"
 
 
-def add_studies(root: Path, series: Sequence[Series], search: Search) -> None:
+@dataclass(frozen=True, slots=True)
+class _Study:
+    """What a study comes to.
+
+    Attributes:
+        place: Where it comes in the order of studies.
+        scans: Its scans.
+        left_out: Why it has none.
+        unused: How many of its series are no channels of them.
+    """
+
+    place: tuple[int, int]
+    scans: Sequence[Candidate]
+    left_out: Sequence[LeftOut]
+    unused: int
+
+
+def add_studies(
+    root: Path, parts: Iterable[Sequence[PlacedSeries]], search: Search
+) -> None:
     """Make a scan of the series of each study that are channels of one another.
 
     It is called after the series of its first channel, as the case of training is whose labels
     were drawn on that. A study in which no grid has all channels is left out, once.
+
+    Args:
+        root: The folder that is searched.
+        parts: Some series at a time; all of a study are among these.
+        search: Knows the channels, and takes the scans.
     """
-    studies = Studies(series, search.specs, _ANCHOR)
+    found = _look_at(root, parts, search)
+    by_place = sort_long(found, key=attrgetter("place"), weigh=_count_files)
     unused = 0
-    for members in _group_by_study(series):
-        study = members[0].study
-        choices = list(studies.find_cases(study)) if study else []
-        whole = [each for each in choices if len(each.found) == search.channels]
-        for choice in whole:
-            search.candidates.append(_make_scan(root, choice, search))
-        if whole:
-            unused += len(members) - len(whole) * search.channels
-        else:
-            entry = _describe_study(root, members, choices, search)
-            search.left_out.append(entry)
+    for study in by_place:
+        search.candidates.extend(study.scans)
+        search.left_out.extend(study.left_out)
+        unused += study.unused
     if unused:
         search.notes.append(
             f"{unused} DICOM series beside the channels of scans: not used"
         )
 
 
-def _group_by_study(series: Iterable[Series]) -> list[list[Series]]:
-    """Return the series of each study, and each one of no study alone."""
+def _look_at(
+    root: Path, parts: Iterable[Sequence[PlacedSeries]], search: Search
+) -> Iterator[_Study]:
+    for part in parts:
+        series = [each for _, each in part]
+        studies = Studies(series, search.specs, _ANCHOR)
+        for place, members in _group_by_study(part):
+            study = members[0].study
+            choices = list(studies.find_cases(study)) if study else []
+            yield _decide(root, place, members, choices, search)
+
+
+def _group_by_study(
+    part: Iterable[PlacedSeries],
+) -> Iterator[tuple[tuple[int, int], list[Series]]]:
+    """Give the place and the series of each study, and each one of no study alone."""
+    places: dict[tuple[str, str], tuple[int, int]] = {}
     groups: dict[tuple[str, str], list[Series]] = defaultdict(list)
-    for each in series:
+    for place, each in part:
         alone = "" if each.study else str(each.files[0])
-        groups[each.study, alone].append(each)
-    return list(groups.values())
+        key = (each.study, alone)
+        places.setdefault(key, place)
+        groups[key].append(each)
+    for key, place in places.items():
+        yield place, groups[key]
+
+
+def _decide(
+    root: Path,
+    place: tuple[int, int],
+    members: Sequence[Series],
+    choices: Sequence[ChannelChoice],
+    search: Search,
+) -> _Study:
+    whole = [each for each in choices if len(each.found) == search.channels]
+    if not whole:
+        entry = _describe_study(root, members, choices, search)
+        return _Study(place, [], [entry], 0)
+    scans = [_make_scan(root, choice, search) for choice in whole]
+    unused = len(members) - len(whole) * search.channels
+    return _Study(place, scans, [], unused)
+
+
+def _count_files(study: _Study) -> int:
+    return 1 + sum(map(count_files, study.scans))
 
 
 def _make_scan(root: Path, choice: ChannelChoice, search: Search) -> Candidate:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
+from medseg._support.clashes import find_clashes
 from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
 from medseg._support.long_tables import LongTable, open_table
@@ -21,6 +22,7 @@ from medseg.datasets.scan_candidates import (
 from medseg.datasets.scan_folders import search_folder
 from medseg.datasets.table_rows import (
     NameRule,
+    ScanRow,
     check_foreseen,
     find_rule,
     list_rows,
@@ -51,18 +53,15 @@ def search_table(
     rule = None
     if is_wanted is not None:
         rule = find_rule(table, columns, search.channel_names, is_wanted)
-    listed_before: set[tuple[str, ...]] = set()
+    doubles = _Doubles()
+    if rule is None:
+        doubles.find(table, columns)
     for row in list_rows(table, columns):
         if rule is not None and not rule.may_be_wanted(row):
             search.passed_over += 1
             continue
         try:
-            if row.files in listed_before:
-                raise ScanError(
-                    "is listed before; remove one of the two lines",
-                    source=row.files[0],
-                )
-            listed_before.add(row.files)
+            doubles.refuse(row)
             candidate = _make_listed(row.files, row.name, path.parent, search)
             if rule is not None:
                 check_foreseen(row, candidate)
@@ -73,6 +72,37 @@ def search_table(
         except OSError as error:
             fault = Fault(row.where, f"cannot be read: {reason_of(error)}")
             search.leave_out_line(fault)
+
+
+class _Doubles:
+    """Finds files that are listed twice; it holds no others."""
+
+    def __init__(self) -> None:
+        self._all: Set[str] = frozenset()
+        self._met: set[str] = set()
+
+    def find(self, table: LongTable, columns: Sequence[str]) -> None:
+        """Look through a table."""
+
+        def list_keys() -> Iterator[str]:
+            for row in list_rows(table, columns):
+                yield row.key
+
+        self._all = find_clashes(list_keys)
+
+    def refuse(self, row: ScanRow) -> None:
+        """Refuse a row that is not the first of its files.
+
+        Raises:
+            ScanError: If it is not.
+        """
+        if row.key in self._met:
+            raise ScanError(
+                "is listed before; remove one of the two lines",
+                source=row.files[0],
+            )
+        if row.key in self._all:
+            self._met.add(row.key)
 
 
 def _find_columns(table: LongTable, search: Search) -> tuple[str, ...]:

@@ -44,6 +44,12 @@ class ScanRow:
     files: tuple[str, ...]
 
     @property
+    def key(self) -> str:
+        """What rows share that list the same files: ``./a`` is ``a``."""
+        plain = (str(Path(file)) if file else "" for file in self.files)
+        return "\n".join(plain)
+
+    @property
     def fault_name(self) -> str:
         """What results call it if it cannot be segmented."""
         stem, _ = split_suffix(self.where)
@@ -60,7 +66,7 @@ def list_rows(table: LongTable, columns: Sequence[str]) -> Iterator[ScanRow]:
     Raises:
         DatasetError: If a row cannot be read.
     """
-    for number, cells in table.read_rows():
+    for number, cells in table.read_rows((*columns, "name")):
         files = tuple(cells[column] for column in columns)
         name = cells.get("name", "")
         yield ScanRow(name or f"{table.noun} {number}", name, files)
@@ -184,7 +190,7 @@ class _Hashes:
         folded = {fold_name(each) for each in _list_names(row, name)}
         for each in folded:
             self.names.append(hash(each) & HASH_BITS)
-        self.files.append(hash(row.files) & HASH_BITS)
+        self.files.append(hash(row.key) & HASH_BITS)
 
     def are_distinct(self) -> bool:
         """Tell whether no name and no file comes twice."""

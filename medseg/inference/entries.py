@@ -46,6 +46,10 @@ class Entries(Mapping[str, Entry]):
         line = others._lines[others._numbers[scan]]
         self._numbers[scan] = self._lines.append(line)
 
+    def as_list(self) -> EntryList:
+        """Return them in their order, as a sequence that keeps none of their lines twice."""
+        return EntryList(self._lines, self._numbers.values())
+
     def format(self, entry: Entry) -> bytes:
         """Return the JSON of an entry; no second copy of what is kept here."""
         line = entry.model_dump_json().encode()
@@ -68,11 +72,18 @@ class Entries(Mapping[str, Entry]):
 
 
 class EntryList(Sequence[Entry]):
-    """Entries in an order; equal to any sequence of the same."""
+    """Entries in an order; equal to any sequence of the same.
 
-    def __init__(self) -> None:
-        self._lines: Spool[bytes] = Spool()
-        self._order = array("Q")
+    Args:
+        lines: What keeps their JSON; one of its own unless given.
+        order: The numbers of the first ones there.
+    """
+
+    def __init__(
+        self, lines: Spool[bytes] | None = None, order: Iterable[int] = ()
+    ) -> None:
+        self._lines = Spool[bytes]() if lines is None else lines
+        self._order = array("Q", order)
 
     def append(self, line: bytes) -> None:
         """Add an entry by its JSON."""

@@ -76,6 +76,13 @@ class QualityEntry(BaseModel):
             is_range_known=quality.is_range_known,
         )
 
+    @property
+    def standing(self) -> Quality:
+        """An estimate without numbers, that tells whether those of this one mean anything."""
+        return Quality(
+            is_calibrated=self.is_calibrated, is_made_up=self.is_made_up
+        )
+
     def to_quality(self) -> Quality:
         """Return the quality that this is the record of."""
         labels = {}

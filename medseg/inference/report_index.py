@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medseg._support.html import render_page
-from medseg.inference.ledger_entry import Entry
-from medseg.inference.report_rows import list_colours, list_label_names
-from medseg.inference.scan_counts import ScanCounts
-from medseg.labels import LabelSet
+from medseg.inference.batch_overview import BatchOverview, Numbers, Places
+from medseg.inference.report_rows import list_colours
 
 PAGES = "report"
 """The folder of pages among the results."""
@@ -32,11 +29,11 @@ _FAR = 5.0
 _MAD_TO_SIGMA = 1.4826
 """Standard deviation of a normal distribution / its median absolute deviation."""
 
-_IMPOSSIBLE = 1e100
-"""A number from which on, as NaN, it was put into a ledger by hand; nothing is counted with it."""
-
 _LEAST_WIDTH = 1e-12
 """Of what bars are drawn of, in proportion to its size."""
+
+_Found = tuple[float, str, int]
+"""Of a result far from the others: how far, the structure, and its entry."""
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -109,77 +106,48 @@ def name_page(number: int) -> str:
     return f"{number:04}.html"
 
 
-def render_index(
-    ordered: Sequence[Entry],
-    counts: ScanCounts,
-    title: str,
-    label_set: LabelSet,
-) -> str:
-    """Return the overview.
+def render_index(overview: BatchOverview, title: str) -> str:
+    """Return the overview of all scans.
 
     Args:
-        ordered: The latest entry of each scan, in the order of the pages.
-        counts: Of these.
+        overview: The latest entry of each scan.
         title: The bundle's name and version.
-        label_set: Whose colours the pictures have.
     """
-    pages = {}
-    for place, entry in enumerate(ordered):
-        pages[entry.scan] = name_page(place // PAGE_SCANS + 1)
-    good = [entry for entry in ordered if entry.is_good]
-    names = list_label_names(good, label_set)
-    volumes: list[Distribution | None] = []
-    outliers: list[Outlier] = []
-    for name in names:
-        found = _list_volumes(good, name)
-        volumes.append(_describe(name, list(found.values())))
-        outliers.extend(_find_outliers(name, found, pages))
-    outliers.sort(key=lambda outlier: -abs(outlier.distance))
+    positions = overview.find_positions()
+    pages = positions // PAGE_SCANS
+    outliers = _find_outliers(overview)
+    distributions = [
+        _describe(name, numbers[np.isfinite(numbers)])
+        for name, numbers in _list_volumes(overview)
+    ]
     return render_page(
         _TEMPLATES / "batch_index.html.j2",
         title=title,
-        counts=counts,
-        pages=[
-            _describe_page(ordered, number)
-            for number in range(1, count_pages(len(ordered)) + 1)
-        ],
+        counts=overview.counts,
+        pages=_describe_pages(overview, pages),
         folder=PAGES,
-        quality=_describe("expected Dice", _list_expected_dice(good)),
-        volumes=volumes,
-        colours=list_colours(label_set),
-        causes=_list_causes(ordered, pages),
-        outliers=outliers[:_OUTLIERS],
+        quality=_describe("expected Dice", overview.expected_dice),
+        volumes=distributions,
+        colours=list_colours(overview.label_set),
+        causes=_list_causes(overview, positions),
+        outliers=[
+            _show_outlier(overview, outlier, pages)
+            for outlier in outliers[:_OUTLIERS]
+        ],
         more_outliers=max(0, len(outliers) - _OUTLIERS),
     )
 
 
-def _list_expected_dice(good: Sequence[Entry]) -> list[float]:
-    """Return the expected Dice of the results for which it means something."""
-    numbers = []
-    for entry in good:
-        quality = entry.quality
-        if quality is None or quality.expected_dice is None:
-            continue
-        is_possible = abs(quality.expected_dice) < _IMPOSSIBLE
-        if is_possible and quality.to_quality().is_judged:
-            numbers.append(quality.expected_dice)
-    return numbers
+def _list_volumes(overview: BatchOverview) -> Iterator[tuple[str, Numbers]]:
+    """Give the structures that the results have, and their millilitres in each."""
+    for name in overview.names:
+        if name in overview.volumes:
+            yield name, overview.volumes[name]
 
 
-def _list_volumes(good: Sequence[Entry], name: str) -> dict[str, float]:
-    """Return the millilitres of a structure, by scan."""
-    volumes = {}
-    for entry in good:
-        volume = entry.volumes_ml.get(name, _IMPOSSIBLE)
-        if abs(volume) < _IMPOSSIBLE:
-            volumes[entry.scan] = volume
-    return volumes
-
-
-def _describe(name: str, values: Sequence[float]) -> Distribution | None:
-    if not values:
+def _describe(name: str, numbers: Numbers) -> Distribution | None:
+    if not len(numbers):
         return None
-    numbers = np.asarray(values, dtype=float)
     low, median, high = np.percentile(numbers, [5, 50, 95])
     first, last = np.percentile(numbers, [0.5, 99.5])
     if last - first <= _LEAST_WIDTH * abs(first):
@@ -190,7 +158,7 @@ def _describe(name: str, values: Sequence[float]) -> Distribution | None:
     heights = counts / counts.max()
     return Distribution(
         name,
-        len(values),
+        len(numbers),
         float(low),
         float(median),
         float(high),
@@ -200,48 +168,70 @@ def _describe(name: str, values: Sequence[float]) -> Distribution | None:
     )
 
 
-def _find_outliers(
-    name: str, volumes: dict[str, float], pages: dict[str, str]
-) -> list[Outlier]:
-    """Return the scans whose volume of a structure lies far from the median of all."""
-    if len(volumes) < _FEWEST_FOR_OUTLIERS:
-        return []
-    numbers = np.asarray(list(volumes.values()), dtype=float)
-    median = float(np.median(numbers))
-    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(numbers - median)))
-    if sigma <= 0:
-        return []
-    outliers = []
-    for scan, volume in volumes.items():
-        distance = (volume - median) / sigma
-        if abs(distance) > _FAR:
-            outliers.append(Outlier(scan, name, volume, distance, pages[scan]))
-    return outliers
+def _find_outliers(overview: BatchOverview) -> list[_Found]:
+    """Return the volumes that lie far from the median of their structure, the farthest first."""
+    found: list[_Found] = []
+    for name, numbers in _list_volumes(overview):
+        known = np.flatnonzero(np.isfinite(numbers))
+        volumes = numbers[known]
+        if len(volumes) < _FEWEST_FOR_OUTLIERS:
+            continue
+        median = np.median(volumes)
+        sigma = _MAD_TO_SIGMA * np.median(np.abs(volumes - median))
+        if sigma <= 0:
+            continue
+        distances = (volumes - median) / sigma
+        for far in np.flatnonzero(np.abs(distances) > _FAR):
+            result = int(overview.results[known[far]])
+            found.append((float(distances[far]), name, result))
+    found.sort(key=lambda each: -abs(each[0]))
+    return found
 
 
-def _list_causes(
-    ordered: Sequence[Entry], pages: dict[str, str]
-) -> list[Cause]:
+def _show_outlier(
+    overview: BatchOverview, found: _Found, pages: Places
+) -> Outlier:
+    distance, name, place = found
+    entry = overview.entries[place]
+    volume = entry.volumes_ml[name]
+    page = name_page(int(pages[place]) + 1)
+    return Outlier(entry.scan, name, volume, distance, page)
+
+
+def _list_causes(overview: BatchOverview, positions: Places) -> list[Cause]:
     """Return why scans failed, the most frequent cause first."""
-    counts = Counter(entry.error for entry in ordered if entry.is_failed)
-    examples: dict[str, str] = {}
-    for entry in ordered:
-        if entry.is_failed:
-            examples.setdefault(entry.error, entry.scan)
+    firsts = {
+        text: places[np.argmin(positions[places])]
+        for text, places in overview.causes.items()
+    }
+    texts = sorted(firsts, key=lambda text: positions[firsts[text]])
+    texts.sort(key=lambda text: -len(overview.causes[text]))
     causes = []
-    for text, count in counts.most_common(_CAUSES):
-        scan = examples[text]
-        causes.append(Cause(text, count, scan, pages[scan]))
+    for text in texts[:_CAUSES]:
+        first = firsts[text]
+        scan = overview.entries[first].scan
+        page = name_page(int(positions[first]) // PAGE_SCANS + 1)
+        causes.append(Cause(text, len(overview.causes[text]), scan, page))
     return causes
 
 
-def _describe_page(ordered: Sequence[Entry], number: int) -> dict[str, object]:
-    start = (number - 1) * PAGE_SCANS
-    shown = ordered[start : start + PAGE_SCANS]
-    return {
-        "file": name_page(number),
-        "first": start + 1,
-        "last": start + len(shown),
-        "failed": sum(entry.is_failed for entry in shown),
-        "flagged": sum(entry.needs_review for entry in shown),
-    }
+def _describe_pages(
+    overview: BatchOverview, pages: Places
+) -> list[dict[str, object]]:
+    scans = len(overview.order)
+    count = count_pages(scans)
+    failed = np.bincount(pages[overview.failed], minlength=count)
+    flagged = np.bincount(pages[overview.flagged], minlength=count)
+    described: list[dict[str, object]] = []
+    for number in range(count):
+        start = number * PAGE_SCANS
+        described.append(
+            {
+                "file": name_page(number + 1),
+                "first": start + 1,
+                "last": min(start + PAGE_SCANS, scans),
+                "failed": int(failed[number]),
+                "flagged": int(flagged[number]),
+            }
+        )
+    return described

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,21 +47,6 @@ def get_preview_path(out: Path, scan: str) -> Path:
 
 def _name_preview(scan: str) -> str:
     return f"{scan}.webp"
-
-
-def list_label_names(
-    entries: Iterable[Entry], label_set: LabelSet
-) -> Sequence[str]:
-    """Return the bundle's labels or regions, then those that only other bundles' results have.
-
-    Of labels that no result was asked for, there is nothing to say.
-    """
-    found: dict[str, None] = {}
-    for entry in entries:
-        found |= dict.fromkeys(entry.volumes_ml)
-    names = [region.name for region in label_set.regions]
-    asked = [name for name in names if name in found]
-    return tuple(dict.fromkeys([*(asked or names), *found]))
 
 
 def list_colours(label_set: LabelSet) -> dict[str, str]:

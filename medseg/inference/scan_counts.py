@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from medseg.inference.ledger_entry import Entry
-from medseg.quality.estimates import explain_unjudged
+from medseg.quality.estimates import Quality, explain_unjudged
 
 _MOST_BUNDLES = 5
 _HASH_DIGITS = 8
@@ -26,6 +26,8 @@ class ScanCounts:
         judged: Whether the quality of any result was estimated.
         unjudged: Results of which nobody can know how good they are.
         why_unjudged: Why that is so; empty where there are none.
+        kept: Results that were there before, and would be the same.
+        incomplete: Results that lack a format that was asked for.
         bundles: What is said where the results are of several bundles; empty where they are not.
     """
 
@@ -37,6 +39,8 @@ class ScanCounts:
     judged: bool
     unjudged: int
     why_unjudged: str
+    kept: int = 0
+    incomplete: int = 0
     bundles: str = ""
 
     @property
@@ -44,37 +48,78 @@ class ScanCounts:
         """Those that were not asked for."""
         return self.total - self.good - self.failed
 
+    @property
+    def has_all_results(self) -> bool:
+        """Whether every scan that was asked for has a result in each format."""
+        return not self.failed and not self.incomplete
 
-def count_scans(entries: Sequence[Entry]) -> ScanCounts:
+
+class ScanCounter:
+    """Counts what became of scans, of which each is shown to it once."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._failed = 0
+        self._good = 0
+        self._warned = 0
+        self._kept = 0
+        self._incomplete = 0
+        self._flagged = 0
+        self._unjudged = 0
+        self._standings: dict[tuple[bool, bool], Quality] = {}
+        self._bundles: Counter[tuple[str, str]] = Counter()
+
+    def add(self, entry: Entry) -> None:
+        """Count a scan."""
+        self._total += 1
+        self._failed += entry.is_failed
+        if not entry.is_good:
+            return
+        self._good += 1
+        self._kept += entry.state == "skipped"
+        self._warned += bool(entry.remarks)
+        self._incomplete += entry.is_incomplete
+        self._flagged += entry.needs_review
+        self._bundles[entry.bundle, entry.bundle_hash] += 1
+        if entry.quality is not None:
+            standing = entry.quality.standing
+            self._unjudged += not standing.is_judged
+            kind = standing.is_calibrated, standing.is_made_up
+            self._standings[kind] = standing
+
+    def finish(self) -> ScanCounts:
+        """Return the counts."""
+        return ScanCounts(
+            total=self._total,
+            good=self._good,
+            failed=self._failed,
+            warned=self._warned,
+            flagged=self._flagged,
+            judged=bool(self._standings),
+            unjudged=self._unjudged,
+            why_unjudged=explain_unjudged(self._standings.values()),
+            kept=self._kept,
+            incomplete=self._incomplete,
+            bundles=_describe_bundles(self._bundles),
+        )
+
+
+def count_scans(entries: Iterable[Entry]) -> ScanCounts:
     """Count what became of scans."""
-    good = [entry for entry in entries if entry.is_good]
-    qualities = [
-        entry.quality.to_quality()
-        for entry in good
-        if entry.quality is not None
-    ]
-    unjudged = [quality for quality in qualities if not quality.is_judged]
-    return ScanCounts(
-        total=len(entries),
-        good=len(good),
-        failed=sum(entry.is_failed for entry in entries),
-        warned=sum(bool(entry.remarks) for entry in good),
-        flagged=sum(entry.needs_review for entry in good),
-        judged=bool(qualities),
-        unjudged=len(unjudged),
-        why_unjudged=explain_unjudged(qualities),
-        bundles=describe_bundles(good),
-    )
+    counter = ScanCounter()
+    for entry in entries:
+        counter.add(entry)
+    return counter.finish()
 
 
-def describe_bundles(entries: Iterable[Entry]) -> str:
+def _describe_bundles(counts: Counter[tuple[str, str]]) -> str:
     """Say of how many scans the results are which bundle's; empty where all are of one.
 
     Two bundles of the same name and version differ in their hash.
+
+    Args:
+        counts: Name and hash of a bundle → how many results are its own.
     """
-    counts = Counter(
-        (entry.bundle, entry.bundle_hash) for entry in entries if entry.is_good
-    )
     if len(counts) < 2:
         return ""
     titles = Counter(title for title, _ in counts)

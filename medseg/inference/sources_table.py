@@ -7,18 +7,20 @@ written on request alone, outside the folder of results, for its owner's eyes.
 from __future__ import annotations
 
 import csv
-import io
+import heapq
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import is_there, write_atomically
+from medseg._support.files import atomic_file, is_there
 from medseg._support.folders import resolve_path
+from medseg._support.long_sort import sort_long
 from medseg._support.platform.locks import LockedError, hold_lock
-from medseg._support.tables import FORMULA_SIGNS, defuse_cell, read_text
+from medseg._support.tables import FORMULA_SIGNS, defuse_cell
 from medseg.datasets.cases import Scan
-from medseg.errors import DatasetError, OutputError
+from medseg.errors import OutputError
 from medseg.io.dicom.headers import read_header
 from medseg.names import has_image_suffix
 
@@ -34,8 +36,8 @@ COLUMNS = (
 
 _OWNER_ALONE = 0o600
 
-_Key = tuple[str, str, str]
-_Rows = dict[_Key, tuple[str, ...]]
+_Row = tuple[str, ...]
+"""The cells of ``COLUMNS``; the first three tell rows apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class SourcesTable:
                     "the table of sources would lie below a file; give a file in a folder",
                     source=self.path,
                 )
-        self._read()
+        for _ in self._read():
+            pass
 
     def enter(self, scans: Iterable[Scan]) -> None:
         """Enter scans; rows of others stay.
@@ -77,9 +80,7 @@ class SourcesTable:
         Raises:
             OutputError: If it cannot be written.
         """
-        entered: _Rows = {}
-        for scan in scans:
-            entered.update(self._make_rows(scan))
+        entered = sort_long(self._make_rows(scans), key=_get_key)
         try:
             with hold_lock(self.path):
                 self._merge(entered)
@@ -90,50 +91,53 @@ class SourcesTable:
                 source=self.path,
             ) from error
 
-    def _merge(self, entered: _Rows) -> None:
-        # A scan may have had more channels before.
-        results = {key[:2] for key in entered}
-        former = self._read()
-        others = {key: former[key] for key in former if key[:2] not in results}
-        rows = others | entered
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for key in sorted(rows):
-            table.writerow(_write_cell(cell) for cell in (*key, *rows[key]))
-        # Names of files may hold bytes that are no text.
-        content = text.getvalue().encode(errors="backslashreplace")
-        write_atomically(self.path, content, mode=_OWNER_ALONE)
+    def _merge(self, entered: Iterable[_Row]) -> None:
+        # People may have put the rows in another order.
+        former = sort_long(self._read(), key=_get_key)
+        before = ((row, False) for row in former)
+        now = ((row, True) for row in entered)
+        rows = heapq.merge(before, now, key=_get_key_of_either)
+        with (
+            atomic_file(self.path, mode=_OWNER_ALONE) as path,
+            # Names of files may hold bytes that are no text.
+            path.open(
+                "w", encoding="utf-8", errors="backslashreplace", newline=""
+            ) as file,
+        ):
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for _, of_scan in itertools.groupby(rows, _get_scan):
+                for row in _choose_rows(of_scan):
+                    table.writerow(map(_write_cell, row))
 
-    def _make_rows(self, scan: Scan) -> Iterator[tuple[_Key, tuple[str, ...]]]:
+    def _make_rows(self, scans: Iterable[Scan]) -> Iterator[_Row]:
         folder = str(self.out.absolute())
-        for number, part in enumerate(scan.parts):
-            key = (folder, scan.name, str(number))
-            study, series = _read_uids(part[0])
-            yield key, (_find_path(part), study, series)
+        for scan in scans:
+            for number, part in enumerate(scan.parts):
+                key = (folder, scan.name, str(number))
+                yield *key, _find_path(part), *_read_uids(part[0])
 
-    def _read(self) -> _Rows:
-        """Return the rows that are there.
+    def _read(self) -> Iterator[_Row]:
+        """Give the rows that are there, however many.
 
         Raises:
             OutputError: If the file is something else, or cannot be read.
         """
         if not os.path.lexists(self.path):
-            return {}
-        try:
-            text = read_text(self.path)
-            heading, *lines = csv.reader(io.StringIO(text, newline=""))
-        except (DatasetError, ValueError, csv.Error) as error:
-            raise self._make_refusal() from error
-        if tuple(heading) != COLUMNS:
+            return
+        if not self.path.is_file():
             raise self._make_refusal()
-        rows: _Rows = {}
-        for cells in lines:
-            if len(cells) != len(COLUMNS):
-                raise self._make_refusal()
-            folder, name, channel, *rest = map(_restore, cells)
-            rows[folder, name, channel] = tuple(rest)
-        return rows
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                lines = csv.reader(file)
+                if tuple(next(lines, ())) != COLUMNS:
+                    raise self._make_refusal()
+                for cells in lines:
+                    if len(cells) != len(COLUMNS):
+                        raise self._make_refusal()
+                    yield tuple(map(_restore, cells))
+        except (OSError, ValueError, csv.Error) as error:
+            raise self._make_refusal() from error
 
     def _make_refusal(self) -> OutputError:
         return OutputError(
@@ -141,6 +145,28 @@ class SourcesTable:
             "one",
             source=self.path,
         )
+
+
+def _get_key(row: _Row) -> _Row:
+    return row[:3]
+
+
+def _get_key_of_either(entry: tuple[_Row, bool]) -> _Row:
+    return _get_key(entry[0])
+
+
+def _get_scan(entry: tuple[_Row, bool]) -> _Row:
+    return entry[0][:2]
+
+
+def _choose_rows(of_scan: Iterable[tuple[_Row, bool]]) -> Iterable[_Row]:
+    """Return the rows of a scan: those entered now, as it may have had more channels before."""
+    former: dict[_Row, _Row] = {}
+    entered: dict[_Row, _Row] = {}
+    for row, is_new in of_scan:
+        rows = entered if is_new else former
+        rows[_get_key(row)] = row
+    return (entered or former).values()
 
 
 def _read_uids(file: Path) -> tuple[str, str]:

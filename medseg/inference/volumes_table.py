@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from medseg._support.files import atomic_file
 from medseg._support.long_tables import import_pyarrow
 from medseg._support.tables import defuse_cell
-from medseg.inference.ledger_entry import Entry, QualityEntry
-from medseg.inference.report_rows import list_label_names
-from medseg.labels import LabelSet
+from medseg.inference.batch_overview import BatchOverview
+from medseg.inference.ledger_entry import QualityEntry
 
 VOLUMES_PARQUET = "volumes.parquet"
 
 _QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
 _SHOWN_COLUMNS = ("quality", "reasons")
 
+_GROUP_ROWS = 4096
+"""Rows that Parquet keeps together, and that are in memory at once."""
+
 _Cell = str | float | bool | None
 
 
-def format_volumes_csv(entries: Collection[Entry], label_set: LabelSet) -> str:
-    """Return the volumes and the quality of each segmented scan as CSV, sorted by name.
+def write_volumes_csv(path: Path, overview: BatchOverview) -> None:
+    """Write the volumes and the quality of each segmented scan as CSV, sorted by name.
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
     ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``; ``quality``,
     what people are shown: where it is words, no number stands in the columns before; and
     ``reasons`` for a review. Where a bundle has regions, these take the place of labels. Cells
     are empty where a value is unknown.
+
+    Raises:
+        OutputError: If it cannot be written.
     """
-    names = list_label_names(filter(_is_good, entries), label_set)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(map(defuse_cell, _list_columns(names)))
-    for row in _list_rows(entries, names):
-        table.writerow(map(_format_cell, row))
-    return text.getvalue()
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(map(defuse_cell, _list_columns(overview.names)))
+        for row in _make_rows(overview):
+            table.writerow(map(_format_cell, row))
 
 
-def write_volumes_parquet(
-    path: Path, entries: Collection[Entry], label_set: LabelSet
-) -> None:
+def write_volumes_parquet(path: Path, overview: BatchOverview) -> None:
     """Write the same table as Parquet: numbers are doubles, ``review`` is a boolean.
 
     Raises:
@@ -50,24 +54,28 @@ def write_volumes_parquet(
         OutputError: If it cannot be written.
     """
     pyarrow = import_pyarrow()
-    names = list_label_names(filter(_is_good, entries), label_set)
-    columns = _list_columns(names)
     texts = {"scan", *_SHOWN_COLUMNS}
     fields = []
-    for column in columns:
+    for column in _list_columns(overview.names):
         kind = pyarrow.string() if column in texts else pyarrow.float64()
         if column == "review":
             kind = pyarrow.bool_()
         fields.append(pyarrow.field(column, kind))
-    cells_by_column = zip(*_list_rows(entries, names), strict=True)
-    cells = list(cells_by_column) or [()] * len(columns)
-    arrays = [
-        pyarrow.array(column, field.type)
-        for column, field in zip(cells, fields, strict=True)
-    ]
-    table = pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(fields))
-    with atomic_file(path) as temporary:
-        pyarrow.parquet.write_table(table, temporary)
+    schema = pyarrow.schema(fields)
+    rows = _make_rows(overview)
+    with (
+        atomic_file(path) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
+    ):
+        while group := list(islice(rows, _GROUP_ROWS)):
+            arrays = [
+                pyarrow.array(cells, field.type)
+                for cells, field in zip(
+                    zip(*group, strict=True), fields, strict=True
+                )
+            ]
+            table = pyarrow.Table.from_arrays(arrays, schema=schema)
+            writer.write_table(table)
 
 
 def _list_columns(names: Sequence[str]) -> list[str]:
@@ -76,20 +84,13 @@ def _list_columns(names: Sequence[str]) -> list[str]:
     return ["scan", *volumes, *_QUALITY_COLUMNS, *dice, *_SHOWN_COLUMNS]
 
 
-def _list_rows(
-    entries: Iterable[Entry], names: Sequence[str]
-) -> list[list[_Cell]]:
-    """Return a row for each result, sorted by name."""
-    rows: list[list[_Cell]] = []
-    for entry in filter(_is_good, entries):
+def _make_rows(overview: BatchOverview) -> Iterator[list[_Cell]]:
+    """Give a row for each result, sorted by name."""
+    names = overview.names
+    for place in overview.sorted_results:
+        entry = overview.entries[place]
         volumes = [entry.volumes_ml.get(name) for name in names]
-        rows.append([entry.scan, *volumes, *_describe(entry.quality, names)])
-    rows.sort(key=lambda row: str(row[0]).casefold())
-    return rows
-
-
-def _is_good(entry: Entry) -> bool:
-    return entry.is_good
+        yield [entry.scan, *volumes, *_describe(entry.quality, names)]
 
 
 def _describe(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from medseg._support import long_tables
-from medseg._support.long_tables import may_hold, open_table
-from medseg._support.tables import read_table
+from medseg._support.long_tables import LongTable, may_hold, open_table
+from medseg._support.tables import find_image_columns, read_table
 from medseg.errors import DatasetError, MissingExtraError
 
 
@@ -16,6 +16,10 @@ def write(folder: Path, content: bytes, name: str = "scans.csv") -> Path:
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+def open_scans(path: Path) -> LongTable:
+    return LongTable(path, ("scan",), "line")
 
 
 @pytest.mark.parametrize(
@@ -34,8 +38,8 @@ def test_rows_are_those_of_a_table_that_is_read_at_once(
     path = write(tmp_path, text.encode())
     table, short = open_table(path), read_table(path)
     assert table.columns == short.columns
-    assert tuple(table.read_rows()) == short.rows
-    assert tuple(table.read_rows()) == short.rows  # as often as needed
+    assert tuple(table.read_rows(table.columns)) == short.rows
+    assert tuple(table.read_rows(table.columns)) == short.rows  # once more
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_what_is_no_list_is_refused(
 ) -> None:
     path = write(tmp_path, content)
     with pytest.raises(DatasetError, match=why) as caught:
-        list(open_table(path).read_rows())
+        list(open_table(path).read_rows(["scan"]))
     assert caught.value.source == str(path)
 
 
@@ -66,7 +70,7 @@ def test_a_list_may_be_longer_than_what_is_read_at_once(
 ) -> None:
     monkeypatch.setattr("medseg._support.tables.MAX_LIST_BYTES", 10)
     path = write(tmp_path, b"scan\n" + 100 * b"a.nii\n")
-    assert len(list(open_table(path).read_rows())) == 100
+    assert len(list(open_table(path).read_rows(["scan"]))) == 100
 
 
 def test_parquet_has_rows_as_a_csv_has(tmp_path: Path) -> None:
@@ -77,7 +81,7 @@ def test_parquet_has_rows_as_a_csv_has(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
     table = open_table(path)
     assert table.columns == ("scan", "name")
-    assert list(table.read_rows()) == [
+    assert list(table.read_rows(table.columns)) == [
         (1, {"scan": "a.nii", "name": "7"}),
         (2, {"scan": "b.nii", "name": ""}),
     ]
@@ -107,14 +111,49 @@ def test_what_a_table_may_hold_is_known_without_reading_its_rows(
     monkeypatch.setattr(long_tables, "_BLOCK", 4)
     for start in range(9):  # across each border of what is read at a time
         text = start * b"a" + b"s3://b" + 9 * b"a"
-        assert may_hold(write(tmp_path, text), "://")
-    assert not may_hold(write(tmp_path, b"scan\nC:/a.nii\n//host/b\n"), "://")
-    assert not may_hold(tmp_path, "://")
+        assert may_hold(open_scans(write(tmp_path, text)), ["scan"], "://")
+    local = write(tmp_path, b"scan\nC:/a.nii\n//host/b\n")
+    assert not may_hold(open_scans(local), ["scan"], "://")
+    assert not may_hold(open_scans(tmp_path), ["scan"], "://")
     pyarrow = pytest.importorskip("pyarrow")
     table = tmp_path / "list.parquet"
     for cells, holds in (("a", False), ("s3://a", True), ([b"x"], True)):
         columns = {"number": [1, 2], "scan": [None, cells]}
         pyarrow.parquet.write_table(pyarrow.table(columns), table)
-        assert may_hold(table, "://") is holds
+        assert may_hold(open_table(table), ["scan"], "://") is holds
+        assert not may_hold(open_table(table), ["number"], "://")
+    damaged = open_table(table)
     table.write_bytes(b"PAR1")
-    assert not may_hold(table, "://")
+    assert not may_hold(damaged, ["scan"], "://")
+
+
+def test_columns_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    whole_images = pyarrow.array([b"\xff" * 9, None])
+    paths = pyarrow.array([b"\xe9.nii", None])
+    table = pyarrow.table(
+        {"png": whole_images, "Scan": paths, "name": [float("nan"), 2.0]}
+    )
+    path = tmp_path / "scans.parquet"
+    pyarrow.parquet.write_table(table, path)
+    # A row without a file is told, where other columns say something.
+    assert list(open_table(path).read_rows(["scan"])) == [
+        (1, {"scan": "\udce9.nii"}),
+        (2, {"scan": ""}),
+    ]
+    assert [row for _, row in open_table(path).read_rows(["name"])] == [
+        {"name": ""},
+        {"name": "2.0"},
+    ]
+
+
+def test_a_heading_of_very_many_columns_is_read_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, b"scan" + 900_000 * b"," + b"\n")
+    with pytest.raises(DatasetError, match="same name"):
+        open_table(path)
+    names = ",".join(map(str, range(100_000)))
+    path = write(tmp_path, names.encode() + b"\n")
+    with pytest.raises(DatasetError, match="one column scan") as caught:
+        find_image_columns(path, open_table(path).columns, ["scan"])
+    assert len(caught.value.detail or "") < 200

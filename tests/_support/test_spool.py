@@ -104,3 +104,12 @@ def test_where_no_folder_can_be_written_the_way_out_is_named(
     monkeypatch.setattr(tempfile, "_get_default_tempdir", find_none)
     with pytest.raises(OutputError, match="name another one in TMPDIR"):
         Spool(range(9))
+
+
+def test_what_counts_for_more_leaves_the_memory_sooner() -> None:
+    items = [(1,), (2, 3), (4,) * 9, (5,), (6,), (7, 8), (9,) * 5]
+    made: Spool[tuple[int, ...]] = Spool(items, weigh=len)
+    assert made._first == items[:2]
+    assert list(made._numbers) == [2, 3]
+    assert list(made) == items
+    assert [made[place] for place in range(-7, 7)] == items + items

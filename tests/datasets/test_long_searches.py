@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from support import dicom as made
 
-from medseg._support import spool
+from medseg._support import long_sort, spool
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.inference.shards import Shard
@@ -90,6 +91,7 @@ def list_plainly(root: Path, files: dict[Path, bool]) -> list[tuple[str, Path]]:
 def limit_memory(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spool, "FEWEST_ON_DISK", 2)
     patch.setattr(spool, "BLOCK_ITEMS", 3)
+    patch.setattr(long_sort, "MOST_IN_MEMORY", 4)
     patch.setattr(header_parts, "MOST_IN_MEMORY", 2)
     patch.setattr(header_parts, "PARTS", 3)
 
@@ -165,3 +167,60 @@ def test_what_lies_on_the_disk_is_found_as_what_is_in_memory(
     for known in ((), [*in_memory.former_names][::2]):
         kept = on_disk.keep_former_names(known)
         assert describe(kept) == describe(in_memory.keep_former_names(known))
+
+
+def touch_channels(root: Path, chance: random.Random) -> None:
+    """Write empty files of channels in all the ways that these may lie."""
+    for _ in range(chance.randint(5, 9)):
+        case = chance.choice(("k", "K", "k_2", "k_post", "sub-01", "sub-02"))
+        folder = root / chance.choice(FOLDERS)
+        way = chance.randrange(4)
+        for number, name in enumerate(("T1", "FLAIR", "T2")):
+            place = (
+                folder / f"{case}_{name}.nii.gz",
+                folder / case / f"{name.lower()}.nii.gz",
+                folder / name / f"{case}.nii.gz",
+                folder / f"{case}_{number:04d}.nii.gz",
+            )[way]
+            if chance.random() < 0.8:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.touch()
+    if chance.random() < 0.5:
+        (root / "dataset_description.json").write_text("{}")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_channels_are_found_on_the_disk_as_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    touch_channels(tmp_path, random.Random(seed))
+    in_memory = find_scans(tmp_path, 2, channel_specs=CHANNELS)
+    limit_memory(monkeypatch)
+    on_disk = find_scans(tmp_path, 2, channel_specs=CHANNELS)
+    assert describe(on_disk) == describe(in_memory)
+    places = [scan.parts[0][0] for scan in in_memory.scans]
+    assert len(set(places)) == len(places)
+
+
+def test_a_scan_of_several_channels_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "FEWEST_ON_DISK", 20)
+    monkeypatch.setattr(spool, "BLOCK_ITEMS", 16)
+    monkeypatch.setattr(long_sort, "MOST_IN_MEMORY", 50)
+    peaks = []
+    for cases in (150, 450):
+        root = tmp_path / str(cases)
+        for case in range(cases):
+            folder = root / f"case_{case}"
+            folder.mkdir(parents=True)
+            for name in ("T1", "FLAIR"):
+                (folder / f"{name}.nii.gz").touch()
+        tracemalloc.start()
+        found = find_scans(root, 2, channel_specs=CHANNELS)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(found.scans) == cases
+        peaks.append(peak)
+    few, many = peaks
+    assert many - few < 300 * 1000

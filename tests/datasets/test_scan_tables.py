@@ -141,3 +141,29 @@ def test_dicom_with_the_name_of_an_image_is_named_by_the_table(
     table.write_text("scan,name\nct.mha,mine")
     names = [scan.name for part in find_parts(table) for scan in part.scans]
     assert names == ["mine"]
+
+
+def test_a_cell_that_no_system_takes_for_a_path_costs_its_line_alone(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "a.nii.gz")
+    table = tmp_path / "list.csv"
+    table.write_bytes(b"scan\na\0.nii.gz\na.nii.gz\n\0\n")
+    found = find_scans(table, 1)
+    assert [scan.name for scan in found.scans] == ["a"]
+    assert [entry.where for entry in found.left_out] == ["line 2", "line 4"]
+
+
+def test_a_file_that_is_listed_twice_is_one_scan_however_it_is_written(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "a.nii.gz", tmp_path / "p/b.nii.gz")
+    table = tmp_path / "list.csv"
+    rows = ("a.nii.gz", "p//b.nii.gz", "./a.nii.gz", "p/./b.nii.gz", "", ".")
+    table.write_text("\n".join(("scan,name", *(f"{row},x" for row in rows))))
+    for rule in (None, lambda name: True):
+        found = find_scans(table, 1, is_wanted=rule)
+        files = [scan.files[0].name for scan in found.scans]
+        assert files == ["a.nii.gz", "b.nii.gz"]
+        reasons = [entry.reason for entry in found.left_out]
+        assert sum("is listed before" in reason for reason in reasons) == 2

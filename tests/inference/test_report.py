@@ -11,12 +11,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from support.browsers import open_chromium
+from support.reports import format_volumes, render
 
 from medseg._support.files import write_atomically
+from medseg.inference.batch_overview import survey
 from medseg.inference.ledger_entry import Entry, QualityEntry
-from medseg.inference.report import render_report, write_report
+from medseg.inference.report import write_report
 from medseg.inference.report_rows import get_preview_path
-from medseg.inference.volumes_table import format_volumes_csv
 from medseg.labels import Label, LabelSet
 from medseg.plots.thumbnails import draw_thumbnail
 from medseg.testing import make_phantom
@@ -67,7 +68,7 @@ def entry(scan: str, state: str = "done", **facts) -> Entry:
 
 
 def page(out: Path, *entries: Entry, labels: LabelSet = LABELS) -> Page:
-    return Page(render_report(out, entries, "liver 1.0.0", labels))
+    return Page(render(out, entries, "liver 1.0.0", labels))
 
 
 def test_failed_scans_come_first_then_names_in_order(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_failed_scans_come_first_then_names_in_order(tmp_path: Path) -> None:
 
 
 def test_what_the_ledger_says_is_shown(tmp_path: Path) -> None:
-    text = render_report(
+    text = render(
         tmp_path,
         [
             entry("a", warnings=("thick slices",), shape=(4, 5, 6), spacing_mm=(1, 1, 2.5),
@@ -158,7 +159,7 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     facts = {"volumes_ml": {HOSTILE: 1.0}, "warnings": (HOSTILE,)}
     one = entry("a", **facts, seconds={HOSTILE: 1.0})
     failed = entry("b", "failed", error=HOSTILE)
-    shown = Page(render_report(tmp_path, [one, failed], HOSTILE, labels))
+    shown = Page(render(tmp_path, [one, failed], HOSTILE, labels))
     assert [tag for tag, _ in shown.tags].count("script") == 1
     assert not [tag for tag, _ in shown.tags if tag == "img"]
     assert sum(HOSTILE in cell for cell in shown.cells) == 2
@@ -170,18 +171,18 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
 
 
 def test_an_empty_batch_has_a_page(tmp_path: Path) -> None:
-    write_report(tmp_path, [], "liver", LABELS)
+    write_report(tmp_path, survey([], LABELS), "liver")
     assert "0 scans" in (tmp_path / "report.html").read_text()
 
 
 def test_the_same_ledger_gives_the_same_page(tmp_path: Path) -> None:
     entries = [entry("a"), entry("b", "failed", error="x")]
-    first = render_report(tmp_path, entries, "liver", LABELS)
-    assert render_report(tmp_path, reversed(entries), "liver", LABELS) == first
+    first = render(tmp_path, entries, "liver", LABELS)
+    assert render(tmp_path, reversed(entries), "liver", LABELS) == first
 
 
 def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
-    table = format_volumes_csv(
+    table = format_volumes(
         [entry("b"), entry("A"), entry("c", "failed")], LABELS
     )
     assert table.splitlines() == [
@@ -205,7 +206,7 @@ def test_quality_stands_beside_the_volumes() -> None:
     nothing = QualityEntry(
         expected_dice=None, lower_bound=None, is_calibrated=True, review=True
     )
-    table = format_volumes_csv(
+    table = format_volumes(
         [entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS
     )
     assert table.splitlines()[1:] == [
@@ -234,7 +235,7 @@ def test_failed_scans_come_first_and_then_the_worst_results(
 
 def test_the_report_says_what_to_review(tmp_path: Path) -> None:
     flagged = JUDGED.model_copy(update={"expected_dice": 0.4, "review": True})
-    text = render_report(
+    text = render(
         tmp_path,
         [entry("a", quality=flagged), entry("b", quality=JUDGED)],
         "liver 1.0.0",
@@ -257,9 +258,7 @@ def test_what_nobody_can_judge_has_words_for_a_number_and_nothing_green(
     tmp_path: Path, facts: dict, words: str
 ) -> None:
     raw = JUDGED.model_copy(update=facts)
-    text = render_report(
-        tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS
-    )
+    text = render(tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS)
     assert f'<span class="words">{words}</span>' in text
     assert "0.91" not in text.replace('data-sort="0.91"', "")
     assert 'class="bar' not in text
@@ -274,7 +273,7 @@ def test_a_flag_comes_first_with_its_reason(tmp_path: Path) -> None:
     )
     worse = JUDGED.model_copy(update={"expected_dice": 0.7})
     entries = [entry("worse", quality=worse), entry("odd", quality=flagged)]
-    text = render_report(tmp_path, entries, "liver 1.0.0", LABELS)
+    text = render(tmp_path, entries, "liver 1.0.0", LABELS)
     assert Page(text).first_cells() == ["odd", "worse"]
     assert "Review: liver has 2 ml, usually 1500 ml" in text
     assert text.count('class="bar review"') == 1
@@ -298,7 +297,7 @@ def test_many_labels_share_one_column(tmp_path: Path) -> None:
         [Label(n, f"organ {n}", n, (n, 0, 0)) for n in range(1, 31)]
     )
     volumes = {f"organ {n}": float(n) for n in range(1, 31)}
-    text = render_report(
+    text = render(
         tmp_path, [entry("a", volumes_ml=volumes)], "whole body", labels
     )
     assert text.count("<th ") == 6
@@ -307,7 +306,7 @@ def test_many_labels_share_one_column(tmp_path: Path) -> None:
 
 def test_labels_of_another_bundle_have_their_own_columns() -> None:
     other = entry("old", volumes_ml={"spleen": 2.0})
-    table = format_volumes_csv([entry("new"), other], LABELS)
+    table = format_volumes([entry("new"), other], LABELS)
     assert [line.split(",")[:4] for line in table.splitlines()] == [
         ["scan", "liver_ml", "kidney_ml", "spleen_ml"],
         ["new", "1500.2500", "300.5000", ""],
@@ -327,7 +326,7 @@ def test_in_a_browser_the_page_fits_sorts_and_opens_pictures(
         volumes = {"liver": ml}
         entries.append(entry(name, quality=JUDGED, volumes_ml=volumes))
     entries *= 99  # of 300 there would be several pages
-    write_report(tmp_path, entries, "liver", LABELS)
+    write_report(tmp_path, survey(entries, LABELS), "liver")
     with open_chromium(tmp_path) as browser:
         for width in (390, 1280, 1920):
             for dark in (False, True):

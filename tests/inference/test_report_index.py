@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from medseg._support.files import write_atomically
+from medseg.inference.batch_overview import survey
 from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.report import write_report
 from medseg.inference.report_index import count_pages
@@ -47,7 +48,7 @@ def make_entries(count: int) -> list[Entry]:
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     write_atomically(get_preview_path(tmp_path, "scan_007"), b"pixels")
-    write_report(tmp_path, make_entries(450), "liver 1.0.0", LABELS)
+    write_report(tmp_path, survey(make_entries(450), LABELS), "liver 1.0.0")
     return tmp_path / "report.html"
 
 
@@ -106,12 +107,12 @@ def test_numbers_that_no_scan_has_end_no_report(
         entries[place] = entries[place].model_copy(
             update={"volumes_ml": impossible}
         )
-    write_report(tmp_path, entries, "liver 1.0.0", LABELS)
+    write_report(tmp_path, survey(entries, LABELS), "liver 1.0.0")
     assert "Unusual" in (tmp_path / "report.html").read_text()
     alike = [
         entries[0].model_copy(update={"scan": f"s{n}"}) for n in range(300)
     ]
-    write_report(tmp_path, alike, "liver 1.0.0", LABELS)
+    write_report(tmp_path, survey(alike, LABELS), "liver 1.0.0")
 
 
 def test_the_overview_does_not_grow_with_the_scans(
@@ -122,7 +123,9 @@ def test_the_overview_does_not_grow_with_the_scans(
 
 
 def test_a_batch_that_became_small_has_one_page_again(report: Path) -> None:
-    write_report(report.parent, make_entries(299), "liver 1.0.0", LABELS)
+    write_report(
+        report.parent, survey(make_entries(299), LABELS), "liver 1.0.0"
+    )
     assert not (report.parent / "report").exists()
     assert report.read_text().count('data-sort="scan_') == 299
 
@@ -132,6 +135,6 @@ def test_what_else_lies_in_a_folder_of_this_name_stays(tmp_path: Path) -> None:
     own.parent.mkdir()
     own.write_text("mine")
     for count, pages in ((450, 3), (399, 2), (50, 0)):
-        write_report(tmp_path, make_entries(count), "liver", LABELS)
+        write_report(tmp_path, survey(make_entries(count), LABELS), "liver")
         assert own.read_text() == "mine"
         assert len(list(own.parent.glob("*.html"))) == pages

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from medseg._support import long_sort
 from medseg.datasets.cases import Scan
 from medseg.errors import OutputError
 from medseg.inference.sources_table import COLUMNS, SourcesTable
@@ -78,3 +79,32 @@ def test_a_place_below_a_file_is_refused_for_what_it_is(tmp_path: Path) -> None:
     table = SourcesTable(tmp_path / "file" / "a" / "s.csv", tmp_path / "out")
     with pytest.raises(OutputError, match="below a file"):
         table.check()
+
+
+def test_a_table_of_very_many_rows_is_entered_as_a_short_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [
+        Scan(f"x{number}", ((tmp_path / f"{number}.nii",),) * (1 + number % 2))
+        for number in range(40)
+    ]
+    tables = [
+        SourcesTable(tmp_path / f"{name}.csv", tmp_path / "out")
+        for name in "ab"
+    ]
+    for table in tables:
+        table.enter(scans[:30])
+        lines = table.path.read_text().splitlines(keepends=True)
+        # As a person leaves it who puts it in another order, and copies rows.
+        table.path.write_text("".join([lines[0], *lines[:0:-1], lines[1]]))
+        monkeypatch.setattr(long_sort, "MOST_IN_MEMORY", 3)
+        # What is read at once would have an end.
+        monkeypatch.setattr("medseg._support.tables.MAX_LIST_BYTES", 10)
+        table.check()
+        table.enter(scans[20:])
+    short, long = (table.path.read_bytes() for table in tables)
+    assert short == long
+    found = rows(tables[1].path)
+    keys = [(row["name"], row["channel"]) for row in found]
+    assert keys == sorted(set(keys))
+    assert len(keys) == 60

@@ -6,12 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from support.reports import format_volumes
 
+from medseg.inference.batch_overview import survey
 from medseg.inference.ledger_entry import Entry, QualityEntry
-from medseg.inference.volumes_table import (
-    format_volumes_csv,
-    write_volumes_parquet,
-)
+from medseg.inference.volumes_table import write_volumes_parquet
 from medseg.labels import Label, LabelSet
 
 LABELS = LabelSet([Label(1, "liver", 1, (230, 60, 60))])
@@ -40,9 +39,9 @@ def test_parquet_holds_the_numbers_of_the_csv_with_types(
         Entry(scan="c", state="failed"),
     ]
     file = tmp_path / "volumes.parquet"
-    write_volumes_parquet(file, entries, LABELS)
+    write_volumes_parquet(file, survey(entries, LABELS))
     table = parquet.read_table(file)
-    text = format_volumes_csv(entries, LABELS)
+    text = format_volumes(entries, LABELS)
     header, *lines = csv.reader(text.splitlines())
     assert table.column_names == header
     assert table.to_pylist()[0]["review"] is True
@@ -60,7 +59,7 @@ def test_no_label_is_a_formula_to_a_spreadsheet() -> None:
     entry = Entry(
         scan="a", state="done", volumes_ml={name: 1.0}, quality=quality
     )
-    text = format_volumes_csv([entry], LABELS)
+    text = format_volumes([entry], LABELS)
     for cells in csv.reader(text.splitlines()):
         assert not [cell for cell in cells if cell.startswith(("=", "@"))]
     assert f"'{name}_ml" in text
@@ -71,5 +70,5 @@ def test_a_batch_without_results_has_a_table_without_rows(
 ) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "volumes.parquet"
-    write_volumes_parquet(file, [], LABELS)
+    write_volumes_parquet(file, survey([], LABELS))
     assert parquet.read_table(file).num_rows == 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
+from medseg._support.long_sort import sort_long
 from medseg._support.spool import Spool
 from medseg.io.dicom.header_groups import (
     SeriesKey,
@@ -22,15 +23,21 @@ from medseg.io.dicom.header_groups import (
 )
 from medseg.io.dicom.headers import Header
 
-MOST_IN_MEMORY = 100_000
-"""Headers that stay there; they take 200 MB. To write and read one again takes a third of the time
+MOST_IN_MEMORY = 25_000
+"""Headers that stay there; they take 50 MB. To write and read one again takes a third of the time
 that it took to read it first."""
 
-PARTS = 32
-"""Of a million headers, each has 40 MB."""
+PARTS = 64
+"""Of a million headers, each has 30 MB."""
+
+_BLOCK_HEADERS = 64
+"""Of each part, so many are in memory until they are written."""
 
 Numbered = tuple[int, Header]
 """The number of a file, and its header."""
+
+_Excluded = tuple[int, str, str]
+"""The number of a file, its path, and why it is no part of a volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +69,20 @@ class _Part:
 class HeaderParts:
     """The headers of a search; the rules are those of ``group_headers``.
 
+    Args:
+        by_study: Whether all headers of a study are in one part.
+
     Attributes:
         unassigned: Damaged files that could belong to several series or to none, once groups were
             listed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_study: bool = False) -> None:
+        self._by_study = by_study
         self._first: list[Numbered] = []
         self._parts: list[Spool[Numbered]] = []
         self._damaged: list[Header] = []
-        self._excluded: list[Numbered] = []
+        self._excluded: Spool[_Excluded] = Spool()
         self._count = 0
         self.unassigned: list[Header] = []
 
@@ -94,21 +105,27 @@ class HeaderParts:
                 self._move_to_disk()
 
     def _move_to_disk(self) -> None:
-        self._parts = [Spool(fewest=0) for _ in range(PARTS)]
+        for _ in range(PARTS):
+            self._parts.append(Spool(fewest=0, block=_BLOCK_HEADERS))
         for numbered in self._first:
             self._send(numbered)
         self._first.clear()
 
     def _send(self, numbered: Numbered) -> None:
-        place = hash(make_key(numbered[1])) % PARTS
-        self._parts[place].append(numbered)
+        _, header = numbered
+        key: str | SeriesKey = make_key(header)
+        if self._by_study and header.study:
+            key = header.study
+        self._parts[hash(key) % PARTS].append(numbered)
 
     def list_groups(self) -> Iterator[list[HeaderGroup]]:
         """Give the series, part by part; those of a part are in the order of their first files."""
         owned, self.unassigned = self._assign_damaged()
-        self._excluded.clear()
+        self._excluded = Spool()
         for part in self._sort_parts():
-            self._excluded += part.excluded
+            for number, header in part.excluded:
+                row = (number, str(header.file), header.exclusion)
+                self._excluded.append(row)
             groups = []
             for key, members in part.groups.items():
                 headers = [header for _, header in members]
@@ -117,10 +134,10 @@ class HeaderParts:
                 groups.append(HeaderGroup(number, ordered))
             yield sorted(groups, key=_get_number)
 
-    def list_excluded(self) -> Iterator[Header]:
-        """Give the files that are no part of a volume, once groups were listed."""
-        for _, header in sorted(self._excluded, key=itemgetter(0)):
-            yield header
+    def list_excluded(self) -> Iterator[tuple[Path, str]]:
+        """Give the files that are no part of a volume, and why, once groups were listed."""
+        for _, file, reason in sort_long(self._excluded, key=itemgetter(0)):
+            yield Path(file), reason
 
     def _sort_parts(self) -> Iterator[_Part]:
         if self.are_in_memory:

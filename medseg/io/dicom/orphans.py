@@ -26,24 +26,24 @@ class Orphans:
 
     def __init__(self, found: Iterable[Series] = ()) -> None:
         self._all: Spool[Series] = Spool()
+        self._sizes: set[FrameSize] = set()
         self._by_size: dict[FrameSize, list[Series]] = defaultdict(list)
-        sizes: set[FrameSize] = set()
         for each in found:
             self.add(each)
-            if len(each.frames) >= FEWEST_SLICES:
-                sizes.add(get_size(each.frames[0]))
-        self.keep(sizes)
+        self.choose()
 
     def add(self, series: Series) -> None:
-        """Add a series, if it has few slices."""
-        if 0 < len(series.frames) < FEWEST_SLICES:
+        """Add a series with few slices; of a larger one, note their size."""
+        if len(series.frames) >= FEWEST_SLICES:
+            self._sizes.add(get_size(series.frames[0]))
+        elif series.frames:
             self._all.append(series)
 
-    def keep(self, sizes: Set[FrameSize]) -> None:
-        """Keep those of the sizes that larger series have."""
+    def choose(self) -> None:
+        """Keep those of the sizes that larger series have, once all were added."""
         for each in self._all:
             size = get_size(each.frames[0])
-            if size in sizes:
+            if size in self._sizes:
                 self._by_size[size].append(each)
 
     @property

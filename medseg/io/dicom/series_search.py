@@ -14,22 +14,21 @@ from medseg._support.spool import Spool
 from medseg.errors import ScanError
 from medseg.io.dicom.header_parts import HeaderGroup, HeaderParts
 from medseg.io.dicom.headers import Header, read_header
-from medseg.io.dicom.orphans import FrameSize, Orphans, get_size
+from medseg.io.dicom.orphans import Orphans
 from medseg.io.dicom.series import (
     NOT_DICOM,
     Series,
     SkippedFile,
     split_volumes,
 )
-from medseg.io.dicom.stacks import FEWEST_SLICES
 
 Progress = Callable[[int], None]
 """Called with the number of files looked at so far."""
 
-_Row = tuple[int, int, tuple[str, ...], Series]
+PlacedSeries = tuple[tuple[int, int], Series]
+"""A volume, and its place: its series' number among the files, and its own in that."""
 
-_SERIES_BLOCK = 16
-"""Series that are read back from the disk at a time; each has hundreds of files."""
+_Row = tuple[tuple[int, int], tuple[str, ...], Series]
 
 
 def find_series(
@@ -85,11 +84,12 @@ class SeriesSearch:
 
     Args:
         split_4d: As for ``group_series``.
+        by_study: Whether all series of a study will be asked for together.
     """
 
-    def __init__(self, split_4d: str = "") -> None:
+    def __init__(self, split_4d: str = "", *, by_study: bool = False) -> None:
         self._split_4d = split_4d
-        self._headers = HeaderParts()
+        self._headers = HeaderParts(by_study=by_study)
 
     def look_at(
         self, files: Iterable[Path], progress: Progress | None = None
@@ -129,48 +129,66 @@ class SeriesSearch:
             yield from self.find_all()
             return
         orphans = Orphans()
-        sizes: set[FrameSize] = set()
         parts = []
         for groups in self._headers.list_groups():
-            part: Spool[_Row] = Spool(fewest=0, block=_SERIES_BLOCK)
-            for number, index, each in self._split(groups):
-                part.append(_pack(number, index, each))
+            part: Spool[_Row] = Spool(fewest=0, weigh=_count_files)
+            for place, each in self._split(groups):
+                part.append(_pack(place, each))
                 orphans.add(each)
-                if len(each.frames) >= FEWEST_SLICES:
-                    sizes.add(get_size(each.frames[0]))
             parts.append(part)
-        orphans.keep(sizes)
+        orphans.choose()
         warned = self._warn_of_orphans(orphans)
-        for row in heapq.merge(*parts, key=itemgetter(0, 1)):
-            number, index, *_ = row
-            yield _unpack(row, warned.get((number, index), ()))
+        for row in heapq.merge(*parts, key=itemgetter(0)):
+            yield _unpack(row, warned.get(row[0], ()))
 
-    def _split(
-        self, groups: Iterable[HeaderGroup]
-    ) -> Iterator[tuple[int, int, Series]]:
+    def find_studies(self) -> Iterator[list[PlacedSeries]]:
+        """Give the series with their frames, those of a study together, some studies at a time.
+
+        Each comes with its place in the order of all series, as files were looked at in the order
+        of their paths.
+
+        Raises:
+            OutputError: If what was found does not fit into the folder for temporary files.
+        """
+        if self._headers.are_in_memory:
+            found = self.find_all()
+            yield [((number, 0), each) for number, each in enumerate(found)]
+            return
+        orphans = Orphans()
+        for groups in self._headers.list_groups():
+            for _, each in self._split(groups):
+                orphans.add(each)
+        orphans.choose()
+        for groups in self._headers.list_groups():
+            yield [
+                (place, orphans.warn(each))
+                for place, each in self._split(groups)
+            ]
+
+    def _split(self, groups: Iterable[HeaderGroup]) -> Iterator[PlacedSeries]:
         """Give each volume with its group's number and its own in that."""
         for group in groups:
             volumes = split_volumes(group.headers, self._split_4d)
             for index, volume in enumerate(volumes):
-                yield group.number, index, volume
+                yield (group.number, index), volume
 
     def _warn_of_orphans(
         self, orphans: Orphans
     ) -> dict[tuple[int, int], tuple[str, ...]]:
-        """Return the warnings of volumes that orphans continue, by their numbers."""
+        """Return the warnings of volumes that orphans continue, by their places."""
         warned = {}
         for groups in self._headers.list_groups() if orphans.sizes else ():
             alike = filter(orphans.may_continue, groups)
-            for number, index, each in self._split(alike):
+            for place, each in self._split(alike):
                 with_warning = orphans.warn(each)
                 if with_warning is not each:
-                    warned[number, index] = with_warning.warnings
+                    warned[place] = with_warning.warnings
         return warned
 
     def list_skipped(self) -> Iterator[SkippedFile]:
         """Give the DICOM files that belong to no series, once series were found."""
-        for header in self._headers.list_excluded():
-            yield SkippedFile(header.file, header.exclusion)
+        for file, reason in self._headers.list_excluded():
+            yield SkippedFile(file, reason)
         for header in self._headers.unassigned:
             yield _skip_damaged(header)
 
@@ -193,13 +211,18 @@ def _skip_damaged(header: Header) -> SkippedFile:
     )
 
 
-def _pack(number: int, index: int, series: Series) -> _Row:
+def _pack(place: tuple[int, int], series: Series) -> _Row:
     files = tuple(map(str, series.files))
     without_frames = replace(series, files=(), frames=())
-    return number, index, files, without_frames
+    return place, files, without_frames
+
+
+def _count_files(row: _Row) -> int:
+    _, files, _ = row
+    return len(files)
 
 
 def _unpack(row: _Row, warnings: tuple[str, ...]) -> Series:
-    _, _, files, series = row
+    _, files, series = row
     paths = tuple(map(Path, files))
     return replace(series, files=paths, warnings=warnings)

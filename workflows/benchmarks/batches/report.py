@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.inference.batch_overview import survey
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.report import write_summaries
@@ -60,7 +61,8 @@ def measure(out: Path) -> None:
     start = time.perf_counter(), time.process_time()
     entries, _ = read_ledgers(out)
     read = time.perf_counter(), time.process_time()
-    write_summaries(out, entries.values(), "abdomen 1.0.0", labels)
+    overview = survey(entries.as_list(), labels)
+    write_summaries(out, overview, "abdomen 1.0.0")
     end = time.perf_counter(), time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"scans            {len(entries)}")

@@ -1,0 +1,43 @@
+"""Very many items, put in order; most of them lie on the disk meanwhile."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from medseg._support.spool import Spool, count_one
+
+Item = TypeVar("Item")
+
+MOST_IN_MEMORY = 50_000
+"""Items that are put in order at a time, if each counts as one."""
+
+
+def sort_long(
+    items: Iterable[Item],
+    key: Callable[[Item], Any],
+    weigh: Callable[[Item], int] = count_one,
+) -> Iterator[Item]:
+    """Give items in order; equal ones stay as they were.
+
+    Args:
+        items: Of such a kind that ``pickle`` takes them.
+        key: What to order them by.
+        weigh: As for ``Spool``.
+
+    Raises:
+        OutputError: If they do not fit into the folder for temporary files.
+    """
+    runs: list[Iterable[Item]] = []
+    last: list[Item] = []
+    weight = 0
+    for item in items:
+        if last and weight >= MOST_IN_MEMORY:
+            last.sort(key=key)
+            runs.append(Spool(last, fewest=0, weigh=weigh))
+            last, weight = [], 0
+        last.append(item)
+        weight += weigh(item)
+    last.sort(key=key)
+    return heapq.merge(*runs, last, key=key)
