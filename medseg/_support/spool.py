@@ -107,6 +107,15 @@ class Spool(Sequence[Item]):
         for item in items:
             self.append(item)
 
+    def list_from(self, start: int, stop: int) -> Iterator[Item]:
+        """Give the items from one number to before another; readers do not disturb each other."""
+        place = start
+        while place < stop:
+            first, block = self._find_block(place)
+            items = block[place - first : stop - first]
+            yield from items
+            place += len(items)
+
     def __len__(self) -> int:
         return self._count
 
@@ -137,16 +146,21 @@ class Spool(Sequence[Item]):
         if place < len(self._first):
             return self._first[place]
         with self._lock:
-            last = self._count - len(self._last)
-            if place >= last:
-                return self._last[place - last]
+            first, block = self._block
+            if not first <= place < first + len(block):
+                first, block = self._block = self._find_block(place)
+            return block[place - first]
+
+    def _find_block(self, place: int) -> tuple[int, list[Item]]:
+        """Return the items that were written with one, and the number of the first of them."""
+        if place < len(self._first):
+            return 0, self._first
+        with self._lock:
+            first = self._count - len(self._last)
+            if place >= first:
+                return first, self._last
             number = bisect_right(self._numbers, place) - 1
-            within = place - self._numbers[number]
-            known, block = self._block
-            if known != number:
-                block = self._read(number)
-                self._block = (number, block)
-            return block[within]
+            return self._numbers[number], self._read(number)
 
     def _write(self) -> None:
         packed = list(map(self._pack, self._last))

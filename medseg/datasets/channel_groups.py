@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 
 from medseg._support.long_sort import sort_long
@@ -97,25 +97,12 @@ class ChannelGroup:
         return Assignment(found, tuple(doubled), len(wanted))
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Some images of a group.
+_Place = tuple[bool, int, int]
+"""Where a group comes in the order of groups: those of BIDS after others."""
 
-    Attributes:
-        base: What those of a group share.
-        place: Where it comes in the order of groups: those of BIDS after others.
-        where: The group's path, as these images spell it.
-        images: The images; of BIDS, all of the group.
-    """
-
-    base: tuple[str, str]
-    place: tuple[bool, int, int]
-    where: str
-    images: Images
-
-
-_get_order = attrgetter("base", "place")
-_get_base = attrgetter("base")
+_Found = tuple[str, _Place, str, Images]
+"""Some images of a group, of BIDS all of them: what those of a group share, the group's place and
+path as these images say it, and the images."""
 
 
 def find_groups(
@@ -131,8 +118,8 @@ def find_groups(
     Raises:
         OutputError: If they do not fit into the folder for temporary files.
     """
-    found = sort_long(_look_at(root, files, wanted), key=_get_order)
-    united = (_unite([*some]) for _, some in groupby(found, _get_base))
+    found = sort_long(_look_at(root, files, wanted), key=itemgetter(0, 1))
+    united = (_unite([*some]) for _, some in groupby(found, itemgetter(0)))
     for _, where, images in sort_long(united, key=itemgetter(0)):
         yield ChannelGroup(Path(where), images)
 
@@ -158,27 +145,28 @@ def _look_at(
         yield from _group_sessions([*of_subject])
 
 
-def _make_found(
-    where: Path, place: tuple[bool, int, int], images: Images
-) -> _Found:
+def _make_found(where: Path, place: _Place, images: Images) -> _Found:
+    folder, name = os.path.split(where)
+    return join_base(folder, fold_name(name)), place, str(where), images
+
+
+def join_base(folder: str | Path, name: str) -> str:
+    """Return as one text what files share: their folder, and the folded begin of their names."""
     # Where a system takes two folders for the same, so must this.
-    folder = os.path.normcase(where.parent)
-    return _Found((folder, fold_name(where.name)), place, str(where), images)
+    return f"{os.path.normcase(folder)}\0{name}"
 
 
-def _unite(
-    found: Sequence[_Found],
-) -> tuple[tuple[bool, int, int], str, Images]:
+def _unite(found: Sequence[_Found]) -> tuple[_Place, str, Images]:
     """Return the place, the path and the images of a group."""
-    first, last = found[0], found[-1]
-    is_bids, *_ = last.place
+    _, place, where, _ = found[0]
+    _, (is_bids, *_), last, of_session = found[-1]
     if is_bids:
-        return first.place, last.where, last.images
+        return place, last, of_session
     images: dict[str, list[NumberedFile]] = defaultdict(list)
-    for each in found:
-        for role, files in each.images.items():
+    for *_, some in found:
+        for role, files in some.items():
             images[role] += files
-    return first.place, first.where, dict(images)
+    return place, where, dict(images)
 
 
 def _find_data_set(root: Path, file: BidsFile) -> Path:

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg._support.spool import Spool
 from medseg._support.text_hashes import TextHashes
@@ -19,6 +19,7 @@ from medseg.datasets.channel_groups import (
     ChannelGroup,
     NumberedFile,
     find_groups,
+    join_base,
 )
 from medseg.datasets.channel_ways import describe_missing
 from medseg.datasets.scan_candidates import Candidate, Search, flatten
@@ -55,6 +56,9 @@ def take_named_channels(
     return _ChannelSearch(root, files, search).find()
 
 
+_Assigned = tuple[ChannelGroup, Assignment]
+
+
 class _ChannelSearch:
     """Finds scans of several files; of very many files it holds a byte each, and some hashes.
 
@@ -77,7 +81,7 @@ class _ChannelSearch:
     def find(self) -> Sequence[Path]:
         """Make the scans; return the files that are no channels and lie beside none."""
         self._set_derived_aside()
-        groups: Spool[tuple[ChannelGroup, Assignment]] = Spool()
+        groups: Spool[_Assigned] = Spool(pack=_pack, unpack=_unpack)
         wanted = self._search.channel_names
         for group in find_groups(self._root, self._list_others(), wanted):
             assignment = group.assign(wanted)
@@ -191,7 +195,7 @@ class _Bases:
     def add(self, group: ChannelGroup) -> None:
         """Add that of a group."""
         folder, name = group.base
-        self._bases.add(_join(folder, name))
+        self._bases.add(join_base(folder, name))
         self._folders.add(_fold_path(folder / name))
 
     def __len__(self) -> int:
@@ -199,7 +203,7 @@ class _Bases:
 
     def has(self, folder: Path, name: str) -> bool:
         """Tell whether files in a folder share this name, in folded form."""
-        return _join(folder, name) in self._bases
+        return join_base(folder, name) in self._bases
 
     def is_folder(self, folder: Path) -> bool:
         """Tell whether a folder is called after a scan."""
@@ -216,8 +220,21 @@ class _Bases:
         return start
 
 
-def _join(folder: Path, name: str) -> str:
-    return os.path.normcase(folder) + "\0" + name
+def _pack(assigned: _Assigned) -> tuple[Any, ...]:
+    """Return plain values, which are soon written and read."""
+    group, assignment = assigned
+    return (
+        str(group.where),
+        group.images,
+        assignment.found,
+        assignment.doubled,
+        assignment.channels,
+    )
+
+
+def _unpack(packed: tuple[Any, ...]) -> _Assigned:
+    where, images, *others = packed
+    return ChannelGroup(Path(where), images), Assignment(*others)
 
 
 def _fold_path(folder: Path) -> str:

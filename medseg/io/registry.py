@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from medseg._support.registry import Registry
@@ -57,9 +58,14 @@ def list_readable_suffixes() -> tuple[str, ...]:
 
     Longest first, so that ``.nii.gz`` is recognised before a format's ``.gz`` could be.
     """
-    suffixes: set[str] = set()
-    for image_format in list_formats():
-        suffixes.update(image_format.suffixes)
+    return _order_suffixes(
+        tuple(tuple(image_format.suffixes) for image_format in list_formats())
+    )
+
+
+@lru_cache(maxsize=8)  # asked for several times for each of very many files
+def _order_suffixes(of_formats: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    suffixes = {suffix for suffixes in of_formats for suffix in suffixes}
     return tuple(sorted(suffixes, key=lambda suffix: (-len(suffix), suffix)))
 
 

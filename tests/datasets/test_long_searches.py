@@ -208,6 +208,7 @@ def test_a_scan_of_several_channels_takes_little_memory(
     monkeypatch.setattr(spool, "FEWEST_ON_DISK", 20)
     monkeypatch.setattr(spool, "BLOCK_ITEMS", 16)
     monkeypatch.setattr(long_sort, "MOST_IN_MEMORY", 50)
+    monkeypatch.setattr(long_sort, "_BLOCK_ITEMS", 8)
     peaks = []
     for cases in (150, 450):
         root = tmp_path / str(cases)

@@ -10,8 +10,9 @@ collecting the same elements. The files are in the disk's cache: what is counted
 
     python workflows/benchmarks/discovery.py WORK --memory 10000 1000000
 
-tells what a search holds in memory instead, at each number of files: a folder of NIfTI files, a
-folder of DICOM slices, and a list of the NIfTI files of which a shard does its hundredth.
+tells what a search holds in memory instead, at each number of files: a folder of NIfTI files, one
+of the two channels of half as many cases, a folder of DICOM slices, the same for a bundle of two
+channels, a list of the NIfTI files, and the same of which a shard does its hundredth.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pydicom import uid as uids
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
+from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.scans import find_scans
 from medseg.inference.shards import parse_shard
 from medseg.io import find_series
@@ -48,7 +50,18 @@ MOST_LINKS = 50_000
 """Names of one file: file systems limit them."""
 
 SHARD = "1/100"
-KINDS = ("NIfTI folder", "DICOM folder", f"list, shard {SHARD}")
+KINDS = (
+    "NIfTI folder",
+    "NIfTI folder of two channels",
+    "DICOM folder",
+    "DICOM folder of two channels",
+    "list",
+    f"list, shard {SHARD}",
+)
+CHANNELS = [
+    ChannelSpec(name="T1", modality="MR"),
+    ChannelSpec(name="FLAIR", modality="MR"),
+]
 
 
 def main() -> None:
@@ -120,15 +133,16 @@ def compare_memory(
 
 def make_input(kind: str, work: Path, count: int) -> Path:
     """Return a folder or a list of so many files; it is made unless it is there."""
-    if kind == "DICOM folder":
+    if kind.startswith("DICOM"):
         folder = work / f"files-{count}"
         if not folder.is_dir():
             write_files(folder, count)
         return folder
-    folder = work / f"nifti-{count}"
+    name = name_channel if "channels" in kind else name_file
+    folder = work / f"{name.__name__}-{count}"
     if not folder.is_dir():
-        write_nifti_files(folder, count)
-    if kind == "NIfTI folder":
+        write_nifti_files(folder, count, name)
+    if kind.startswith("NIfTI"):
         return folder
     table = work / f"nifti-{count}.csv"
     with table.open("w", newline="") as file:
@@ -143,13 +157,21 @@ def name_file(folder: Path, number: int) -> str:
     return f"{folder}/part_{number // PER_FOLDER}/scan_{number}.nii.gz"
 
 
-def write_nifti_files(folder: Path, count: int) -> None:
+def name_channel(folder: Path, number: int) -> str:
+    """Return the path of a made-up file of a channel, a thousand to a folder."""
+    channel = CHANNELS[number % 2].name
+    return f"{folder}/part_{number // PER_FOLDER}/scan_{number // 2}_{channel}.nii.gz"
+
+
+def write_nifti_files(
+    folder: Path, count: int, name: Callable[[Path, int], str]
+) -> None:
     """Write small scans: names of a few files, since nobody looks into them here."""
     data = write_dataset(folder.with_suffix(".made"), 1, shape=(8, 8, 8))
     (made,) = (data / "imagesTr").iterdir()
     content = made.read_bytes()
     for number in range(count):
-        file = Path(name_file(folder, number))
+        file = Path(name(folder, number))
         if number % PER_FOLDER == 0:
             file.parent.mkdir(parents=True)
         if number % MOST_LINKS == 0:
@@ -164,11 +186,19 @@ def search_here(kind: str, root: Path) -> None:
     rule = parse_shard(SHARD).holds if "shard" in kind else None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
-    found = find_scans(root, 1, is_wanted=rule)
+    specs = CHANNELS if "channels" in kind else CHANNELS[:1]
+    found = find_scans(
+        root,
+        len(specs),
+        channel_specs=specs,
+        is_wanted=rule,
+        allow_empty=True,
+    )
     seconds = time.process_time() - began
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     taken = (after - before) / 1024  # Linux counts in KB
-    print(f"{len(found.scans)} | {taken:.0f} | {seconds:.1f}")
+    count = len(found.scans) + len(found.left_out)
+    print(f"{count} | {taken:.0f} | {seconds:.1f}")
 
 
 def write_files(root: Path, count: int) -> None:
