@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
 from medseg.inference.ledger import open_ledger
 from medseg.inference.ledger_entry import Entry
+from medseg.inference.method import tell_time
 from medseg.inference.shards import Shard, parse_shard
 from medseg.names import abbreviate
 
@@ -200,7 +200,7 @@ class _Rounds:
         if not errors:
             return
         state = read_state(self.here / self.part.folder)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        now = tell_time()
         with open_ledger(self.here, shard=self.part) as ledger:
             for name, error in errors.items():
                 entry = Entry(

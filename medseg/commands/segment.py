@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
-from medseg._support.ray_cluster import check_cluster
+from medseg._support.ray_cluster import find_cluster
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.shipped import find_bundle_path
@@ -27,7 +27,11 @@ from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_overview import survey
-from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.batch_state import (
+    BatchState,
+    find_former_begin,
+    write_state,
+)
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
@@ -158,7 +162,7 @@ def segment(
     if needs_store(scans, out):
         return segment_remote(segment, given)
     if on:
-        check_cluster(on)
+        find_cluster(on)
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)
@@ -213,7 +217,8 @@ def segment(
         _send_notices(found, ledger, listeners)
         start = _describe_start(found, trained.spec)
         notify(listeners, start)
-        state = BatchState.begin(trained.spec, start.total, total)
+        former = find_former_begin(out, part)
+        state = BatchState.begin(trained.spec, start.total, total, former)
         write_state(ledger, state)
         batch = ScanBatch(
             workers.method,

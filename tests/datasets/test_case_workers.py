@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.bundles import made_spec
-from support.rays import OneProcess, RayError, one_process
+from support.rays import OneProcess, RayError
 
 from medseg import DatasetError, MedsegError, plan
 from medseg._support import cluster_nodes
-from medseg._support.ray_cluster import RayCluster
 from medseg.datasets import case_workers
 from medseg.datasets.case_workers import CaseCluster
 from medseg.datasets.cases import Case, Scan
@@ -23,19 +20,6 @@ from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import OutputError
 from medseg.events import Event, Notice, Progress
 from medseg.testing import write_dataset
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with one_process(1, 1) as (connected, ray):
-
-        @contextmanager
-        def connect(address: str) -> Iterator[RayCluster]:
-            yield connected
-
-        monkeypatch.setattr(case_workers, "connect_ray", connect)
-        monkeypatch.setattr(case_workers, "find_cluster", str)
-        yield ray
 
 
 @pytest.fixture
@@ -117,6 +101,32 @@ def test_a_case_that_kills_its_process_three_times_is_a_bad_case(
     )
     notes = [event.message for event in told if isinstance(event, Notice)]
     assert any("left out: phantom_002" in note for note in notes)
+
+
+def test_a_case_that_was_kept_before_its_process_died_is_good(
+    data: Path, tmp_path: Path, ray: OneProcess
+) -> None:
+    whole = prepare(data, tmp_path / "whole", on="")
+
+    def die_late(arguments: list[Any], times: int) -> Exception | None:
+        if arguments[2].name != "phantom_002":
+            return None
+        _, check, case = arguments
+        check(case)
+        return RayError()
+
+    ray.kills = die_late
+    told: list[Event] = []
+    for skip in (True, False):
+        found = prepare(
+            data,
+            tmp_path / f"cache{skip}",
+            skip_bad_cases=skip,
+            listeners=[told.append],
+        )
+        assert found.content_hash == whole.content_hash
+    notes = [event.message for event in told if isinstance(event, Notice)]
+    assert not [note for note in notes if "left out" in note]
 
 
 def test_a_node_that_does_not_see_the_data_ends_the_call(
