@@ -27,7 +27,7 @@ MOST_ALIKE = 2
 """From more cases than this with the same fault or warning on, one line speaks for all."""
 
 _MOST_NAMED = 5
-_NUMBER = re.compile(r"(?<!\w)\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?(?!\w)")
 """A figure; what T1 and label_2 hold is none."""
 
 
@@ -121,7 +121,8 @@ class Fault:
 def join_faults(faults: Iterable[Fault], noun: str = "cases") -> Iterator[str]:
     """Yield a line for each fault of a case, or one for many cases with the same.
 
-    Faults that differ in their figures alone are the same; the first case's figures are shown.
+    Faults that differ in their figures alone are the same; of each figure the least and the
+    greatest are shown.
 
     Args:
         faults: Theirs.
@@ -130,7 +131,7 @@ def join_faults(faults: Iterable[Fault], noun: str = "cases") -> Iterator[str]:
     Examples:
         >>> faults = [Fault(f"case_{n}", f"holds {n} labels") for n in range(3)]
         >>> print(*join_faults(faults))
-        3 cases (case_0, case_1, case_2): holds 0 labels (these figures are those of case_0)
+        3 cases (case_0, case_1, case_2): holds 0…2 labels
     """
     by_kind: dict[str, list[Fault]] = {}
     for fault in faults:
@@ -147,6 +148,31 @@ def find_kind(text: str) -> str:
     return _NUMBER.sub("0", text)
 
 
+def join_figures(texts: Sequence[str]) -> str:
+    """Return one text for several of one kind, with the least and the greatest of each figure.
+
+    Examples:
+        >>> join_figures(["holds 3 of 7 labels", "holds 5 of 7 labels"])
+        'holds 3…5 of 7 labels'
+    """
+    words = _NUMBER.split(texts[0])
+    rows = [_NUMBER.findall(text) for text in texts]
+    joined = words[0]
+    for figures, word in zip(zip(*rows, strict=True), words[1:], strict=True):
+        ordered = sorted(set(figures), key=_read_figure)
+        ends = dict.fromkeys((ordered[0], ordered[-1]))
+        joined += "…".join(ends) + word
+    return joined
+
+
+def _read_figure(text: str) -> tuple[float, str]:
+    """Return what figures are sorted by; of what is no number, such as a version, its text."""
+    try:
+        return float(text.replace(",", "")), text
+    except ValueError:
+        return 0.0, text
+
+
 def _describe_alike(alike: Sequence[Fault], noun: str) -> str:
     """Return one line for faults of one kind."""
     first = alike[0]
@@ -155,9 +181,8 @@ def _describe_alike(alike: Sequence[Fault], noun: str) -> str:
     more = len(names) - _MOST_NAMED
     if more > 0:
         listed += f" and {more} more"
-    line = f"{len(alike)} {noun} ({listed}): {first.what}"
-    if any(fault.what != first.what for fault in alike):
-        line += f" (these figures are those of {first.where})"
+    shown = join_figures([fault.what for fault in alike])
+    line = f"{len(alike)} {noun} ({listed}): {shown}"
     if first.detail:
         line += f" ({first.where}: {first.detail})"
     return line

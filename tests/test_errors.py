@@ -137,8 +137,8 @@ def test_a_fault_that_many_cases_have_is_said_once_and_hides_no_other() -> None:
     empty = Fault("case_9", "the label map is empty")
     _, *lines = str(DatasetError("8 bad cases", [*faults, empty])).split("\n")
     assert lines == [
-        "  7 cases (case_0, case_1, case_2, case_3, case_4 and 2 more): lies 0 mm apart (these "
-        "figures are those of case_0) (case_0: /in/case_0.nii)",
+        "  7 cases (case_0, case_1, case_2, case_3, case_4 and 2 more): lies 0…6 mm apart "
+        "(case_0: /in/case_0.nii)",
         "  case_9: the label map is empty",
     ]
 

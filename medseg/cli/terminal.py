@@ -163,6 +163,8 @@ class Terminal:
     def _show_progress(
         self, task: str, done: int, total: int, note: str = "", fold: str = ""
     ) -> None:
+        if not total:
+            return
         if fold:
             # One bar for each: what it is at stands beside it.
             task, note = fold, f"{task} {note}".rstrip()

@@ -27,7 +27,11 @@ from medseg.datasets.table_rows import NameRule
 from medseg.events import BatchStarted, Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_overview import survey
-from medseg.inference.batch_state import BatchState, write_state
+from medseg.inference.batch_state import (
+    BatchState,
+    find_former_begin,
+    write_state,
+)
 from medseg.inference.entries import EntryList
 from medseg.inference.ledger import Ledger, open_ledger
 from medseg.inference.ledger_entry import Entry
@@ -213,7 +217,8 @@ def segment(
         _send_notices(found, ledger, listeners)
         start = _describe_start(found, trained.spec)
         notify(listeners, start)
-        state = BatchState.begin(trained.spec, start.total, total)
+        former = find_former_begin(out, part)
+        state = BatchState.begin(trained.spec, start.total, total, former)
         write_state(ledger, state)
         batch = ScanBatch(
             workers.method,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
-from medseg.errors import MOST_ALIKE, find_kind
+from medseg.errors import MOST_ALIKE, find_kind, join_figures
 from medseg.names import abbreviate
 
 
@@ -14,7 +14,8 @@ def list_warnings(
 ) -> Iterator[str]:
     """Yield a line for each warning, or one for many cases with the same.
 
-    Warnings that differ in their figures alone are the same; the first case's figures are shown.
+    Warnings that differ in their figures alone are the same; of each figure the least and the
+    greatest are shown.
 
     Args:
         by_case: Name of a case → its warnings. What is said of a mask's soft edges becomes one
@@ -43,8 +44,5 @@ def _describe_kind(
     if len(names) <= MOST_ALIKE:
         yield from (f"{name}: {text}" for name, text in warned)
         return
-    first = warned[0][1]
-    line = f"{len(names)} of {cases} cases ({abbreviate(names)}): {first}"
-    if any(text != first for _, text in warned):
-        line += f" (these figures are those of {names[0]})"
-    yield line
+    shown = join_figures([text for _, text in warned])
+    yield f"{len(names)} of {cases} cases ({abbreviate(names)}): {shown}"

@@ -228,7 +228,8 @@ def _prepare_cases(
     keep = _Keeper(cache.absolute(), spec)
     checked = check_cases(to_check, spec, listeners, keep, workers)
     _require_entries(entries[case.name] for case in checked.good)
-    report_faults(checked.faults, skip_bad_cases, listeners)
+    faults = [fault for fault in checked.faults if not _is_kept(fault, entries)]
+    report_faults(faults, skip_bad_cases, listeners)
     usable = []
     cached = {}
     present: set[int] = set()
@@ -240,7 +241,7 @@ def _prepare_cases(
             present.update(cached[case.name].foreground)
     refuse_contradictions(found, present)
     absent = describe_absent_labels(present, spec)
-    known = _list_known_warnings(cached, unread)
+    known = _list_known_warnings(cached, checked.good)
     measures = {
         name: case.measures for name, case in cached.items() if case.measures
     }
@@ -251,16 +252,22 @@ def _prepare_cases(
 
 
 def _list_known_warnings(
-    cached: Mapping[str, CachedCase], unread: Sequence[Case]
+    cached: Mapping[str, CachedCase], told: Sequence[Case]
 ) -> Iterator[str]:
-    """Yield what was odd about cases that were read in an earlier run."""
-    read_now = {case.name for case in unread}
+    """Yield what was odd about cases when they were read, but for those that were told of now."""
+    read_now = {case.name for case in told}
     known = {
         name: case.warnings
         for name, case in cached.items()
         if name not in read_now
     }
     yield from list_warnings(known, len(known))
+
+
+def _is_kept(fault: Fault, entries: Mapping[str, Path]) -> bool:
+    """Tell whether a case is in the cache, whole: only then did its process die."""
+    entry = entries.get(fault.where)
+    return entry is not None and is_entry(entry)
 
 
 class _Keeper:

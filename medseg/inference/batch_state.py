@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +15,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.errors import OutputError
 from medseg.inference.ledger import Ledger
 from medseg.inference.shards import Shard, list_shards
+from medseg.inference.times import get_time_after
 from medseg.labels import Label, LabelSet, Region
 
 STATE = ".batch.json"
@@ -43,9 +44,13 @@ class BatchState(BaseModel):
 
     @classmethod
     def begin(
-        cls, spec: BundleSpec, scans: int, found: int | None = None
+        cls,
+        spec: BundleSpec,
+        scans: int,
+        found: int | None = None,
+        former: str = "",
     ) -> BatchState:
-        """Describe a batch that begins."""
+        """Describe a batch that begins, after a former one began."""
         label_set = spec.label_set
         regions = label_set.regions if label_set.has_regions else ()
         return cls(
@@ -54,21 +59,17 @@ class BatchState(BaseModel):
             regions=tuple(regions),
             scans=scans,
             found=found,
-            began=_get_time(),
+            began=get_time_after(former),
         )
 
     def end(self) -> BatchState:
         """Describe the same batch when it has ended."""
-        return self.model_copy(update={"ended": _get_time()})
+        return self.model_copy(update={"ended": get_time_after("")})
 
     @property
     def label_set(self) -> LabelSet:
         """The labels of the results."""
         return LabelSet(self.labels, regions=self.regions)
-
-
-def _get_time() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def write_state(ledger: Ledger, state: BatchState) -> None:
@@ -106,6 +107,32 @@ def read_state(folder: Path) -> BatchState | None:
             "the state of a batch is damaged; remove it, and segment again: results are kept",
             source=path,
         ) from error
+
+
+def find_former_begin(out: Path, shard: Shard | None) -> str:
+    """Return when others began last who did not divide the scans as this shard does, or itself.
+
+    Those of its own number are left out: they may be thousands.
+
+    Args:
+        out: The folder of results.
+        shard: The shard; ``None`` for who does all scans.
+
+    Returns:
+        The time in UTC; empty if nobody did.
+    """
+    count = 0 if shard is None else shard.count
+    others = [other for other in list_shards(out) if other.count != count]
+    folders = [out / other.folder for other in others]
+    if shard is not None:
+        folders.append(out / shard.folder)
+    times = [""]
+    for folder in (out, *folders):
+        # A damaged one is a report's matter, and its shard's own.
+        with contextlib.suppress(OutputError):
+            state = read_state(folder)
+            times.append("" if state is None else state.began)
+    return max(times)
 
 
 @dataclass(frozen=True, slots=True)

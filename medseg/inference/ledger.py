@@ -17,7 +17,6 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,13 +35,12 @@ from medseg.inference.shards import (
     list_shards,
     refuse_others,
 )
+from medseg.inference.times import add_second
 from medseg.names import LEDGER
 
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
-
-_SECOND = timedelta(seconds=1)
 
 _NAME = re.compile(rb'\{"scan":"([^"\\]+)"')
 """How a line begins; names hold no sign that JSON writes in another form."""
@@ -131,11 +129,8 @@ class Ledger:
         known = self._entries.get(entry.scan)
         if known is None or _is_later(entry, known):
             return entry
-        with contextlib.suppress(ValueError, OverflowError):
-            time = datetime.fromisoformat(known.finished) + _SECOND
-            later = time.isoformat(timespec="seconds")
-            return entry.model_copy(update={"finished": later})
-        return entry
+        later = add_second(known.finished)
+        return entry.model_copy(update={"finished": later})
 
     def remove_half_written(self) -> None:
         """Remove what killed processes left half-written; nothing where others still write.

@@ -102,6 +102,13 @@ def test_events_are_said_in_words(
     assert text in show(capsys, event)
 
 
+def test_where_there_is_nothing_to_do_there_is_no_bar(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert show(capsys, events.Progress("segmenting", 0, 0)) == ""
+    assert "1/1" in show(capsys, events.Progress("segmenting", 1, 1))
+
+
 def test_results_are_on_stdout_with_numbers_at_the_right(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

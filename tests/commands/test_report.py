@@ -199,6 +199,23 @@ def test_the_newest_number_of_shards_counts(
     )
 
 
+def test_who_began_last_counts_whatever_clocks_say(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(bundle, scans, out)
+    state = json.loads((out / STATE).read_text())
+    ahead = {"began": "2031-01-01T00:00:00+00:00", "ended": ""}
+    (out / STATE).write_text(json.dumps(state | ahead))
+    assert not medseg.report(out).is_whole
+    segment(bundle, scans, out, "1/1")
+    assert medseg.report(out).is_whole
+    (out / STATE).write_text("damaged")
+    segment(bundle, scans, out, "1/1")
+    segment(bundle, scans, out)
+    assert medseg.report(out).is_whole
+
+
 def test_a_failure_whose_scan_is_gone_is_closed_by_its_shard_alone(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:

@@ -22,8 +22,18 @@ def test_warnings_that_differ_in_figures_alone_are_one_line() -> None:
     by_case = {f"c{n}": [f"has values from -{n}.5e2"] for n in range(4)}
     (line,) = list_warnings(by_case, 9)
     assert line == (
-        "4 of 9 cases (c0, c1, c2, c3): has values from -0.5e2 (these figures are those of c0)"
+        "4 of 9 cases (c0, c1, c2, c3): has values from -3.5e2…-0.5e2"
     )
+
+
+def test_the_worst_figure_is_seen_whichever_case_has_it() -> None:
+    shares = ("1.5", "98.0", "1,204.5", "2.0")
+    by_case = {
+        f"c{n}": [f"T1: {share} % of 7 voxels, version 1.2.{n}"]
+        for n, share in enumerate(shares)
+    }
+    (line,) = list_warnings(by_case, 4)
+    assert line.endswith("T1: 1.5…1,204.5 % of 7 voxels, version 1.2.0…1.2.3")
 
 
 def test_figures_of_few_cases_stand_by_each() -> None:

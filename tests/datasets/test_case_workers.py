@@ -119,6 +119,32 @@ def test_a_case_that_kills_its_process_three_times_is_a_bad_case(
     assert any("left out: phantom_002" in note for note in notes)
 
 
+def test_a_case_that_was_kept_before_its_process_died_is_good(
+    data: Path, tmp_path: Path, ray: OneProcess
+) -> None:
+    whole = prepare(data, tmp_path / "whole", on="")
+
+    def die_late(arguments: list[Any], times: int) -> Exception | None:
+        if arguments[2].name != "phantom_002":
+            return None
+        _, check, case = arguments
+        check(case)
+        return RayError()
+
+    ray.kills = die_late
+    told: list[Event] = []
+    for skip in (True, False):
+        found = prepare(
+            data,
+            tmp_path / f"cache{skip}",
+            skip_bad_cases=skip,
+            listeners=[told.append],
+        )
+        assert found.content_hash == whole.content_hash
+    notes = [event.message for event in told if isinstance(event, Notice)]
+    assert not [note for note in notes if "left out" in note]
+
+
 def test_a_node_that_does_not_see_the_data_ends_the_call(
     data: Path, tmp_path: Path, ray: OneProcess
 ) -> None:
