@@ -112,10 +112,12 @@ class Ledger:
             OutputError: If the file, or its folder, was removed, renamed or replaced.
         """
         try:
-            is_same = os.path.samestat(os.fstat(self._handle), self.path.stat())
+            own, other = os.fstat(self._handle), self.path.stat()
         except OSError as error:
             raise _make_write_error(self.path, error) from error
-        if not is_same:
+        # Some network drives number a file anew while it is open.
+        has_own_number = os.path.samestat(own, other)
+        if not has_own_number and own.st_size != other.st_size:
             raise OutputError(
                 "the ledger was replaced while this call worked; run the same command again",
                 source=self.path,

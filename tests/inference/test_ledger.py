@@ -339,8 +339,9 @@ def test_nothing_is_entered_where_nobody_reads_it(
         elif how == "renamed":
             out.rename(tmp_path / "moved")
         else:
-            copy = shutil.copy(ledger.path, out / "copy")
-            Path(copy).replace(ledger.path)
+            edited = out / "edited"
+            edited.write_bytes(ledger.path.read_bytes() + b"\n")
+            edited.replace(ledger.path)
         with pytest.raises(OutputError, match="the ledger"):
             ledger.enter(entry("b"))
         assert list(ledger.entries) == ["a"]
