@@ -46,15 +46,15 @@ from medseg.metrics.metrics import TOLERANCE_MM, CaseScores
 
 
 def evaluate(
-    predictions: Path,
-    references: Path,
-    out: Path | None = None,
+    predictions: str | Path,
+    references: str | Path,
+    out: str | Path | None = None,
     *,
     labels: BundleSpec | LabelSet | None = None,
     ignore: int | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     lesions: bool = False,
-    versus: Path | None = None,
+    versus: str | Path | None = None,
     trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Evaluation:
@@ -90,7 +90,7 @@ def evaluate(
         DatasetError: If there is nothing to compare, the two sides have no value in common, or
             they give a name different values.
         OutputError: If the results cannot be written.
-        MedsegError: If the tolerance is not a length.
+        MedsegError: If the tolerance is not a length, or the ignore label not above 0.
 
     Examples:
         >>> import tempfile
@@ -103,14 +103,13 @@ def evaluate(
         >>> evaluation.scores["dice"]["mean"]
         1.0
     """
-    if not 0 <= tolerance_mm < math.inf:
-        raise MedsegError(
-            f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
-        )
-    refuse_file(out)
+    predictions, references = Path(predictions), Path(references)
+    target = None if out is None else Path(out)
+    refuse_file(target)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
+    _check_numbers(tolerance_mm, ignore)
     spec = labels if isinstance(labels, BundleSpec) else None
     scoring = _Scoring(
         label_set, spec, ignore, tolerance_mm, lesions, trust_values
@@ -123,6 +122,7 @@ def evaluate(
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
+        versus = Path(versus)
         other_pairing = pair_predictions(versus, references, selection)
         other_pairing = other_pairing.rename_like(pairing)
         other_scoring = replace(scoring, count_lesions=False)
@@ -151,10 +151,22 @@ def evaluate(
         titles=rules.titles,
     )
     notify_outcomes(listeners, evaluation.cases, evaluation.faults)
-    if out is not None:
+    if target is not None:
         pictures = _draw_worst_cases(scored.cases, pairing, rules)
-        write_evaluation(evaluation, out, pictures)
+        write_evaluation(evaluation, target, pictures)
     return evaluation
+
+
+def _check_numbers(tolerance_mm: float, ignore: int | None) -> None:
+    """Refuse a tolerance that is no length, and an ignore label that no label map can hold."""
+    if not 0 <= tolerance_mm < math.inf:
+        raise MedsegError(
+            f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
+        )
+    if ignore is not None and ignore < 1:
+        raise MedsegError(
+            f"the ignore label is a value above 0, which is background; got {ignore}"
+        )
 
 
 def _name_values(stated: LabelValues) -> dict[str, str]:

@@ -284,7 +284,7 @@ class _Codes:
     def _make_table(self, highest: int) -> _LookUp:
         table: Array = np.full(highest + 1, self._unknown, self.dtype)
         for code, index in self.index_of.items():
-            if code <= highest:
+            if 0 <= code <= highest:
                 table[code] = index
 
         def look_up(slab: Array) -> Indices:

@@ -101,6 +101,21 @@ def test_a_comparison_of_nothing_says_so(folders, tmp_path):
     ]
 
 
+def test_folders_may_be_given_as_text(folders, tmp_path):
+    predictions, references = map(str, folders)
+    out = tmp_path / "out"
+    found = evaluate(predictions, references, str(out), versus=predictions)
+    assert len(found.cases) == 3
+    assert (out / "evaluation.csv").is_file()
+
+
+@pytest.mark.parametrize("value", [0, -1])
+def test_an_ignore_label_that_label_maps_cannot_hold_is_refused(folders, value):
+    predictions, references = folders
+    with pytest.raises(MedsegError, match=f"above 0.* got {value}"):
+        evaluate(predictions, references, ignore=value)
+
+
 def test_a_tolerance_without_end_is_refused(folders):
     with pytest.raises(
         MedsegError,
