@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg._support.folders import refuse_file
+from medseg._support.folders import refuse_file, refuse_unreadable
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import make_selection
 from medseg.datasets.label_values import LabelValues
 from medseg.datasets.outliers import describe_outliers, find_outliers
-from medseg.errors import MedsegError
+from medseg.errors import DatasetError, MedsegError
 from medseg.evaluation.encoded_pairs import ScoringRules, encode_pair
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.named_labels import (
@@ -106,6 +106,8 @@ def evaluate(
     predictions, references = Path(predictions), Path(references)
     target = None if out is None else Path(out)
     refuse_file(target)
+    for side in (predictions, references, Path(versus or predictions)):
+        refuse_unreadable(side, DatasetError)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
