@@ -19,7 +19,7 @@ from support.windows import skip_what_windows_lacks
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-pytest_plugins = ["support.plugins"]
+pytest_plugins = ["support.plugins", "support.ray_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 

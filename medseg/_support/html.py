@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+from medseg._support.file_look_up import FileLookUp
+
 _LONGEST_WORD = 18
 _CUT = "\0"
 _BREAK = "<wbr>"
@@ -91,13 +93,14 @@ def _cut_word(word: str) -> Iterator[str]:
         yield word[start : start + size]
 
 
-def make_link(folder: Path, *names: str) -> str:
+def make_link(folder: Path, *names: str, files: FileLookUp) -> str:
     """Return the address of a file below the folder of a page; empty if there is no such file.
 
     Args:
         folder: Where the page lies.
         names: Of folders below it, and last of the file; they can hold any sign.
+        files: Knows which files are there.
     """
-    if not folder.joinpath(*names).is_file():
+    if not files.finds(folder.joinpath(*names)):
         return ""
     return "/".join(quote(name, safe="") for name in names)

@@ -10,45 +10,34 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import re
 import signal
-import socket
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from medseg._support.platform.processes import STOP_SIGNALS
+from medseg._support.ray_head import (
+    GO_ON,
+    HEAD_IS_GONE,
+    Answer,
+    ClusterError,
+    Head,
+    LostClusterError,
+    Node,
+    ask_head,
+    can_ask,
+)
 from medseg.errors import MedsegError, MissingExtraError
 
 _RAY = "ray"
 _LOCAL = "local"
 _AUTO = "auto"
-_HERE = "here"
-_PLACE = re.compile(r"(?P<host>.+):(?P<port>\d{1,5})")
-_HEAD_SECONDS = 2.0
-_MISSED_LOOKS = 3
-"""The head is gone when it was looked for so many times in vain."""
+_MISSED_ANSWERS = 3
+"""A head that was asked so many times in vain is gone."""
+_GOODBYE = "medseg-goodbye"
 _GOODBYE_SECONDS = 5.0
 _OBJECT_STORE_BYTES = 100_000_000
 """Of a cluster that is started here: only paths and ledger entries are passed."""
-
-
-class ClusterError(MedsegError):
-    """The cluster cannot be reached, or cannot do what is asked."""
-
-
-class LostClusterError(ClusterError):
-    """The head of the cluster is gone; the same call may go on when it is there again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A machine of the cluster, as Ray counts it."""
-
-    cpus: int
-    gpus: float
 
 
 def parse_cluster(text: str) -> str:
@@ -74,28 +63,18 @@ def parse_cluster(text: str) -> str:
     return address
 
 
-def check_cluster(text: str) -> None:
-    """Make sure that a cluster is given as it should be, before anything else takes long.
-
-    Raises:
-        MedsegError: As ``parse_cluster``.
-        MissingExtraError: If Ray is not installed.
-    """
-    parse_cluster(text)
-    _import_ray()
-
-
 def find_cluster(text: str) -> None:
     """Make sure that a cluster is there, before anything else takes long.
 
     Raises:
-        MedsegError: As ``check_cluster``.
+        MedsegError: As ``parse_cluster``.
+        MissingExtraError: If Ray is not installed.
         ClusterError: If a head was named, and does not answer.
     """
-    check_cluster(text)
+    address = parse_cluster(text)
     ray = _import_ray()
     if not ray.is_initialized():
-        _find_address(ray, parse_cluster(text))
+        _find_address(ray, address)
 
 
 @contextlib.contextmanager
@@ -146,6 +125,7 @@ def _import_ray() -> Any:
 
 def _begin(ray: Any, address: str) -> None:
     """Connect this process, or start a cluster for it."""
+    _await_goodbye()
     place = _find_address(ray, address)
     own: dict[str, Any] = {}
     if place == _LOCAL:
@@ -156,11 +136,13 @@ def _begin(ray: Any, address: str) -> None:
             address=place, log_to_driver=False, logging_level="ERROR", **own
         )
     except (
-        ConnectionError,
+        OSError,
         ValueError,
         RuntimeError,
         ray.exceptions.RayError,
     ) as error:
+        if place == _LOCAL:
+            raise _make_start_error(error) from error
         raise _make_connection_error(place, error) from error
 
 
@@ -171,15 +153,48 @@ def _find_address(ray: Any, address: str) -> str:
         ClusterError: If it does not answer: Ray would wait for it for many minutes.
     """
     given = address or os.environ.get("RAY_ADDRESS", "")
+    if given == _LOCAL:
+        return _LOCAL
     if given and given != _AUTO:
-        if not Head(parse_cluster(f"{_RAY}={given}")).answers():
-            raise _make_connection_error(given)
+        _require_head(ray, parse_cluster(f"{_RAY}={given}"))
         return given
     # Of a cluster that has ended the file stays.
     read_address = getattr(ray._private.utils, "read_ray_address", str)
     known = read_address() or ""
     # Ray takes this machine's token to a cluster that it finds itself, and to no address.
-    return _AUTO if known and Head(known).answers() else _LOCAL
+    return _AUTO if known and Head(known).speaks_grpc() else _LOCAL
+
+
+def _require_head(ray: Any, address: str) -> None:
+    """Make sure that a head is at an address.
+
+    Raises:
+        ClusterError: If nothing answers there, or something else does.
+    """
+    head = Head(address)
+    if not head.answers():
+        raise _make_connection_error(address)
+    if not head.speaks_grpc() or not _is_head(ray, address):
+        raise ClusterError(
+            "something answers at this address that is not the head of a Ray cluster; give the "
+            "port that ray start --head was given or has printed: 6379 unless chosen, and neither "
+            "that of its dashboard (8265) nor of its clients (10001)",
+            source=address,
+        )
+
+
+def _is_head(ray: Any, address: str) -> bool:
+    """Ask what answers at an address for its cluster.
+
+    Raises:
+        ClusterError: If it refuses to tell.
+    """
+    if not can_ask(ray):
+        return True
+    try:
+        return ask_head(ray, address) is not None
+    except Exception as error:
+        raise _make_connection_error(address, error) from error
 
 
 def _make_connection_error(
@@ -191,6 +206,15 @@ def _make_connection_error(
         "Ray and, where the head asks for a token, the same RAY_AUTH_MODE and RAY_AUTH_TOKEN",
         source=address,
         detail=None if error is None else type(error).__name__,
+    )
+
+
+def _make_start_error(error: Exception) -> ClusterError:
+    return ClusterError(
+        "Ray cannot be started on this machine; see that the folder for its files (RAY_TMPDIR, or "
+        "/tmp) can be written and has a short path, that there is room in memory, and that a "
+        "token which RAY_AUTH_MODE asks for is there",
+        detail=f"{type(error).__name__}: {error}",
     )
 
 
@@ -235,7 +259,9 @@ def _keep_signal_handlers() -> Iterator[None]:
 
 def _leave(ray: Any) -> None:
     """Leave the cluster; a head that is gone is not waited for."""
-    goodbye = threading.Thread(target=_say_goodbye, args=(ray,), daemon=True)
+    goodbye = threading.Thread(
+        target=_say_goodbye, args=(ray,), name=_GOODBYE, daemon=True
+    )
     goodbye.start()
     goodbye.join(_GOODBYE_SECONDS)
     if goodbye.is_alive():
@@ -246,104 +272,27 @@ def _leave(ray: Any) -> None:
 
 
 def _say_goodbye(ray: Any) -> None:
-    # Of a head that is gone; nobody waits for it any more.
-    with contextlib.suppress(AttributeError):
+    try:
+        ray.shutdown()
+    except AttributeError:
+        # Of a head that is gone; what was forgotten meanwhile kept it from doing the rest.
         ray.shutdown()
 
 
-class Head:
-    """Looks whether the head of a cluster still answers: Ray waits a minute, and then aborts.
-
-    Args:
-        address: Its ``HOST:PORT``.
+def _await_goodbye() -> None:
+    """Wait until a cluster that was lost before is left: what is left of it would end the next.
 
     Raises:
-        ClusterError: If the address is none.
+        ClusterError: If that takes long.
     """
-
-    def __init__(self, address: str) -> None:
-        match = _PLACE.fullmatch(address)
-        if match is None:
-            raise ClusterError(
-                "a cluster's head is given as HOST:PORT", source=address
-            )
-        self._place = (match["host"].strip("[]"), int(match["port"]))
-        self._next_look = 0.0
-        self._missed = 0
-
-    def is_at(self, address: str) -> bool:
-        """Tell whether an address leads to this head, by whichever name of its machine.
-
-        Raises:
-            ClusterError: If the address is none.
-        """
-        (host, port), (own_host, own_port) = Head(address)._place, self._place
-        if port != own_port:
-            return False
-        return host == own_host or bool(
-            _find_hosts(host) & _find_hosts(own_host)
-        )
-
-    def look(self) -> None:
-        """Look now and then.
-
-        Raises:
-            LostClusterError: If it did not answer several times.
-        """
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + _HEAD_SECONDS
-        if self.answers():
-            self._missed = 0
-            return
-        self._missed += 1
-        if self._missed >= _MISSED_LOOKS:
-            raise LostClusterError(
-                "the head of the Ray cluster does not answer any more; start the cluster again, "
-                "and run the same command again: what is done stays done"
-            )
-
-    def require(self) -> None:
-        """Look until it answers.
-
-        Raises:
-            LostClusterError: If it does not.
-        """
-        while not self.answers():
-            self.look()
-            time.sleep(_HEAD_SECONDS / 4)
-
-    def answers(self) -> bool:
-        """Tell whether it answers right now."""
-        try:
-            with socket.create_connection(self._place, _HEAD_SECONDS):
-                return True
-        except (OSError, UnicodeError):  # the latter of what is no host's name
-            return False
-
-
-def _find_hosts(host: str) -> set[str]:
-    """Return the numbers of a host; those of this machine are one, whichever way it is called."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
-    except (OSError, UnicodeError):
-        return {host}
-    hosts = set()
-    for family, kind, _, _, place in found:
-        number = str(place[0])
-        hosts.add(_HERE if _is_here(family, kind, number) else number)
-    return hosts
-
-
-def _is_here(family: int, kind: int, number: str) -> bool:
-    """Tell whether an address is of this machine: no other can be bound here."""
-    try:
-        with socket.socket(family, kind) as probe:
-            probe.bind((number, 0))
-    except OSError:
-        return False
-    return True
+    for thread in threading.enumerate():
+        if thread.name == _GOODBYE:
+            thread.join(_GOODBYE_SECONDS)
+            if thread.is_alive():
+                raise ClusterError(
+                    "Ray has not left the cluster yet that was lost before; run this in another "
+                    "process, or try again later"
+                )
 
 
 class RayCluster:
@@ -360,15 +309,83 @@ class RayCluster:
     """
 
     def __init__(self, ray: Any, *, is_left: bool = False) -> None:
+        context = ray.get_runtime_context()
         self.ray = ray
         self.is_left = is_left
-        self.head = Head(ray.get_runtime_context().gcs_address)
+        self._address = context.gcs_address
+        self.head = Head(self._address)
+        self._servers = [self.head, *_find_own_node(ray, context.get_node_id())]
+        self._unanswered = 0
+        self._last = self._ask()
+
+    def look(self) -> None:
+        """Look now and then whether the cluster is there.
+
+        Raises:
+            LostClusterError: If it is gone.
+        """
+        for server in self._servers:
+            server.look()
+
+    def require(self) -> None:
+        """Look until the cluster is there.
+
+        Raises:
+            LostClusterError: If it is gone, or another one is in its place.
+        """
+        for server in self._servers:
+            server.require()
+        self.list_nodes()
 
     def list_nodes(self) -> list[Node]:
-        """Return the nodes that are alive."""
-        nodes = []
-        for node in self.ray.nodes():
-            if node["Alive"]:
-                has = node["Resources"]
-                nodes.append(Node(int(has.get("CPU", 0)), has.get("GPU", 0.0)))
-        return nodes
+        """Return the nodes that are alive; those of the last time where the head says nothing.
+
+        Raises:
+            LostClusterError: If it says nothing for long, or is the head of another cluster.
+        """
+        answer = None
+        with contextlib.suppress(Exception):
+            answer = self._ask() if self.head.answers() else None
+        if answer is None:
+            self._unanswered += 1
+        elif answer.cluster == self._last.cluster:
+            self._unanswered = 0
+            self._last = answer
+        else:
+            raise LostClusterError(
+                "the head of the Ray cluster was started anew, and what it had been given is "
+                f"lost; {GO_ON}"
+            )
+        if self._unanswered >= _MISSED_ANSWERS:
+            raise LostClusterError(HEAD_IS_GONE)
+        return self._last.nodes
+
+    def count_free(self) -> Node:
+        """Return what nobody uses right now, on all nodes together."""
+        return Node.of(self.ray.available_resources())
+
+    def _ask(self) -> Answer:
+        """Ask the head."""
+        if not can_ask(self.ray):
+            alive = [node for node in self.ray.nodes() if node["Alive"]]
+            nodes = [Node.of(node["Resources"]) for node in alive]
+            return Answer("", nodes)
+        answer = ask_head(self.ray, self._address)
+        if answer is None:
+            raise ClusterError(
+                "the head of the Ray cluster does not answer",
+                source=self._address,
+            )
+        return answer
+
+
+def _find_own_node(ray: Any, own: str) -> Iterator[Head]:
+    """Find the server of this machine's node: where it is gone, every call is lost at once."""
+    for node in ray.nodes():
+        if node.get("NodeID") == own:
+            place = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+            yield Head(
+                place,
+                "the node of the Ray cluster that this call was made on does not answer any more; "
+                f"start it again (ray start --address=HOST:PORT), and {GO_ON}",
+            )

@@ -9,7 +9,7 @@ import contextlib
 import os
 import pickle
 import sys
-import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg._support.ray_cluster import ClusterError, Node, RayCluster
+from medseg._support.ray_cluster import RayCluster
+from medseg._support.ray_head import ClusterError, Node
 
 LOST_TIMES = 3
 """A task whose worker dies so many times is not tried again."""
@@ -120,7 +121,6 @@ class TaskRun:
         self._cluster = cluster
         self._is_awaited = is_awaited
         self._ray = cluster.ray
-        self._head = cluster.head
         self._needs = needs
         # Each call again and again in the same processes, which keep what they have loaded.
         remote = self._ray.remote(
@@ -161,10 +161,10 @@ class TaskRun:
             Exception: What the function raises.
         """
         waiting = enumerate(arguments)
-        self._count.start()
         try:
             while True:
-                self._head.look()
+                self._cluster.look()
+                self._count.look()
                 self._look()
                 self._fill(waiting)
                 if not self._running:
@@ -175,7 +175,6 @@ class TaskRun:
                     if result is not _AGAIN:
                         yield call.number, result
         finally:
-            self._count.is_over.set()
             self._take_back()
 
     def _take_back(self) -> None:
@@ -183,7 +182,7 @@ class TaskRun:
         # Ray itself may break off where a call ends as it is taken back, so not without need.
         if self._cluster.is_left and not self._is_awaited:
             return
-        if self._running and self._head.answers():
+        if self._running and self._cluster.head.answers():
             for reference in self._running:
                 self._ray.cancel(reference)
 
@@ -191,10 +190,10 @@ class TaskRun:
         """Wait until calls that were taken back, as Ctrl-C would, have ended.
 
         Raises:
-            LostClusterError: If the head is gone.
+            LostClusterError: If the cluster is gone.
         """
         while self._running:
-            self._head.look()
+            self._cluster.look()
             for reference in self._wait():
                 del self._running[reference]
             self._look()
@@ -210,8 +209,15 @@ class TaskRun:
                 if numbered is None:
                     return
                 call = _Call(*numbered)
-            reference = self._task.remote(self._function, *call.arguments)
+            reference = self._send(call)
             self._running[reference] = call
+
+    def _send(self, call: _Call) -> Any:
+        """Send a call; one that was ended for want of memory gets a node of its own."""
+        task = self._task
+        if call.is_large and self._count.largest > self._needs.cpus:
+            task = task.options(num_cpus=self._count.largest)
+        return task.remote(self._function, *call.arguments)
 
     def _wait(self) -> list[Any]:
         """Return the calls that have ended; none if that takes long."""
@@ -237,11 +243,12 @@ class TaskRun:
                 detail=type(error.cause or error).__name__,
             ) from error
         except errors.RayError as error:
-            # Where the head is gone, every call is lost.
-            self._head.require()
+            # Where the cluster is gone, every call is lost.
+            self._cluster.require()
             call.count_loss(self._see_progress(call.number))
             self.lost += 1
             for_memory = isinstance(error, errors.OutOfMemoryError)
+            call.is_large = call.is_large or for_memory
         else:
             if isinstance(result, _Raised):
                 raise result.error
@@ -252,28 +259,40 @@ class TaskRun:
         return _AGAIN
 
 
-class _NodeCount(threading.Thread):
-    """Counts places beside the calls: where the head is gone, Ray does not answer for a minute.
+class _NodeCount:
+    """Counts places now and then.
 
     Attributes:
         slots: How many tasks each node can do at once, as of late.
-        is_over: Set when nobody wants to know any more.
+        largest: The CPUs of the largest node that can do one.
     """
 
     def __init__(self, cluster: RayCluster, needs: TaskNeeds) -> None:
-        super().__init__(name="medseg-nodes", daemon=True)
         self._cluster = cluster
         self._needs = needs
-        self.slots = needs.count_slots(cluster.list_nodes())
-        self.is_over = threading.Event()
+        self._next_look = 0.0
+        self.slots: list[int] = []
+        self.largest = 0
+        self.look()
 
-    def run(self) -> None:
-        """Count now and then."""
-        while not self.is_over.wait(_COUNT_SECONDS):
-            # That the head is gone is said by who looks for it.
-            with contextlib.suppress(Exception):
-                nodes = self._cluster.list_nodes()
-                self.slots = self._needs.count_slots(nodes)
+    def look(self) -> None:
+        """Count if that was long ago.
+
+        Raises:
+            LostClusterError: As ``RayCluster.list_nodes``.
+        """
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _COUNT_SECONDS
+        nodes = self._cluster.list_nodes()
+        self.slots = self._needs.count_slots(nodes)
+        fit = [
+            node.cpus
+            for node, count in zip(nodes, self.slots, strict=True)
+            if count
+        ]
+        self.largest = max(fit, default=0)
 
 
 @dataclass(slots=True)
@@ -285,12 +304,14 @@ class _Call:
         arguments: What the function is called with.
         lost: How many workers died of it, or with it, since it last got on.
         progress: How far it had got by then.
+        is_large: Whether one was ended for want of memory, which others on its node had as well.
     """
 
     number: int
     arguments: tuple[Any, ...]
     lost: int = 0
     progress: object = None
+    is_large: bool = False
 
     def count_loss(self, progress: object) -> None:
         """Count one more worker, or the first one since it got on."""

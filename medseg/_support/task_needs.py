@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from medseg._support.ray_cluster import Node
+from medseg._support.ray_cluster import RayCluster
+from medseg._support.ray_head import Node
 from medseg._support.ray_tasks import TaskNeeds
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
@@ -61,13 +62,15 @@ def _check_asked(device: str, tasks_per_gpu: int) -> None:
 
 
 def announce_waiting(
-    needs: TaskNeeds, nodes: Iterable[Node], listeners: Sequence[Listener]
+    needs: TaskNeeds, cluster: RayCluster, listeners: Sequence[Listener]
 ) -> None:
-    """Say so where no node can do a task yet."""
-    if sum(needs.count_slots(nodes)):
-        return
+    """Say so where no node can do a task yet, or others have taken what there is."""
     text = _describe_needs(needs)
-    notify(listeners, Notice(f"waiting for a node with {text}"))
+    if not sum(needs.count_slots(cluster.list_nodes())):
+        notify(listeners, Notice(f"waiting for a node with {text}"))
+    elif not sum(needs.count_slots([cluster.count_free()])):
+        others = f"others use the cluster: waiting for {text}"
+        notify(listeners, Notice(others))
 
 
 def _describe_needs(needs: TaskNeeds) -> str:

@@ -16,7 +16,7 @@ import typer
 from medseg._support.json_values import nan_to_none
 from medseg._support.log_file import LogFile
 from medseg._support.platform.processes import handle_stop_signals
-from medseg._support.ray_cluster import LostClusterError
+from medseg._support.ray_head import LostClusterError
 from medseg.cli.consoles import shows_all_signs
 from medseg.errors import BusyError, MedsegError, recordable_text
 

@@ -11,11 +11,8 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from medseg._support.ray_cluster import (
-    LostClusterError,
-    connect_ray,
-    parse_cluster,
-)
+from medseg._support.ray_cluster import connect_ray, parse_cluster
+from medseg._support.ray_head import GO_ON, LostClusterError
 from medseg._support.ray_tasks import Lost, TaskRun
 from medseg._support.task_needs import announce_waiting, choose_needs
 from medseg.commands.fold_tasks import FoldAssignment, train_on_node
@@ -40,6 +37,7 @@ from medseg.training.session import Resources
 TASK = "folds"
 """The name of the work in progress events."""
 
+_FOLDS_GO_ON = "run the same command with --resume: every fold goes on from its last checkpoint"
 _EVENTS = "events"
 """Where in the run folder nodes write what happens, while a call lasts."""
 
@@ -87,7 +85,7 @@ class FoldCluster:
         ):
             nodes = cluster.list_nodes()
             needs = choose_needs(nodes, self.device, self.threads, 1)
-            announce_waiting(needs, nodes, resources.listeners)
+            announce_waiting(needs, cluster, resources.listeners)
             followed = [
                 _FollowedFold(fold_run, events, resources.listeners)
                 for fold_run in fold_runs
@@ -244,10 +242,8 @@ def _explain_lost_head() -> Iterator[None]:
     try:
         yield
     except LostClusterError as error:
-        raise LostClusterError(
-            "the head of the Ray cluster does not answer any more; start the cluster again, and "
-            "run the same command with --resume: every fold goes on from its last checkpoint"
-        ) from error
+        message = error.message.replace(GO_ON, _FOLDS_GO_ON)
+        raise LostClusterError(message) from error
 
 
 @contextlib.contextmanager

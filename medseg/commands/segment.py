@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
-from medseg._support.ray_cluster import check_cluster
+from medseg._support.ray_cluster import find_cluster
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.shipped import find_bundle_path
@@ -162,7 +162,7 @@ def segment(
     if needs_store(scans, out):
         return segment_remote(segment, given)
     if on:
-        check_cluster(on)
+        find_cluster(on)
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)

@@ -94,7 +94,7 @@ class CaseCluster:
         with connect_ray(parse_cluster(self.on)) as cluster:
             nodes = cluster.list_nodes()
             needs = choose_needs(nodes, "cpu", self.threads, 1)
-            announce_waiting(needs, nodes, self.listeners)
+            announce_waiting(needs, cluster, self.listeners)
             place = _Place(
                 folder=str(Path.cwd()),
                 seen=_find_folder(cases),

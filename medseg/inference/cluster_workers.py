@@ -12,16 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medseg._support.cluster_nodes import await_sight
 from medseg._support.ray_cluster import RayCluster
 from medseg._support.ray_tasks import Lost, TaskNeeds, TaskRun, call_once
 from medseg._support.task_needs import announce_waiting, choose_needs
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
-from medseg.errors import MedsegError, ScanError
+from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.events import Listener, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import read_state
 from medseg.inference.ledger_entry import Entry
-from medseg.inference.method import Method
+from medseg.inference.method import Method, tell_time
 from medseg.inference.scan_tasks import (
     Assignment,
     Loading,
@@ -60,7 +63,8 @@ class ClusterWorkers:
     def load(
         cls,
         cluster: RayCluster,
-        bundle: Path,
+        bundle: Bundle,
+        path: Path,
         device: str,
         choices: Mapping[str, Any],
         *,
@@ -76,13 +80,14 @@ class ClusterWorkers:
         """
         nodes = cluster.list_nodes()
         needs = choose_needs(nodes, device, threads, tasks_per_gpu)
-        announce_waiting(needs, nodes, listeners)
+        announce_waiting(needs, cluster, listeners)
         given = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in choices.items()
         }
         loading = Loading(
-            bundle=str(bundle.absolute()),
+            bundle=str(path.absolute()),
+            bundle_hash=hash_bundle(bundle),
             device="cuda" if needs.gpus else "cpu",
             choices=tuple(sorted(given.items())),
             threads=needs.cpus,
@@ -101,7 +106,6 @@ class ClusterWorkers:
             raise TypeError("the state of a batch is written before it begins")
         assignment = Assignment(
             loading=self.loading,
-            bundle_hash=self.method.bundle_hash,
             root=str(self.root.absolute()),
             out=str(batch.out.absolute()),
             state=str(state_folder.absolute()),
@@ -149,13 +153,42 @@ class ClusterWorkers:
         if isinstance(result, Lost):
             error = ScanError(describe_lost(result))
             return batch.on_error(scan, "segment", error), {}
+        self._check_sight(batch, scan, result)
         for event in result.events:
             notify(self.listeners, event)
         if result.full_error:
             batch.full_errors[scan.name] = result.full_error
         if result.bug is not None and batch.bug is None:
             batch.bug = result.bug
-        return result.entry, result.seconds
+        entry = result.entry
+        if entry.state != "skipped":
+            # Ledgers are compared by their times, and the clock of a node may be another.
+            entry = entry.model_copy(update={"finished": tell_time()})
+        return entry, result.seconds
+
+    def _check_sight(
+        self, batch: ScanBatch, scan: Scan, result: ScanResult
+    ) -> None:
+        """Make sure that the node saw the scan, and that this process sees its result.
+
+        Raises:
+            MedsegError: If it did not.
+            OutputError: If this one does not.
+        """
+        if result.is_unseen and all(file.exists() for file in scan.files):
+            raise MedsegError(
+                "a node of the cluster does not see a scan that is there; scans must lie on a "
+                "disk that all nodes share, at the same path",
+                source=scan.files[0],
+            )
+        files = [batch.out / name for name in result.entry.files]
+        for file in files:
+            if not await_sight(file.exists):
+                raise OutputError(
+                    "a node of the cluster has written a result that is not there; OUT must lie "
+                    "on a disk that all nodes share, at the same path",
+                    source=file,
+                )
 
 
 def describe_lost(lost: Lost) -> str:
@@ -164,8 +197,8 @@ def describe_lost(lost: Lost) -> str:
     if lost.for_memory:
         why = "its process was ended for want of memory"
     return (
-        f"{why} {lost.times} times, and it is not tried again; segment it alone to see why, on a "
-        "machine with more memory, or with fewer tasks on each node (more --threads)"
+        f"{why} {lost.times} times, and it is not tried again; segment it alone to see why, or on "
+        "a machine with more memory"
     )
 
 

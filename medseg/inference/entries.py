@@ -12,13 +12,20 @@ from typing import SupportsIndex, overload
 from medseg._support.spool import Spool
 from medseg.inference.ledger_entry import Entry
 
+_BLOCK_LINES = 8
+"""Lines read from the disk at a time: few, because a report shows them in another order."""
+
+
+def _spool_lines() -> Spool[bytes]:
+    return Spool(block=_BLOCK_LINES)
+
 
 class Entries(Mapping[str, Entry]):
     """Scan → its latest entry, in the order in which scans first came."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
-        self._lines: Spool[bytes] = Spool()
+        self._lines: Spool[bytes] = _spool_lines()
 
     def __getitem__(self, scan: str) -> Entry:
         return Entry.model_validate_json(self._lines[self._numbers[scan]])
@@ -82,7 +89,7 @@ class EntryList(Sequence[Entry]):
     def __init__(
         self, lines: Spool[bytes] | None = None, order: Iterable[int] = ()
     ) -> None:
-        self._lines = Spool[bytes]() if lines is None else lines
+        self._lines = _spool_lines() if lines is None else lines
         self._order = array("Q", order)
 
     def append(self, line: bytes) -> None:

@@ -65,6 +65,11 @@ class Method:
             medseg=version("medseg"),
             device=self.device,
             arithmetic=self.arithmetic,
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished=tell_time(),
             **facts,
         )
+
+
+def tell_time() -> str:
+    """Return when it is, as ledgers say it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

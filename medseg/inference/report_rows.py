@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from medseg._support.file_look_up import FileLookUp
 from medseg._support.html import make_link
 from medseg.errors import OutputError
 from medseg.inference.ledger_entry import Entry
@@ -28,15 +29,17 @@ class Place:
         out: The folder of results.
         prefix: What leads from the page's folder to it.
         embeds: Whether pictures are part of the page; it links to them otherwise.
+        files: Knows which results are there.
     """
 
     out: Path
     prefix: str = ""
     embeds: bool = True
+    files: FileLookUp = field(default_factory=FileLookUp, repr=False)
 
     def link(self, *names: str) -> str:
         """Return the address of a file among the results; empty if there is none."""
-        address = make_link(self.out, *names)
+        address = make_link(self.out, *names, files=self.files)
         return f"{self.prefix}{address}" if address else ""
 
 

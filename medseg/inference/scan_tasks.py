@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Loading:
 
     Attributes:
         bundle: Its path, as all nodes see it.
+        bundle_hash: Of the bundle that the driver means.
         device: ``cpu``, or ``cuda`` for the GPU that the task was given.
         choices: What else ``Segmenter`` takes.
         threads: Of arithmetic.
@@ -47,6 +48,7 @@ class Loading:
     """
 
     bundle: str
+    bundle_hash: str
     device: str
     choices: tuple[tuple[str, Any], ...]
     threads: int
@@ -59,7 +61,6 @@ class Assignment:
 
     Attributes:
         loading: How the bundle is loaded.
-        bundle_hash: Of the bundle that the driver means.
         root: Where the scans were looked for, as all nodes see it.
         out: The folder of results, as all nodes see it.
         state: The folder in it with the state of this batch.
@@ -69,7 +70,6 @@ class Assignment:
     """
 
     loading: Loading
-    bundle_hash: str
     root: str
     out: str
     state: str
@@ -88,6 +88,7 @@ class ScanResult:
         events: For the driver's listeners.
         full_error: What is wrong with the scan, for the caller alone.
         bug: The bug that it met.
+        is_unseen: Whether a file of the scan is not there.
     """
 
     entry: Entry
@@ -95,6 +96,7 @@ class ScanResult:
     events: tuple[Event, ...] = ()
     full_error: str = ""
     bug: Exception | None = None
+    is_unseen: bool = False
 
 
 def describe_method(loading: Loading) -> Method | MedsegError:
@@ -121,7 +123,15 @@ def segment_on_node(
     """
     try:
         with limit_threads(assignment.loading.threads):
-            return _segment(assignment, scan, earlier)
+            segmenter, method = _load(assignment.loading)
+            _check_disks(assignment)
+            result = _segment(assignment, segmenter, method, scan, earlier)
+            if not result.entry.is_failed or _sees(scan):
+                return result
+            # The driver saw them: they may have come a moment ago, or lie on its own disk.
+            if not await_sight(partial(_sees, scan)):
+                return replace(result, is_unseen=True)
+            return _segment(assignment, segmenter, method, scan, earlier)
     except Exception as error:
         if is_gpu_failure(error):
             leave_broken_gpu()
@@ -130,11 +140,18 @@ def segment_on_node(
         raise
 
 
+def _sees(scan: Scan) -> bool:
+    """Tell whether all files of a scan are there."""
+    return all(file.exists() for file in scan.files)
+
+
 def _segment(
-    assignment: Assignment, scan: Scan, earlier: Entry | None
+    assignment: Assignment,
+    segmenter: Segmenter,
+    method: Method,
+    scan: Scan,
+    earlier: Entry | None,
 ) -> ScanResult:
-    segmenter, method = _load(assignment.loading)
-    _check_node(assignment, method.bundle_hash)
     told: list[Event] = []
 
     def tell(event: Event) -> None:
@@ -179,7 +196,7 @@ def _load(loading: Loading) -> tuple[Segmenter, Method]:
     """Load the bundle, once in each process.
 
     Raises:
-        MedsegError: As ``Segmenter``; or if medseg is of another version here.
+        MedsegError: As ``Segmenter``; or if medseg, or the bundle, is another one here.
     """
     require_version(loading.medseg)
     if not Path(loading.bundle).exists():
@@ -192,23 +209,23 @@ def _load(loading: Loading) -> tuple[Segmenter, Method]:
     segmenter = Segmenter(
         loading.bundle, loading.device, **dict(loading.choices)
     )
-    return segmenter, Method.of(segmenter)
-
-
-@lru_cache(maxsize=1)
-def _check_node(assignment: Assignment, bundle_hash: str) -> None:
-    """Make sure, once in each process, that this node sees what the driver sees.
-
-    Raises:
-        MedsegError: If the bundle is another, or the scans are not there.
-        OutputError: If the folder of results is not the driver's.
-    """
-    if bundle_hash != assignment.bundle_hash:
+    method = Method.of(segmenter)
+    if method.bundle_hash != loading.bundle_hash:
         raise MedsegError(
             "the bundle is another one on a node of the cluster, or was changed meanwhile; put it "
             "on a disk that all nodes share",
-            source=assignment.loading.bundle,
+            source=loading.bundle,
         )
+    return segmenter, method
+
+
+def _check_disks(assignment: Assignment) -> None:
+    """Make sure before each scan that this node sees what the driver sees: disks come and go.
+
+    Raises:
+        MedsegError: If the scans are not there.
+        OutputError: If the folder of results is not the driver's.
+    """
     if not Path(assignment.root).exists():
         raise MedsegError(
             "a node of the cluster does not see the scans; they must lie on a disk that all nodes "

@@ -103,6 +103,7 @@ def open_workers(
     with connect_ray(parse_cluster(on)) as cluster:
         yield ClusterWorkers.load(
             cluster,
+            bundle,
             path,
             device,
             choices,

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from jinja2 import UndefinedError
 
+from medseg._support.file_look_up import FileLookUp
 from medseg._support.html import break_name, make_link, render_page
 
 HOSTILE = [
@@ -71,11 +72,11 @@ def test_a_link_leads_to_the_file_whatever_it_is_called(
     tmp_path: Path, name: str
 ) -> None:
     if "/" in name:
-        assert make_link(tmp_path, name) == ""
+        assert make_link(tmp_path, name, files=FileLookUp()) == ""
         return
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / name).write_bytes(b"")
-    link = make_link(tmp_path, "sub", name)
+    link = make_link(tmp_path, "sub", name, files=FileLookUp())
     address = urlsplit(link)
     assert (address.scheme, address.netloc, address.query) == ("", "", "")
     assert unquote(address.path) == f"sub/{name}"

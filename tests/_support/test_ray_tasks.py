@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from support.rays import OneProcess, OutOfMemoryError, RayError, one_process
+from support.rays import (
+    OneProcess,
+    OutOfMemoryError,
+    RayError,
+    listen,
+    one_process,
+)
 
-from medseg._support import ray_cluster
+from medseg._support import ray_cluster, ray_head
 from medseg._support.ray_cluster import (
-    ClusterError,
-    Head,
-    LostClusterError,
     RayCluster,
-    check_cluster,
     connect_ray,
+    find_cluster,
     parse_cluster,
 )
+from medseg._support.ray_head import ClusterError, Head, LostClusterError
 from medseg._support.ray_tasks import Lost, TaskNeeds, TaskRun, call_once
+from medseg._support.task_needs import announce_waiting
 from medseg.errors import MedsegError, MissingExtraError, ScanError
+from medseg.events import Event, Notice
 
 
 def double(number: int) -> int:
@@ -126,14 +133,108 @@ def test_tasks_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 def test_where_the_head_is_gone_no_scan_is_blamed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.01)
-    with one_process() as (_, ray):
-        address = ray.address
-    ray = OneProcess(address, (1,))
-    ray.kills = lambda *_: RayError()
-    run = TaskRun(RayCluster(ray), double, TaskNeeds())
+    monkeypatch.setattr(ray_head, "_LOOK_SECONDS", 0.01)
+    with one_process() as (cluster, ray):
+        ray.kills = lambda *_: RayError()
+        run = TaskRun(cluster, double, TaskNeeds())
     with pytest.raises(LostClusterError, match="is done stays done"):
         list(run.over([(1,), (2,)]))
+
+
+def test_a_head_that_was_started_anew_blames_no_scan() -> None:
+    def start_anew(*_: object) -> Exception:
+        ray.cluster = "second"
+        return RayError()
+
+    with one_process() as (cluster, ray):
+        ray.kills = start_anew
+        run = TaskRun(cluster, double, TaskNeeds())
+        with pytest.raises(LostClusterError, match="was started anew"):
+            list(run.over([(1,), (2,)]))
+
+
+def test_where_the_own_node_is_gone_no_scan_is_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_head, "_LOOK_SECONDS", 0.01)
+    with one_process() as (_, ray):
+        ray.own_node = "own"
+        ray.kills = lambda *_: RayError()
+        run = TaskRun(RayCluster(ray), double, TaskNeeds())
+        with pytest.raises(LostClusterError, match="that this call was made"):
+            list(run.over([(1,), (2,)]))
+
+
+def test_a_call_that_lacked_memory_gets_a_node_of_its_own() -> None:
+    def kill(arguments: list[int], times: int) -> Exception | None:
+        is_large = arguments == [3] and times < 3
+        return OutOfMemoryError() if is_large else None
+
+    with one_process(8, 2, 16) as (cluster, ray):
+        ray.kills = kill
+        run = TaskRun(cluster, double, TaskNeeds(cpus=2))
+        found = dict(run.over((number,) for number in range(8)))
+    assert found[3] == 6
+    assert ray.shares == [16, 16]
+
+
+def test_who_waits_for_others_is_told_so() -> None:
+    told: list[Event] = []
+    with one_process(4, 4) as (cluster, ray):
+        announce_waiting(TaskNeeds(cpus=4), cluster, [told.append])
+        assert not told
+        ray.taken = 6
+        announce_waiting(TaskNeeds(cpus=4), cluster, [told.append])
+        announce_waiting(TaskNeeds(cpus=8), cluster, [told.append])
+    notes = [event.message for event in told if isinstance(event, Notice)]
+    assert notes == [
+        "others use the cluster: waiting for 4 free CPUs",
+        "waiting for a node with 8 free CPUs",
+    ]
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9\r\n"])
+def test_what_is_no_head_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, greeting: bytes
+) -> None:
+    monkeypatch.setattr(ray_head, "_ANSWER_SECONDS", 0.2)
+    with listen(greeting) as address, one_process() as (_, ray):
+        with pytest.raises(ClusterError, match="not the head") as raised:
+            ray_cluster._find_address(ray, address)
+        assert raised.value.source == address
+
+
+def test_what_speaks_as_a_head_and_is_none_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_head, "_ANSWER_SECONDS", 0.2)
+    is_over = threading.Event()
+    with one_process() as (_, ray):
+        ray._raylet.GcsClient = lambda address: is_over.wait()
+        with pytest.raises(ClusterError, match="not the head"):
+            ray_cluster._find_address(ray, ray.address)
+    is_over.set()
+
+
+def test_a_ray_that_cannot_start_here_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def init(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/tmp/ray")
+
+    private = types.SimpleNamespace(
+        utils=types.SimpleNamespace(), worker=types.SimpleNamespace()
+    )
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with one_process() as (_, ray):
+        monkeypatch.setattr(ray, "_private", private, raising=False)
+        monkeypatch.setattr(ray, "init", init, raising=False)
+        monkeypatch.setattr(ray, "is_initialized", lambda: False, raising=False)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        with pytest.raises(ClusterError, match="cannot be started") as raised:
+            connect_ray().__enter__()
+    assert "/tmp/ray" not in raised.value.message
+    assert "/tmp/ray" in str(raised.value.detail)
 
 
 def test_who_stops_early_leaves_no_call_under_way() -> None:
@@ -163,11 +264,8 @@ def test_calls_that_end_with_the_connection_are_taken_back_where_they_are_awaite
 def connect_elsewhere(
     monkeypatch: pytest.MonkeyPatch, ray: OneProcess, address: str
 ) -> None:
-    module = types.ModuleType("ray")
-    monkeypatch.setattr(module, "is_initialized", lambda: True, raising=False)
-    context = ray.get_runtime_context
-    monkeypatch.setattr(module, "get_runtime_context", context, raising=False)
-    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", ray)
     with connect_ray(address) as cluster:
         assert cluster.head.answers()
 
@@ -193,17 +291,17 @@ def test_what_is_no_hosts_name_does_not_answer() -> None:
 def test_a_head_that_answers_again_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.0)
+    monkeypatch.setattr(ray_head, "_LOOK_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     head = Head(f"127.0.0.1:{port}")
     head.look()
     head.look()
     with socket.create_server(("127.0.0.1", port)):
-        monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 1.0)
+        monkeypatch.setattr(ray_head, "_LOOK_SECONDS", 1.0)
         head._next_look = 0.0
         head.look()
-    monkeypatch.setattr(ray_cluster, "_HEAD_SECONDS", 0.0)
+    monkeypatch.setattr(ray_head, "_LOOK_SECONDS", 0.0)
     head._next_look = 0.0
     head.look()
     head.look()
@@ -220,6 +318,9 @@ def test_a_cluster_of_this_machine_is_left_to_ray_to_join_with_its_token(
         ray._private = types.SimpleNamespace(utils=utils)
         assert ray_cluster._find_address(ray, "") == "auto"
         assert ray_cluster._find_address(ray, ray.address) == ray.address
+        monkeypatch.setenv("RAY_ADDRESS", "local")
+        assert ray_cluster._find_address(ray, "") == "local"
+        monkeypatch.delenv("RAY_ADDRESS")
     assert ray_cluster._find_address(ray, "") == "local"
 
 
@@ -234,7 +335,7 @@ def test_without_the_extra_one_line_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"'medseg\[ray\]'"):
-        check_cluster("ray")
+        find_cluster("ray")
 
 
 @pytest.mark.parametrize(

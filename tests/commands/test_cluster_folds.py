@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from support.bundles import content, write_json
-from support.rays import OneProcess, RayError, one_process
+from support.rays import OneProcess, RayError
 
 from medseg import MedsegError, TrainingError, train
-from medseg._support.ray_cluster import LostClusterError, RayCluster
+from medseg._support.ray_head import HEAD_IS_GONE, LostClusterError
 from medseg.bundle.weights import load_weights
-from medseg.commands import cluster_folds
 from medseg.commands.fold_tasks import FoldAssignment
-from medseg.datasets import case_workers
 from medseg.events import Event, FoldEvent, Notice, RunDone, StepDone
 from medseg.testing import write_dataset
 
@@ -58,20 +55,6 @@ class Home:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(tmp_path_factory.mktemp("folds"))
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with one_process(1, 1) as (connected, ray):
-
-        @contextmanager
-        def connect(address: str) -> Iterator[RayCluster]:
-            yield connected
-
-        monkeypatch.setattr(cluster_folds, "connect_ray", connect)
-        monkeypatch.setattr(case_workers, "connect_ray", connect)
-        monkeypatch.setattr(case_workers, "find_cluster", str)
-        yield ray
 
 
 @pytest.fixture
@@ -182,7 +165,7 @@ def test_a_lost_head_says_how_the_training_goes_on(
 
     def lose(references: list[int], **given: Any) -> Any:
         if any(b"FoldAssignment" in call for call in ray._calls.values()):
-            raise LostClusterError("lost")
+            raise LostClusterError(HEAD_IS_GONE)
         return wait(references, **given)
 
     monkeypatch.setattr(ray, "wait", lose)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.bundles import made_spec
-from support.rays import OneProcess, RayError, one_process
+from support.rays import OneProcess, RayError
 
 from medseg import DatasetError, MedsegError, plan
 from medseg._support import cluster_nodes
-from medseg._support.ray_cluster import RayCluster
 from medseg.datasets import case_workers
 from medseg.datasets.case_workers import CaseCluster
 from medseg.datasets.cases import Case, Scan
@@ -23,19 +20,6 @@ from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import OutputError
 from medseg.events import Event, Notice, Progress
 from medseg.testing import write_dataset
-
-
-@pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with one_process(1, 1) as (connected, ray):
-
-        @contextmanager
-        def connect(address: str) -> Iterator[RayCluster]:
-            yield connected
-
-        monkeypatch.setattr(case_workers, "connect_ray", connect)
-        monkeypatch.setattr(case_workers, "find_cluster", str)
-        yield ray
 
 
 @pytest.fixture

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.killed_batches import Wreck, facts, write_scans
-from support.rays import OneProcess, RayError, one_process
+from support.rays import OneProcess, RayError
 
 import medseg
 from medseg._support import cluster_nodes
-from medseg._support.ray_cluster import Node, RayCluster
+from medseg._support.ray_head import ClusterError, Node
 from medseg._support.task_needs import choose_needs
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, OutputError
 from medseg.events import Event, Progress
-from medseg.inference import cluster_workers, pipeline, scan_tasks, workers
+from medseg.inference import cluster_workers, pipeline, scan_tasks
 from medseg.inference.ledger import read_ledger
 from medseg.inference.scan_tasks import Assignment
 
@@ -25,18 +26,9 @@ Segment = Callable[..., medseg.Batch]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
-    with one_process(1, 1) as (connected, ray):
-
-        @contextmanager
-        def connect(address: str) -> Iterator[RayCluster]:
-            assert address == "head:1"
-            yield connected
-
-        monkeypatch.setattr(workers, "connect_ray", connect)
-        yield ray
+def cluster(ray: OneProcess) -> Iterator[OneProcess]:
+    yield ray
     scan_tasks._load.cache_clear()
-    scan_tasks._check_node.cache_clear()
 
 
 @pytest.fixture
@@ -47,13 +39,14 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Segment:
     """Segment four scans, one of them damaged, by a path that only this machine understands."""
-    bundle = untrained_bundle()
+    usual = untrained_bundle()
     scans = write_scans(tmp_path / "scans", 3)
     (scans / "torn.nii.gz").write_bytes(b"\x1f\x8b torn")
     monkeypatch.chdir(tmp_path)
 
     def segment(out: str, **options: object) -> medseg.Batch:
         given = {"on": "ray=head:1", "device": "cpu", "threads": 1} | options
+        bundle = given.pop("bundle", usual)
         return medseg.segment(bundle, "scans", out, **given)
 
     return segment
@@ -123,7 +116,6 @@ def test_a_bug_on_a_node_is_raised_at_the_end_with_its_traceback(
         ({"began": "2020"}, "does not see the folder of results"),
         ({"state": "/nowhere"}, "does not see the folder of results"),
         ({"root": "/nowhere"}, "does not see the scans"),
-        ({"bundle_hash": "0"}, "the bundle is another one on a node"),
     ],
 )
 def test_a_node_that_sees_other_disks_ends_the_batch(
@@ -139,6 +131,97 @@ def test_a_node_that_sees_other_disks_ends_the_batch(
     monkeypatch.setattr(cluster_nodes, "_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(cluster_nodes, "_LOOK_SECONDS", 0.0)
     with pytest.raises(MedsegError, match=what):
+        run("out")
+
+
+def test_a_node_with_another_bundle_segments_nothing(
+    run: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_workers, "hash_bundle", lambda _: "0")
+    with pytest.raises(MedsegError, match="the bundle is another one"):
+        run("out")
+
+
+def test_a_bundle_that_was_changed_since_a_process_loaded_it_is_loaded_anew(
+    run: Segment, tmp_path: Path, untrained_bundle: Callable[..., Path]
+) -> None:
+    # Of a Ray that a program has connected itself, processes outlive a call.
+    bundle = tmp_path / "own"
+    shutil.copytree(untrained_bundle(), bundle)
+    run("out", bundle=bundle)
+    spec = bundle / "bundle.json"
+    content = json.loads(spec.read_text()) | {"version": "7.7.7"}
+    spec.write_text(json.dumps(content))
+    found = run("out", bundle=bundle)
+    said = {(entry.state, entry.bundle[-5:]) for entry in found.results}
+    assert said == {("done", "7.7.7"), ("failed", "7.7.7")}
+
+
+def test_a_node_without_a_scan_that_is_there_ends_the_batch(
+    run: Segment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster_nodes, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_nodes, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(scan_tasks, "_sees", lambda _: False)
+    with pytest.raises(MedsegError, match="does not see a scan") as raised:
+        run("out")
+    assert str(raised.value.source).endswith("torn.nii.gz")
+    (tmp_path / "scans/torn.nii.gz").unlink()
+    assert all(entry.is_good for entry in run("out").results)
+
+
+def test_a_scan_that_was_removed_meanwhile_fails_alone(
+    run: Segment,
+    cluster: OneProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def remove(arguments: list[object], times: int) -> None:
+        (tmp_path / "scans/scan_01.nii.gz").unlink(missing_ok=True)
+
+    monkeypatch.setattr(cluster_nodes, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_nodes, "_LOOK_SECONDS", 0.0)
+    cluster.kills = remove
+    states = [entry.state for entry in run("out").results]
+    assert states == ["done", "failed", "done", "failed"]
+
+
+def test_a_result_that_lies_elsewhere_is_not_called_done(
+    run: Segment,
+    cluster: OneProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def write_elsewhere(arguments: list[object], times: int) -> None:
+        if isinstance(arguments[0], Assignment):
+            object.__setattr__(arguments[0], "out", str(tmp_path / "other"))
+
+    monkeypatch.setattr(cluster_nodes, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_nodes, "_LOOK_SECONDS", 0.0)
+    (tmp_path / "other").mkdir()
+    cluster.kills = write_elsewhere
+    with pytest.raises(OutputError, match="a result that is not there"):
+        run("out")
+    entries, _ = read_ledger(tmp_path / "out/ledger.jsonl")
+    assert not [entry for entry in entries.values() if entry.is_good]
+
+
+def test_times_in_the_ledger_are_of_one_clock(
+    run: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_workers, "tell_time", lambda: "now")
+    assert {entry.finished for entry in run("out").results} == {"now"}
+
+
+def test_a_cluster_that_is_not_there_is_told_before_scans_are_looked_for(
+    run: Segment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(on: str) -> None:
+        raise ClusterError("not there")
+
+    monkeypatch.setattr("medseg.commands.segment.find_cluster", refuse)
+    shutil.rmtree(tmp_path / "scans")
+    with pytest.raises(ClusterError, match="not there"):
         run("out")
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,12 +29,6 @@ pytestmark = [
     pytest.mark.nightly,
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[RayNodes]:
-    with ray_nodes() as cluster:
-        yield cluster
 
 
 @pytest.fixture

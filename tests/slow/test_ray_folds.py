@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,6 @@ pytestmark = [
     pytest.mark.nightly,
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[RayNodes]:
-    with ray_nodes() as cluster:
-        yield cluster
 
 
 class Home:

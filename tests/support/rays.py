@@ -5,12 +5,18 @@ from __future__ import annotations
 import itertools
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from medseg._support.ray_cluster import RayCluster
+from medseg.commands import cluster_folds
+from medseg.datasets import case_workers
+from medseg.inference import workers
 
 
 class RayError(Exception):
@@ -32,6 +38,10 @@ class OneProcess:
         kills: Takes a call's arguments and how often they came; an error ends the worker.
         most: How many calls there were at once.
         options: What the tasks were given.
+        shares: The CPUs of each call that asked for others than the rest.
+        cluster: What the head calls its cluster.
+        taken: The CPUs that others use.
+        own_node: What the node of this process is called, if that is to be looked at.
         cancelled: The calls that were taken back.
     """
 
@@ -48,16 +58,39 @@ class OneProcess:
         self.most = 0
         self.options: dict[str, Any] = {}
         self.cancelled: list[int] = []
+        self.shares: list[int] = []
+        self.cluster = "first"
+        self.taken = 0
+        self._raylet = SimpleNamespace(GcsClient=self._ask)
+        self.own_node = ""
         self._calls: dict[int, bytes] = {}
         self._times: dict[bytes, int] = {}
         self._numbers = itertools.count()
 
     def get_runtime_context(self) -> SimpleNamespace:
-        return SimpleNamespace(gcs_address=self.address)
+        return SimpleNamespace(
+            gcs_address=self.address, get_node_id=lambda: self.own_node
+        )
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": float(sum(self.cpus) - self.taken)}
 
     def nodes(self) -> list[dict[str, Any]]:
-        nodes = [{"Alive": True, "Resources": {"CPU": n}} for n in self.cpus]
-        return [*nodes, {"Alive": False, "Resources": {"CPU": 64.0}}]
+        """Return the node of this process, with a server at an address that nobody is at."""
+        place = {"NodeManagerAddress": "127.0.0.1", "NodeManagerPort": 1}
+        return [{"NodeID": "own", **place}]
+
+    def _ask(self, address: str) -> SimpleNamespace:
+        def list_nodes(timeout: float) -> dict[int, SimpleNamespace]:
+            every = [SimpleNamespace(state=1, resources_total={"CPU": 64.0})]
+            for count in self.cpus:
+                has = {"CPU": float(count)}
+                every.append(SimpleNamespace(state=0, resources_total=has))
+            return dict(enumerate(every))
+
+        return SimpleNamespace(
+            cluster_id=self.cluster, get_all_node_info=list_nodes
+        )
 
     def remote(self, **options: Any) -> Callable[..., Any]:
         self.options = options
@@ -70,6 +103,10 @@ class OneProcess:
 
         def wrap(function: Callable[..., Any]) -> SimpleNamespace:
             self._function = function
+            return SimpleNamespace(remote=send, options=share)
+
+        def share(num_cpus: int) -> SimpleNamespace:
+            self.shares.append(num_cpus)
             return SimpleNamespace(remote=send)
 
         return wrap
@@ -94,8 +131,50 @@ class OneProcess:
 
 
 @contextmanager
+def listen(greeting: bytes) -> Iterator[str]:
+    """Give the address of a server that greets whoever comes, or stays silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def serve() -> None:
+            while True:
+                try:
+                    stream, _ = server.accept()
+                    held.append(stream)
+                    stream.sendall(greeting)
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for stream in held:
+            stream.close()
+
+
+@contextmanager
 def one_process(*cpus: int) -> Iterator[tuple[RayCluster, OneProcess]]:
     """Give a cluster whose head answers; of these CPUs per node."""
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        ray = OneProcess(f"127.0.0.1:{head.getsockname()[1]}", cpus or (1,))
+    with listen(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])) as address:
+        ray = OneProcess(address, cpus or (1,))
         yield RayCluster(ray), ray
+
+
+@contextmanager
+def cluster_in_process(
+    monkeypatch: pytest.MonkeyPatch, *cpus: int
+) -> Iterator[OneProcess]:
+    """Stand for Ray wherever a cluster is joined."""
+    with one_process(*cpus) as (connected, ray):
+
+        @contextmanager
+        def connect(address: str) -> Iterator[RayCluster]:
+            yield connected
+
+        for module in (case_workers, cluster_folds, workers):
+            monkeypatch.setattr(module, "connect_ray", connect)
+        monkeypatch.setattr(case_workers, "find_cluster", str)
+        monkeypatch.setattr("medseg.commands.segment.find_cluster", str)
+        yield ray
