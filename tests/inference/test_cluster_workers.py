@@ -238,7 +238,8 @@ def test_another_version_of_medseg_on_a_node_is_refused(
     [
         (("cuda:1", None, 1), "Ray chooses the GPU"),
         (("all", None, 1), "Ray chooses the GPU"),
-        (("auto", None, 0), "at least 1 task per GPU"),
+        (("auto", None, 0), "at least 1 task"),
+        (("auto", None, 101), "at most 100 tasks"),
     ],
 )
 def test_a_cluster_is_not_asked_for_what_it_cannot_do(
