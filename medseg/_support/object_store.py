@@ -7,56 +7,40 @@ so no text of a foreign error is passed on: it may hold a signed address.
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
+import os
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from medseg._support.files import atomic_file
-from medseg.errors import MedsegError, MissingExtraError
-
-WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each further try of what may succeed in a moment."""
-
-_AZURE_SCHEMES = ("az", "abfs", "abfss")
-_SCHEMES = ("s3", "gs", "gcs", *_AZURE_SCHEMES, "https")
-_ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<path>.*)", re.DOTALL
+from medseg._support.addresses import (
+    AZURE_SCHEMES,
+    SCHEMES,
+    find_account,
+    find_scheme,
+    hide_credentials,
+    is_https,
 )
+from medseg._support.files import atomic_file
+from medseg._support.store_errors import (
+    DamagedError,
+    NoObjectError,
+    StorageError,
+    try_again,
+)
+from medseg.errors import MissingExtraError
+
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _CHUNK = 1 << 20
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_ABSENT = (404, 410)
-_FORBIDDEN = (401, 403)
+_CONNECT_SECONDS = 20
+_SILENT_SECONDS = 60
+"""How long a store may send nothing; how long it sends altogether is not limited."""
 
-_Result = TypeVar("_Result")
-
-
-class StorageError(MedsegError):
-    """An object cannot be read or written."""
-
-
-class NoObjectError(StorageError):
-    """There is no such object."""
-
-
-class NoAnswerError(StorageError):
-    """A store does not answer, or not with what was asked for."""
-
-
-def is_address(text: object) -> bool:
-    """Tell whether a text is the address of objects, rather than a path of this machine.
-
-    Examples:
-        >>> is_address("s3://bucket/scans"), is_address("scans"), is_address("C:/scans")
-        (True, False, False)
-    """
-    return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
+_OPAQUE_BUCKETS: set[str] = set()
+"""Those whose tags are no MD5: or else each of their objects would be fetched twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,38 +58,6 @@ class StoredObject:
     md5: str = ""
 
 
-def join_address(folder: str, *names: str) -> str:
-    """Return the address of what lies below another.
-
-    Examples:
-        >>> join_address("s3://bucket/out/", "previews", "a.webp")
-        's3://bucket/out/previews/a.webp'
-    """
-    return "/".join([folder.rstrip("/"), *names])
-
-
-def list_objects(address: str) -> Iterator[StoredObject]:
-    """Give the objects below an address, sorted; their addresses begin as that one is written.
-
-    Raises:
-        StorageError: If the store cannot be listed.
-        MissingExtraError: If the package for its kind is not installed.
-    """
-    scheme, system = _open(address)
-    if scheme == "https":
-        raise StorageError(
-            "what lies behind https cannot be listed; give a file, or a table of files",
-            source=hide_credentials(address),
-        )
-    root = _find_path(address).rstrip("/")
-    found = _try(lambda: system.find(root, detail=True), address)
-    for path, facts in sorted(found.items()):
-        if path.endswith("/"):
-            continue
-        below = path[len(root) :]
-        yield _describe(address.rstrip("/") + below, facts)
-
-
 def look_at(address: str) -> StoredObject:
     """Return the size of an object, and its MD5 if the store states it.
 
@@ -114,44 +66,56 @@ def look_at(address: str) -> StoredObject:
         StorageError: If the store does not answer, or does not allow it.
         MissingExtraError: If the package for its kind is not installed.
     """
-    _, system = _open(address)
-    facts = _try(lambda: system.info(_find_path(address)), address)
+    _, system = open_store(address)
+    facts = try_again(lambda: system.info(find_path(address)), address)
     if facts.get("type") == "directory":
         raise NoObjectError(
             "there is no such object", source=hide_credentials(address)
         )
-    return _describe(address, facts)
+    return describe_object(address, facts)
 
 
-def fetch(stored: StoredObject, file: Path) -> None:
+def fetch(stored: StoredObject, file: Path) -> StoredObject:
     """Fetch an object: the file appears whole, with the size and the MD5 that the store states.
 
+    It may have been replaced since the store was asked: before each further try it is asked again.
     Some stores state a tag that looks like an MD5 and is none, as S3 does of objects that it
-    encrypts: what arrives twice alike is taken, too.
+    encrypts: what arrives twice alike is taken, too, and the tags of its bucket count no more.
+
+    Returns:
+        The object, as the store stated it when it was fetched.
 
     Raises:
         NoObjectError: If there is none.
         StorageError: If it cannot be fetched.
         OutputError: If the file cannot be written.
     """
-    _, system = _open(stored.address)
-    path = _find_path(stored.address)
+    _, system = open_store(stored.address)
+    path = find_path(stored.address)
+    bucket = stored.address.split("/")[2]
     arrived: set[str] = set()
+    stated = [stored]
     with atomic_file(file) as temporary:
 
-        def get() -> None:
+        def get() -> StoredObject:
+            if not stated:
+                stated.append(look_at(stored.address))
+            one = stated.pop()
             system.get_file(path, str(temporary))
-            if stored.size not in (-1, temporary.stat().st_size):
-                raise _DamagedError
-            if not stored.md5:
-                return
+            if one.size not in (-1, temporary.stat().st_size):
+                raise DamagedError
+            if not one.md5 or bucket in _OPAQUE_BUCKETS:
+                return one
             digest = _hash(temporary)
-            is_sure = digest == stored.md5 or digest in arrived
-            arrived.add(digest)
-            if not is_sure:
-                raise _DamagedError
+            if digest == one.md5:
+                return one
+            if digest not in arrived:
+                arrived.add(digest)
+                raise DamagedError
+            _OPAQUE_BUCKETS.add(bucket)
+            return one
 
-        _try(get, stored.address)
+        return try_again(get, stored.address)
 
 
 def put(file: Path, address: str) -> None:
@@ -160,51 +124,29 @@ def put(file: Path, address: str) -> None:
     Raises:
         StorageError: If it cannot be put.
     """
-    _, system = _open(address)
-    path = _find_path(address)
+    _, system = open_store(address)
+    path = find_path(address)
 
     def upload() -> None:
         system.put_file(str(file), path)
         if system.cat_file(path) != file.read_bytes():
-            raise _DamagedError
+            raise DamagedError
 
-    _try(upload, address)
+    try_again(upload, address)
 
 
-def hide_credentials(address: str) -> str:
-    """Return an address as people may see it: without signature, user and password.
+def refuse_read_only(address: str) -> None:
+    """Refuse an address that nothing can be put at.
 
-    Examples:
-        >>> hide_credentials("https://anna:secret@host/ct.nii.gz?signature=a/b")
-        'https://host/ct.nii.gz'
-        >>> hide_credentials("abfs://container@account/ct.nii.gz")
-        'abfs://container@account/ct.nii.gz'
+    Raises:
+        StorageError: If it is one.
     """
-    shown = address.partition("?")[0]
-    if not is_https(shown):
-        return shown
-    scheme, separator, rest = shown.partition("://")
-    host, slash, path = rest.partition("/")
-    return scheme + separator + host.rpartition("@")[2] + slash + path
-
-
-def find_place(address: str) -> str:
-    """Return where an object lies: of HTTPS without the query, which is no part of its name.
-
-    Examples:
-        >>> find_place("https://host/ct.nii.gz?signature=a/b"), find_place("s3://bucket/what?")
-        ('https://host/ct.nii.gz', 's3://bucket/what?')
-    """
-    return address.partition("?")[0] if is_https(address) else address
-
-
-def is_https(address: str) -> bool:
-    """Tell whether an address is that of a web server, which lists nothing."""
-    return address.startswith("https:")
-
-
-class _DamagedError(Exception):
-    """What arrived is not what was sent."""
+    if is_https(address):
+        raise StorageError(
+            "nothing can be put behind https; give a folder of this machine, or the address of one "
+            "in a store, such as s3://bucket/results",
+            source=hide_credentials(address),
+        )
 
 
 def _hash(file: Path) -> str:
@@ -215,7 +157,8 @@ def _hash(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _describe(address: str, facts: Mapping[str, Any]) -> StoredObject:
+def describe_object(address: str, facts: Mapping[str, Any]) -> StoredObject:
+    """Describe an object by what fsspec tells of it."""
     size = facts.get("size")
     return StoredObject(
         address, -1 if size is None else int(size), _find_md5(facts)
@@ -232,106 +175,37 @@ def _find_md5(facts: Mapping[str, Any]) -> str:
     return match[1] if match else ""
 
 
-def _try(action: Callable[[], _Result], address: str) -> _Result:
-    """Do something until it succeeds; what cannot succeed is not tried again.
-
-    Raises:
-        NoObjectError: If there is no such object.
-        StorageError: If it does not succeed.
-    """
-    source = hide_credentials(address)
-    for wait in (*WAITS, None):
-        try:
-            return action()
-        except Exception as error:
-            if _is_of_disk(error):
-                raise  # whoever writes the file says so
-            if _is_absent(error, source):
-                raise NoObjectError(
-                    "there is no such object", source=source
-                ) from None
-            if wait is None or _is_final(error):
-                raise _make_error(error, source) from None
-        time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _is_of_disk(error: Exception) -> bool:
-    """Tell whether this machine's disk is full, of which no store speaks."""
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
-
-
-def _is_absent(error: Exception, source: str) -> bool:
-    """Tell whether a store says that there is no object; fsspec says so of all that fails by HTTPS.
-
-    Args:
-        error: What a store raised.
-        source: Of what.
-    """
-    is_missing = isinstance(error, FileNotFoundError)
-    if not is_missing or not is_https(source):
-        return is_missing
-    return error.__cause__ is None or _find_status(error) in _ABSENT
-
-
-def _find_status(error: Exception) -> int:
-    """Return what a web server answered; 0 where that is not known."""
-    status = getattr(error.__cause__ or error, "status", 0)
-    return status if isinstance(status, int) else 0
-
-
-def _is_final(error: Exception) -> bool:
-    if isinstance(error, PermissionError):
-        return True
-    if _find_status(error) in _FORBIDDEN:
-        return True
-    return type(error).__name__.endswith("CredentialsError")
-
-
-def _make_error(error: Exception, source: str) -> StorageError:
-    name = type(error).__name__
-    if isinstance(error, _DamagedError):
-        what = "arrives damaged, each time"
-    elif _is_final(error):
-        what = "is not allowed to be read or written with these credentials"
-    else:
-        what = f"cannot be read or written ({name}), after {len(WAITS)} further tries"
-        return NoAnswerError(f"an object {what}", source=source)
-    return StorageError(f"an object {what}", source=source)
-
-
-def _find_path(address: str) -> str:
+def find_path(address: str) -> str:
     """Return what fsspec calls an object."""
-    scheme, system = _open(address)
+    scheme, system = open_store(address)
     return (
         address if scheme == "https" else str(system._strip_protocol(address))
     )
 
 
-def _open(address: str) -> tuple[str, Any]:
-    match = _ADDRESS.fullmatch(address)
-    scheme = match["scheme"] if match else ""
-    if scheme not in _SCHEMES:
+def open_store(address: str) -> tuple[str, Any]:
+    """Return an address's scheme, and fsspec's file system for it.
+
+    Raises:
+        StorageError: If there is none, or its settings are wrong.
+        MissingExtraError: If the package for its kind is not installed.
+    """
+    scheme = find_scheme(address)
+    if scheme not in SCHEMES:
         raise StorageError(
-            f"addresses of objects begin with {', '.join(f'{one}://' for one in _SCHEMES)}",
+            f"addresses of objects begin with {', '.join(f'{one}://' for one in SCHEMES)}",
             source=hide_credentials(address),
         )
-    return scheme, _make_system(scheme, _find_account(address))
-
-
-def _find_account(address: str) -> str:
-    """Return the account of Azure that an address names: ``abfs://container@account.…``."""
-    scheme, _, path = address.partition("://")
-    host = path.partition("/")[0]
-    _, sign, account = host.partition("@")
-    # Elsewhere who signs in stands before the sign: https://name:password@host/…
-    is_azure = scheme in _AZURE_SCHEMES
-    return account.partition(".")[0] if sign and is_azure else ""
+    if scheme == "s3" and "?versionId=" in address:
+        raise StorageError(
+            "a version of an object cannot be chosen: the newest is read; leave out ?versionId=",
+            source=hide_credentials(address),
+        )
+    return scheme, _make_system(scheme, find_account(address))
 
 
 @cache
 def _make_system(scheme: str, account: str = "") -> Any:
-    of_account = {"account_name": account} if account else {}
     try:
         import fsspec
 
@@ -339,10 +213,43 @@ def _make_system(scheme: str, account: str = "") -> Any:
             scheme.replace("abfss", "abfs"),  # fsspec knows it by that name
             use_listings_cache=False,
             skip_instance_cache=True,
-            **of_account,
+            **_choose_options(scheme, account),
         )
     except ImportError as error:
         raise MissingExtraError(
             f"{scheme}:// needs packages that are not installed; install them with: "
             "pip install 'medseg[cloud]'"
         ) from error
+    except (ValueError, OSError) as error:
+        name = type(error).__name__
+        raise StorageError(
+            f"{scheme}:// lacks settings or credentials, or those that it has are wrong ({name})"
+        ) from None
+
+
+def _choose_options(scheme: str, account: str) -> dict[str, Any]:
+    """Return what the client of a store is given: who waits for ever must not wait here."""
+    if scheme == "s3":
+        # What fails is tried again here. Where each layer does that, an hour goes by.
+        is_set = "AWS_MAX_ATTEMPTS" in os.environ
+        retries = {} if is_set else {"retries": {"total_max_attempts": 1}}
+        return {"config_kwargs": retries}
+    if scheme in AZURE_SCHEMES:
+        of_account = {"account_name": account} if account else {}
+        seconds = {
+            "connection_timeout": _CONNECT_SECONDS,
+            "read_timeout": _SILENT_SECONDS,
+        }
+        return seconds | of_account
+    import aiohttp
+
+    # Otherwise it is 5 minutes for a whole object, or for ever.
+    timeout = aiohttp.ClientTimeout(
+        total=None,
+        sock_connect=_CONNECT_SECONDS,
+        sock_read=_SILENT_SECONDS,
+    )
+    if scheme == "https":
+        # As other programs do, it goes by HTTPS_PROXY.
+        return {"client_kwargs": {"timeout": timeout, "trust_env": True}}
+    return {"requests_timeout": timeout}

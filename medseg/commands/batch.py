@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from medseg._support.object_store import join_address
+from medseg._support.addresses import join_address
 from medseg.inference.ledger_entry import Entry, Outcomes, get_review_order
 from medseg.inference.scan_counts import count_scans
 from medseg.inference.shards import Shard

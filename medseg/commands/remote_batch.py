@@ -1,30 +1,35 @@
 """Results in an object store: ledgers are fetched, what is new is put there.
 
 A store has no locks, and nothing in it grows: ledgers are kept here and put there whole, each
-minute and at the end. What was put without its line in the ledger is done again.
+minute and at the end. What was put without its line in the ledger is done again. A ledger that
+another call has put meanwhile is not replaced.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medseg._support.addresses import join_address
+from medseg._support.object_listing import list_objects
 from medseg._support.object_store import (
+    StoredObject,
+    fetch,
+    look_at,
+    put,
+    refuse_read_only,
+)
+from medseg._support.store_errors import (
     NoAnswerError,
     NoObjectError,
     StorageError,
-    fetch,
-    join_address,
-    list_objects,
-    look_at,
-    put,
 )
-from medseg.datasets.remote_scans import MOST_SILENT
-from medseg.errors import DatasetError, OutputError
+from medseg._support.work_folder import work_folder
+from medseg.datasets.fetched_scans import MOST_SILENT
+from medseg.errors import BusyError, DatasetError, OutputError
 from medseg.inference.batch_state import STATE
 from medseg.inference.entries import Entries
 from medseg.inference.ledger import read_ledger, read_ledgers
@@ -56,6 +61,8 @@ class RemoteFolder:
     here: Path
     entries: Entries = field(default_factory=Entries)
     _put_at: float = 0.0
+    _ledgers: dict[str, StoredObject] = field(default_factory=dict)
+    _unsure: set[str] = field(default_factory=set)
 
     def begin(self) -> None:
         """Fetch the ledgers; begin a folder of results where there is none.
@@ -86,6 +93,7 @@ class RemoteFolder:
         Raises:
             StorageError: If the store cannot be read.
         """
+        refuse_read_only(self.address)
         self.here.mkdir(parents=True, exist_ok=True)
         if not self._fetch(LEDGER):
             return False
@@ -94,7 +102,8 @@ class RemoteFolder:
         for stored in list_objects(f"{shards}/"):
             *_, shard, name = stored.address.split("/")
             if name in (LEDGER, STATE):
-                fetch(stored, self.here / SHARDS / shard / name)
+                fetched = fetch(stored, self.here / SHARDS / shard / name)
+                self._ledgers[stored.address] = fetched
         self.entries, _ = read_ledgers(self.here)
         return True
 
@@ -196,12 +205,38 @@ class RemoteFolder:
             self.put_ledger(shard, now=now)
 
     def put_ledger(self, shard: Shard, *, now: bool = False) -> None:
-        """Put the ledger of a shard, if it was not put in the last minute."""
+        """Put the ledger of a shard, if it was not put in the last minute.
+
+        Raises:
+            BusyError: If another call has put one.
+            StorageError: If it cannot be put.
+        """
         if not now and not self.is_due:
             return
+        address = join_address(self.address, shard.folder, LEDGER)
+        self._refuse_second_writer(address)
+        self._unsure.add(address)
         for name in (LEDGER, STATE):
             self._put(self.here / shard.folder / name)
+        self._ledgers[address] = look_at(address)
+        self._unsure.discard(address)
         self._put_at = time.monotonic()
+
+    def _refuse_second_writer(self, ledger: str) -> None:
+        if ledger in self._unsure:
+            # Of a put that failed, nobody knows whether it arrived.
+            return
+        try:
+            found = look_at(ledger)
+        except NoObjectError:
+            return
+        if found != self._ledgers.get(ledger):
+            raise BusyError(
+                "another call is segmenting into this place, or into this shard of it; what this "
+                "one did in the last minute is done again. Let one call at a time work, or "
+                "divide the scans by --shard",
+                source=self.address,
+            )
 
     def _put(self, file: Path) -> None:
         place = file.relative_to(self.here).as_posix()
@@ -273,10 +308,3 @@ def make_no_results_error(out: Path | str) -> DatasetError:
         f"this is no folder of results: it has no {LEDGER}; give the OUT of medseg segment",
         source=out,
     )
-
-
-@contextmanager
-def work_folder() -> Iterator[Path]:
-    """Give a folder on this machine that goes with what is in it."""
-    with tempfile.TemporaryDirectory(prefix="medseg-") as folder:
-        yield Path(folder)

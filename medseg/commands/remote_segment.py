@@ -7,25 +7,22 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medseg._support.addresses import hide_credentials, is_address
 from medseg._support.files import write_atomically
-from medseg._support.object_store import (
-    StorageError,
-    hide_credentials,
-    is_address,
-)
+from medseg._support.store_errors import StorageError
+from medseg._support.work_folder import work_folder
 from medseg.commands.batch import Batch
-from medseg.commands.remote_batch import RemoteFolder, work_folder
+from medseg.commands.remote_batch import RemoteFolder
 from medseg.commands.report import summarise
+from medseg.datasets.fetched_scans import FetchedScans, fetch_rounds
 from medseg.datasets.remote_scans import (
-    FetchedScans,
     RemoteScans,
-    fetch_rounds,
     find_remote_scans,
     lists_addresses,
 )
@@ -45,6 +42,11 @@ from medseg.names import abbreviate
 ROUND_SCANS = 64
 ROUND_BYTES = 4 << 30
 """What is fetched at a time; twice as much lies here, since the next scans come meanwhile."""
+
+_DISK_SHARE = 4
+"""Of a small disk, a round takes this part at most."""
+
+_SECONDS_TO_STOP = 1.0
 
 _WHOLE = Shard(1, 1)
 
@@ -294,19 +296,36 @@ def _summarise(folder: RemoteFolder | None, here: Path, *, pages: bool) -> None:
 def _fetch_ahead(found: RemoteScans, work: Path) -> Iterator[FetchedScans]:
     """Fetch the next scans while those before them are segmented."""
     is_over = threading.Event()
+    room = shutil.disk_usage(work).free // _DISK_SHARE
     rounds = fetch_rounds(
         itertools.takewhile(lambda _: not is_over.is_set(), found.scans),
         lambda: Path(tempfile.mkdtemp(dir=work, prefix="scans-")),
         most_scans=ROUND_SCANS,
-        most_bytes=ROUND_BYTES,
+        most_bytes=min(ROUND_BYTES, room),
     )
-    with ThreadPoolExecutor(1, thread_name_prefix="medseg-fetch") as fetcher:
-        ahead: Future[FetchedScans | None] = fetcher.submit(next, rounds, None)
+    ahead = _fetch_next(rounds)
+    try:
+        while (fetched := ahead.result()) is not None:
+            fetched.set_labels_apart()
+            ahead = _fetch_next(rounds)
+            yield fetched
+    finally:
+        is_over.set()
+        # A store may not answer for minutes: whoever is told to stop puts what is done.
+        wait([ahead], timeout=_SECONDS_TO_STOP)
+
+
+def _fetch_next(
+    rounds: Iterator[FetchedScans],
+) -> Future[FetchedScans | None]:
+    """Fetch a round in a thread that keeps no process from ending."""
+    future: Future[FetchedScans | None] = Future()
+
+    def run() -> None:
         try:
-            while (fetched := ahead.result()) is not None:
-                fetched.set_labels_apart()
-                ahead = fetcher.submit(next, rounds, None)
-                yield fetched
-        finally:
-            # Who stops early does not wait for a whole round.
-            is_over.set()
+            future.set_result(next(rounds, None))
+        except Exception as error:  # noqa: BLE001 - raised where the round is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="medseg-fetch", daemon=True).start()
+    return future

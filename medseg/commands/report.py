@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg._support.addresses import is_address
 from medseg._support.long_tables import import_pyarrow
-from medseg._support.object_store import is_address
 from medseg.commands.remote_batch import make_no_results_error, open_remote
 from medseg.inference.batch_overview import survey
 from medseg.inference.batch_state import BatchProgress, read_progress

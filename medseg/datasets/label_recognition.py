@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg._support.gzip import BROKEN_STREAM
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, ScanError
 from medseg.io import read_labels
 from medseg.io.itk import read_layers
 from medseg.io.nifti_headers import read_header, read_shape
@@ -327,6 +327,22 @@ def holds_grey_values(array: _Labels) -> bool:
     if len(values) < FEWEST_GREYS:
         return False
     return min(_measure_texture(planes, values[counts.argmax()])) > _GREY
+
+
+def refuse_grey_values(array: _Labels) -> None:
+    """Refuse an image in the place of a label map.
+
+    Args:
+        array: Whole numbers, shape ``(i, j, k)``.
+
+    Raises:
+        ScanError: If it is one beyond doubt.
+    """
+    if holds_grey_values(array):
+        raise ScanError(
+            "its values differ from voxel to voxel as grey values of an image do, and labels do "
+            "not; give the label map in its place"
+        )
 
 
 def _measure_texture(

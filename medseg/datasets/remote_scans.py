@@ -1,4 +1,4 @@
-"""Scans in an object store: which there are, and their files fetched for a while.
+"""Scans in an object store: which there are.
 
 A table lists anything: files, and folders that hold a DICOM series. Below an address, image files
 are found by their endings. Every scan must be known by its name, before anything is fetched.
@@ -6,40 +6,30 @@ are found by their endings. Every scan must be known by its name, before anythin
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from medseg._support.long_tables import TABLE_SUFFIXES, may_hold, open_table
-from medseg._support.object_store import (
-    NoAnswerError,
-    NoObjectError,
-    StorageError,
-    StoredObject,
-    fetch,
+from medseg._support.addresses import (
     find_place,
     hide_credentials,
     is_address,
-    is_https,
     join_address,
-    list_objects,
-    look_at,
 )
+from medseg._support.long_tables import TABLE_SUFFIXES, may_hold, open_table
+from medseg._support.object_listing import list_objects
+from medseg._support.object_store import StoredObject, fetch, look_at
+from medseg._support.spool import Spool
 from medseg._support.tables import find_image_columns
-from medseg.datasets.label_recognition import set_labels_apart
 from medseg.datasets.scan_candidates import flatten
 from medseg.errors import DatasetError, MedsegError
-from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
+    LEDGER,
     fold_name,
     has_image_suffix,
     make_safe_name,
     split_suffix,
 )
-
-MOST_SILENT = 3
-"""Scans in succession for which a store has no answer, after which it is not asked for more."""
 
 _SINGLE = ("scan", "image")
 
@@ -70,7 +60,7 @@ class RemoteScans:
     """
 
     columns: tuple[str, ...]
-    scans: tuple[RemoteScan, ...]
+    scans: Sequence[RemoteScan]
     notes: tuple[str, ...] = ()
 
 
@@ -102,26 +92,52 @@ def find_remote_scans(
             "its column 'scan' has the path of each, and 'name' what to call it",
             source=scans,
         )
+    return _search(scans, names)
+
+
+def _search(address: str, names: _Names) -> RemoteScans:
+    """Find the images below an address, but those in folders of results."""
     others = 0
-    chosen: list[RemoteScan] = []
-    for stored in list_objects(scans):
-        place = _find_place_below(scans, stored)
-        if not place:
+    results: list[str] = []
+    chosen: Spool[RemoteScan] = Spool()
+    for stored in list_objects(address):
+        place = find_place_below(address, stored)
+        if has_image_suffix(place):
+            scan = RemoteScan(_name(place), (stored.address,), place)
+            if names.take(scan):
+                chosen.append(scan)
             continue
-        if not has_image_suffix(place):
-            others += 1
-            continue
-        scan = RemoteScan(_name(place), (stored.address,), place)
-        if names.take(scan):
-            chosen.append(scan)
-    names.refuse_none(scans)
+        others += bool(place)
+        folder, _, name = f"/{place}".rpartition("/")
+        if name == LEDGER:
+            results.append(f"{folder}/"[1:])
     notes = []
     if others:
         notes.append(
             f"{others} other objects are passed over; DICOM is listed in a table, with a name and "
             "the folder of each series"
         )
-    return RemoteScans(("scan",), tuple(chosen), tuple(notes))
+    if results:
+        notes += _describe_results(results, address)
+        chosen = _leave_out(chosen, tuple(results))
+    names.refuse_none(address)
+    return RemoteScans(("scan",), chosen, tuple(notes))
+
+
+def _describe_results(folders: Sequence[str], address: str) -> list[str]:
+    if "" in folders:
+        raise DatasetError(
+            f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
+            source=hide_credentials(address),
+        )
+    reason = "holds results of medseg, which are not segmented again"
+    return [f"{folder} {reason}" for folder in folders]
+
+
+def _leave_out(
+    scans: Iterable[RemoteScan], folders: tuple[str, ...]
+) -> Spool[RemoteScan]:
+    return Spool(scan for scan in scans if not scan.place.startswith(folders))
 
 
 def lists_addresses(scans: str) -> bool:
@@ -148,7 +164,7 @@ def _name(place: str) -> str:
     return make_safe_name(flatten(stem))
 
 
-def _find_place_below(address: str, stored: StoredObject) -> str:
+def find_place_below(address: str, stored: StoredObject) -> str:
     """Return the path that an object has on this machine, below that of an address.
 
     It is empty for what is hidden, or is the address itself. A store's names may be such as no
@@ -173,7 +189,7 @@ def _read_table(
     table = open_table(path)
     columns = find_image_columns(path, table.columns, _SINGLE)
     names = _Names(is_wanted)
-    chosen: list[RemoteScan] = []
+    chosen: Spool[RemoteScan] = Spool()
     for number, cells in table.read_rows((*columns, "name")):
         listed = [cells[column] for column in columns]
         name = cells.get("name", "") or _name_cell(listed[0])
@@ -188,7 +204,7 @@ def _read_table(
         if names.take(scan):
             chosen.append(scan)
     names.refuse_none(scans)
-    return RemoteScans(columns, tuple(chosen))
+    return RemoteScans(columns, chosen)
 
 
 def _name_cell(cell: str) -> str:
@@ -242,161 +258,3 @@ class _Names:
             raise DatasetError(
                 "no scan was found", source=hide_credentials(where)
             )
-
-
-# --- fetched scans ------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class FetchedScans:
-    """Some scans, fetched into a folder.
-
-    Attributes:
-        folder: The folder.
-        scans: The scans, with the paths of what was fetched.
-        size: Their bytes.
-        labels: Files that hold labels rather than scans.
-        missing: Addresses at which there is nothing.
-        failed: Scan → why it could not be fetched.
-    """
-
-    folder: Path
-    scans: list[RemoteScan] = field(default_factory=list)
-    size: int = 0
-    labels: tuple[Path, ...] = ()
-    missing: list[str] = field(default_factory=list)
-    failed: dict[str, StorageError] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """How many scans there are, those that failed among them."""
-        return len(self.scans) + len(self.failed)
-
-    def add(self, scan: RemoteScan) -> None:
-        """Fetch a scan.
-
-        Raises:
-            StorageError: If the store cannot be read.
-        """
-        number = self.count
-        paths = []
-        for channel, cell in enumerate(scan.cells):
-            if not is_address(cell):
-                paths.append(cell)
-                continue
-            name = find_place(cell).rpartition("/")[2]
-            place = scan.place or f"{number}/{channel}/{name}"
-            paths.append(str(self._fetch(cell, self.folder / place)))
-        self.scans.append(RemoteScan(scan.name, tuple(paths), scan.place))
-
-    def _fetch(self, address: str, path: Path) -> Path:
-        try:
-            self._fetch_object(look_at(address), path)
-        except NoObjectError:
-            if is_https(address):
-                self.missing.append(address)
-            else:
-                self._fetch_folder(address, path)
-            return path
-        voxels = find_voxel_file(path)
-        if voxels != path and voxels.parent == path.parent:
-            beside = join_address(address.rpartition("/")[0], voxels.name)
-            self._fetch_voxels(beside, voxels)
-        return path
-
-    def _fetch_voxels(self, address: str, path: Path) -> None:
-        try:
-            self._fetch_object(look_at(address), path)
-        except NoObjectError:
-            self.missing.append(address)
-
-    def _fetch_folder(self, address: str, path: Path) -> None:
-        count = 0
-        for stored in list_objects(f"{address.rstrip('/')}/"):
-            place = _find_place_below(address, stored)
-            if place:
-                self._fetch_object(stored, path / place)
-                count += 1
-        if not count:
-            self.missing.append(address)
-
-    def _fetch_object(self, stored: StoredObject, path: Path) -> None:
-        fetch(stored, path)
-        self.size += path.stat().st_size
-
-    def set_labels_apart(self) -> None:
-        """Leave out label maps that were found beside scans, as in a folder of this machine."""
-        files = [Path(scan.cells[0]) for scan in self.scans if scan.place]
-        there = [file for file in files if file.is_file()]
-        sorted_files = set_labels_apart(self.folder, there)
-        self.labels = (*sorted_files.named, *sorted_files.unnamed)
-        labels = set(map(str, self.labels))
-        self.scans = [
-            scan for scan in self.scans if scan.cells[0] not in labels
-        ]
-
-    def write_table(self, path: Path, columns: Sequence[str]) -> None:
-        """Write a table of the scans."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["name", *columns])
-            for scan in self.scans:
-                table.writerow([scan.name, *scan.cells])
-
-
-def fetch_rounds(
-    scans: Iterable[RemoteScan],
-    make_folder: Callable[[], Path],
-    *,
-    most_scans: int,
-    most_bytes: int,
-) -> Iterator[FetchedScans]:
-    """Fetch scans, some at a time, as late as possible; of none, give one empty round.
-
-    A scan that cannot be fetched fails alone, but where some in succession find no answer, nothing
-    says that the store will answer for others.
-
-    Args:
-        scans: The scans.
-        make_folder: Makes an empty folder.
-        most_scans: Scans of one round at most.
-        most_bytes: Bytes after which a round ends.
-
-    Raises:
-        StorageError: If the store does not answer any more; what was fetched is given before.
-    """
-    is_first = True
-    fetched = FetchedScans(make_folder())
-    silence: list[NoAnswerError] = []
-    for scan in scans:
-        _fetch_scan(scan, fetched, silence)
-        if len(silence) >= MOST_SILENT:
-            break
-        if fetched.count >= most_scans or fetched.size >= most_bytes:
-            yield fetched
-            is_first = False
-            fetched = FetchedScans(make_folder())
-    if fetched.count or is_first:
-        yield fetched
-    if len(silence) >= MOST_SILENT:
-        raise silence[-1]
-
-
-def _fetch_scan(
-    scan: RemoteScan, fetched: FetchedScans, silence: list[NoAnswerError]
-) -> None:
-    """Fetch a scan, or note why it cannot be.
-
-    Args:
-        scan: The scan.
-        fetched: Takes it.
-        silence: The errors of scans in succession for which the store had no answer.
-    """
-    try:
-        fetched.add(scan)
-    except StorageError as error:
-        fetched.failed[scan.name] = error
-        if isinstance(error, NoAnswerError):
-            silence.append(error)
-            return
-    silence.clear()

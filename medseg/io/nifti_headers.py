@@ -36,6 +36,9 @@ _EXTENSION_FLAG = 4
 _LEFT_ALONE = "leaving at current value"
 """How nibabel ends what it says of a field that it does not change."""
 
+IMAGE_SUFFIXES = (".img", ".img.gz", ".IMG")
+"""Of the voxels beside a ``.hdr`` file."""
+
 
 class Scaling(NamedTuple):
     """How stored numbers become intensities: ``stored * slope + inter``."""
@@ -114,7 +117,7 @@ def find_image_file(path: Path) -> Path:
     if not is_pair(path):
         return path
     stem = path.name[: path.name.lower().index(".hdr")]
-    for suffix in (".img", ".img.gz", ".IMG"):
+    for suffix in IMAGE_SUFFIXES:
         image = path.with_name(stem + suffix)
         if image.is_file():
             return image

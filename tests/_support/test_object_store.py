@@ -14,18 +14,11 @@ from typing import Any
 import pytest
 from support.object_stores import SECRET, Store, open_store
 
-from medseg._support import object_store
-from medseg._support.object_store import (
-    NoObjectError,
-    StorageError,
-    StoredObject,
-    fetch,
-    hide_credentials,
-    is_address,
-    list_objects,
-    look_at,
-    put,
-)
+from medseg._support import object_store, store_errors
+from medseg._support.addresses import hide_credentials, is_address
+from medseg._support.object_listing import list_objects
+from medseg._support.object_store import StoredObject, fetch, look_at, put
+from medseg._support.store_errors import NoObjectError, StorageError
 from medseg.errors import OutputError
 
 # moto takes seconds to import.
@@ -64,12 +57,48 @@ def test_what_is_put_and_fetched_is_the_same_through_faults(
     assert store.faults.count > 4
 
 
-def test_a_damaged_object_is_no_file(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_object_is_no_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.put("a", b"123")
     other = StoredObject("s3://scans/a", 4)
+    monkeypatch.setattr(object_store, "look_at", lambda _: other)
     with pytest.raises(StorageError, match="arrives damaged"):
         fetch(other, tmp_path / "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_is_fetched_as_it_is(
+    store: Store, tmp_path: Path
+) -> None:
+    store.put("a", b"1")
+    (listed,) = list_objects("s3://scans/")
+    store.put("a", b"123")
+    fetched = fetch(listed, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"123"
+    assert fetched == look_at("s3://scans/a")
+
+
+def test_where_one_tag_is_no_hash_others_are_not_fetched_twice(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_OPAQUE_BUCKETS", set())
+    _, system = object_store.open_store("s3://scans/")
+    counts = []
+    get_file = system.get_file
+
+    def count(path: str, file: str) -> None:
+        counts.append(path)
+        get_file(path, file)
+
+    monkeypatch.setattr(system, "get_file", count)
+    # As S3 states it of what it encrypts with a key of the customer.
+    facts = {"size": 3, "ETag": '"' + "0" * 32 + '"', "type": "file"}
+    monkeypatch.setattr(system, "info", lambda _: facts)
+    for name in ("a", "b", "c"):
+        store.put(name, b"123")
+        fetch(look_at(f"s3://scans/{name}"), tmp_path / name)
+    assert counts == ["scans/a", "scans/a", "scans/b", "scans/c"]
 
 
 def test_a_full_disk_is_no_fault_of_the_store(
@@ -143,8 +172,13 @@ def test_what_lies_below_an_address_is_called_as_the_address_is_written(
     list(list_objects("az://archive/scans"))
     assert accounts[-1] == ""
     # Whoever signs in there is no account of Azure.
-    object_store._open("https://name:word@host.org/a.nii.gz")
+    object_store.open_store("https://name:word@host.org/a.nii.gz")
     assert accounts[-1] == ""
+
+
+def test_a_version_that_would_not_be_the_one_read_is_refused() -> None:
+    with pytest.raises(StorageError, match="cannot be chosen"):
+        look_at("s3://scans/ct.nii.gz?versionId=abc")
 
 
 def test_addresses_of_other_kinds_are_refused() -> None:
@@ -191,7 +225,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     system = PlainSystem(skip_instance_cache=True)
     monkeypatch.setattr(object_store, "_make_system", lambda *_: system)
-    monkeypatch.setattr(object_store, "WAITS", 3 * (0.01,))
+    monkeypatch.setattr(store_errors, "WAITS", 3 * (0.01,))
     _Handler.seen = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -208,7 +242,7 @@ def test_what_fails_behind_https_is_tried_again_and_is_not_taken_for_absent(
     stored = look_at(f"{web}/200/ct.nii.gz?signature={SECRET}")
     fetch(stored, tmp_path / "ct")
     assert (tmp_path / "ct").read_bytes() == b"123"
-    with pytest.raises(StorageError, match="3 further tries"):
+    with pytest.raises(StorageError, match="several further tries"):
         look_at(f"{web}/500/ct.nii.gz?signature={SECRET}")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from medseg._support.object_store import NoObjectError, StoredObject
+from medseg._support.object_store import StoredObject
+from medseg._support.store_errors import NoObjectError, StorageError
 from medseg.commands import remote_batch
 from medseg.commands.remote_batch import RemoteFolder
+from medseg.errors import BusyError
+from medseg.inference.batch_state import STATE
 from medseg.inference.ledger_entry import Entry
+from medseg.inference.shards import Shard
+from medseg.names import LEDGER
 
 
 def test_a_scan_has_no_part_in_the_files_of_another_whose_name_goes_on(
@@ -51,3 +57,53 @@ def test_where_error_maps_are_wanted_earlier_ones_are_fetched(
     fetched.clear()
     results.fetch_results(["a"], error_maps=True)
     assert fetched[2:] == ["error_maps/a.nii.gz"]
+
+
+class Memory:
+    """Holds objects as a store does; a put may fail after it was done."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.fails = False
+
+    def look_at(self, address: str) -> StoredObject:
+        if address not in self.objects:
+            raise NoObjectError("there is none", source=address)
+        content = self.objects[address]
+        return StoredObject(address, len(content), content.decode())
+
+    def put(self, file: Path, address: str) -> None:
+        self.objects[address] = file.read_bytes()
+        if self.fails:
+            raise StorageError("nobody knows whether it arrived")
+
+
+def test_a_ledger_that_another_call_has_put_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Memory()
+    monkeypatch.setattr(remote_batch, "look_at", store.look_at)
+    monkeypatch.setattr(remote_batch, "put", store.put)
+    shard = Shard(1, 1)
+    folder = tmp_path / shard.folder
+    folder.mkdir(parents=True)
+    (folder / STATE).write_text("state")
+    results = RemoteFolder("s3://results/out", tmp_path)
+    ledger = f"s3://results/out/{shard.folder}/{LEDGER}"
+    for text in ("a", "ab", "abc"):
+        (folder / LEDGER).write_text(text)
+        # One whose answer is lost is no other's.
+        store.fails = text == "ab"
+        with contextlib.suppress(StorageError):
+            results.put_ledger(shard, now=True)
+        assert store.objects[ledger] == text.encode()
+    store.objects[ledger] = b"of another"
+    with pytest.raises(BusyError, match="another call"):
+        results.put_ledger(shard, now=True)
+    assert store.objects[ledger] == b"of another"
+    # Whoever removes it does not work here.
+    del store.objects[ledger]
+    results.put_ledger(shard, now=True)
+    other = RemoteFolder("s3://results/out", tmp_path)
+    with pytest.raises(BusyError):
+        other.put_ledger(shard, now=True)

@@ -17,7 +17,7 @@ from support.killed_batches import write_scans
 from support.object_stores import SECRET, Store, open_store
 
 import medseg
-from medseg._support import object_store
+from medseg._support import store_errors
 from medseg.commands import remote_batch, remote_segment
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.errors import DatasetError, MedsegError, OutputError
@@ -276,7 +276,7 @@ def test_what_is_not_allowed_is_said_without_a_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="medseg")
-    monkeypatch.setattr(object_store, "WAITS", (0.01,))
+    monkeypatch.setattr(store_errors, "WAITS", (0.01,))
     store.faults.share = 1.0
     with pytest.raises(MedsegError, match="further tries") as caught:
         medseg.segment(bundle, IN, OUT, device="cpu")
@@ -337,7 +337,7 @@ def test_nothing_lies_here_when_it_is_over(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     with contextlib.suppress(MedsegError):
         medseg.segment(bundle, IN, OUT, device="cpu")
-    assert not list((tmp_path / "tmp").glob("medseg-*"))
+    assert not list((tmp_path / "tmp").glob("medseg*"))
 
 
 def test_a_table_of_this_machine_lists_what_is_in_a_store(

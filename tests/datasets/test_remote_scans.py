@@ -6,21 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.object_store import (
-    NoAnswerError,
-    NoObjectError,
-    StorageError,
-    StoredObject,
-)
-from medseg.datasets import remote_scans
-from medseg.datasets.remote_scans import (
-    MOST_SILENT,
-    FetchedScans,
-    RemoteScan,
-    fetch_rounds,
-    find_remote_scans,
-    lists_addresses,
-)
+from medseg._support.object_store import StoredObject
+from medseg._support.store_errors import NoObjectError
+from medseg.datasets import fetched_scans, remote_scans
+from medseg.datasets.fetched_scans import FetchedScans
+from medseg.datasets.remote_scans import find_remote_scans, lists_addresses
 from medseg.errors import DatasetError
 
 SIGNED = "https://host/{}?credential=a/b&signature=secret"
@@ -50,8 +40,8 @@ def test_signed_links_are_called_by_their_path(
         file.parent.mkdir(parents=True)
         file.write_bytes(b"")
 
-    monkeypatch.setattr(remote_scans, "look_at", look_at)
-    monkeypatch.setattr(remote_scans, "fetch", fetch)
+    monkeypatch.setattr(fetched_scans, "look_at", look_at)
+    monkeypatch.setattr(fetched_scans, "fetch", fetch)
     fetched = FetchedScans(tmp_path / "fetched")
     for scan in found.scans:
         fetched.add(scan)
@@ -78,40 +68,18 @@ def test_only_the_columns_of_scans_lead_to_stores(tmp_path: Path) -> None:
     assert not lists_addresses(str(tmp_path / "none.csv"))
 
 
-def test_a_store_is_not_asked_for_ever_when_it_no_longer_answers(
+def test_results_below_an_address_are_not_segmented_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def look_at(address: str) -> StoredObject:
-        if "gone" in address:
-            raise NoObjectError("there is no such object")
-        if "forbidden" in address:
-            raise StorageError("is not allowed")
-        if "silent" in address:
-            raise NoAnswerError("cannot be read")
-        return StoredObject(address, 1)
+    places = ["a.nii.gz", "out/a.nii.gz", "out/ledger.jsonl", "out_/b.nii.gz"]
 
-    def fetch(stored: StoredObject, file: Path) -> None:
-        file.parent.mkdir(parents=True)
-        file.write_bytes(b"x")
+    def list_objects(address: str) -> list[StoredObject]:
+        return [StoredObject(f"{address}/{place}", 1) for place in places]
 
-    monkeypatch.setattr(remote_scans, "look_at", look_at)
-    monkeypatch.setattr(remote_scans, "fetch", fetch)
-    kinds = ["silent", "silent", "good", "silent", "forbidden", "forbidden"]
-    kinds += ["forbidden", "good", *(MOST_SILENT * ["silent"]), "good"]
-    scans = []
-    for number, kind in enumerate(kinds):
-        address = f"https://host/{kind}/{number}.nii.gz"
-        scans.append(RemoteScan(str(number), (address,)))
-    folders = (tmp_path / str(number) for number in range(9))
-    rounds = fetch_rounds(
-        scans, lambda: next(folders), most_scans=4, most_bytes=1 << 30
-    )
-    found: list[FetchedScans] = []
-    with pytest.raises(NoAnswerError):
-        found.extend(rounds)
-    # What the rounds before hold, and the last one, was given nevertheless.
-    got = [scan.name for fetched in found for scan in fetched.scans]
-    failed = [name for fetched in found for name in fetched.failed]
-    assert got == ["2", "7"]
-    assert failed == ["0", "1", "3", "4", "5", "6", "8", "9", "10"]
-    assert [fetched.count for fetched in found] == [4, 4, 3]
+    monkeypatch.setattr(remote_scans, "list_objects", list_objects)
+    found = find_remote_scans("s3://bucket/in", tmp_path, take_all)
+    assert [scan.place for scan in found.scans] == ["a.nii.gz", "out_/b.nii.gz"]
+    assert any("out/ holds results of medseg" in note for note in found.notes)
+    places[:] = ["a.nii.gz", "ledger.jsonl"]
+    with pytest.raises(DatasetError, match="holds results of medseg"):
+        find_remote_scans("s3://bucket/in", tmp_path, take_all)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from medseg._support import object_store
+from medseg._support import object_store, store_errors
 
 BUCKET = "scans"
 SECRET = "a-secret-that-stands-in-no-log"
@@ -102,7 +102,7 @@ def open_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
     # Or else the client waits for seconds before it tries again.
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(object_store, "WAITS", 8 * (0.01,))
+    monkeypatch.setattr(store_errors, "WAITS", 8 * (0.01,))
     object_store._make_system.cache_clear()
     # What the server holds is the process's, not its own.
     requests.post(f"{address}/moto-api/reset", timeout=60)
