@@ -167,8 +167,11 @@ def list_shards(out: Path) -> list[Shard]:
     shards = []
     for folder in (out / SHARDS).glob("*-of-*"):
         match = _FOLDER.fullmatch(folder.name)
-        if match is not None:
-            shards.append(Shard(int(match[2]), int(match[1])))
+        if match is None:
+            continue
+        count, number = int(match[2]), int(match[1])
+        if 1 <= number <= count:
+            shards.append(Shard(count, number))
     return sorted(shards)
 
 
