@@ -198,6 +198,7 @@ def open_ledger(
                 else:
                     # It marks a folder of results.
                     (folder / LEDGER).touch()
+                    _remove_half_written([own])
             except OSError as error:
                 raise _make_write_error(path, error) from error
             if shard is None:
