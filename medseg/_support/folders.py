@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 from medseg._support.files import SPECIAL, is_special
 from medseg._support.platform.files import identify_folder
-from medseg.errors import Fault, OutputError
+from medseg.errors import Fault, MedsegError, OutputError
 
 _NUMBER_BITS = 64
 
@@ -78,6 +78,35 @@ def refuse_file(folder: Path | None) -> None:
             "does not exist yet",
             source=folder,
         )
+
+
+def explain_unreadable(path: Path) -> str:
+    """Return why a person may not look into a folder, or at a path; empty where they may."""
+    try:
+        if path.is_dir():
+            with os.scandir(path):
+                # Whether what lies in it can be opened, too.
+                (path / "any name").exists()
+    except OSError as error:
+        return _reason(error)
+    return ""
+
+
+def refuse_unreadable(
+    path: Path, kind: type[MedsegError] = MedsegError
+) -> None:
+    """Make sure that a person may look into a folder, or at a path, before anybody does.
+
+    Args:
+        path: It need not exist.
+        kind: Of the error.
+
+    Raises:
+        MedsegError: If they may not.
+    """
+    reason = explain_unreadable(path)
+    if reason:
+        raise kind(f"cannot be read: {reason}", source=path)
 
 
 def find_listed(folder: Path, text: str) -> Path:

@@ -245,13 +245,19 @@ def _replace(module: Any, name: str, other: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keep_signal_handlers() -> Iterator[None]:
-    """Undo that Ray answers signals in the place of who did before."""
+    """Undo that Ray answers signals in the place of who did before.
+
+    Raises:
+        KeyboardInterrupt: In the place of the end that Ray made of one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in former.items():
             signal.signal(number, handler or signal.SIG_DFL)

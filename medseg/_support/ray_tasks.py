@@ -186,6 +186,12 @@ class TaskRun:
             for reference in self._running:
                 self._ray.cancel(reference)
 
+    def list_older(self, seconds: float) -> list[int]:
+        """Return the numbers of calls under way that were given out longer ago than that."""
+        before = time.monotonic() - seconds
+        running = self._running.values()
+        return [call.number for call in running if call.sent < before]
+
     def await_end(self) -> None:
         """Wait until calls that were taken back, as Ctrl-C would, have ended.
 
@@ -214,6 +220,7 @@ class TaskRun:
 
     def _send(self, call: _Call) -> Any:
         """Send a call; one that was ended for want of memory gets a node of its own."""
+        call.sent = time.monotonic()
         task = self._task
         if call.is_large and self._count.largest > self._needs.cpus:
             task = task.options(num_cpus=self._count.largest)
@@ -302,6 +309,7 @@ class _Call:
     Attributes:
         number: Of its arguments, from 0.
         arguments: What the function is called with.
+        sent: When it was given out the last time, on the monotonic clock.
         lost: How many workers died of it, or with it, since it last got on.
         progress: How far it had got by then.
         is_large: Whether one was ended for want of memory, which others on its node had as well.
@@ -309,6 +317,7 @@ class _Call:
 
     number: int
     arguments: tuple[Any, ...]
+    sent: float = 0.0
     lost: int = 0
     progress: object = None
     is_large: bool = False

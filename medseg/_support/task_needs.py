@@ -13,6 +13,8 @@ from medseg.events import Listener, Notice, notify
 _CPUS = 4
 """Of a task without a GPU: more threads gain less than more scans at once."""
 _MOST_CPUS_BESIDE_GPU = 8
+_MOST_TASKS_PER_GPU = 100
+"""Each holds the networks; Ray itself divides a GPU into 10 000 parts."""
 
 
 def choose_needs(
@@ -27,7 +29,7 @@ def choose_needs(
         tasks_per_gpu: How many share a GPU.
 
     Raises:
-        MedsegError: If a device is named by its number, or tasks are fewer than 1.
+        MedsegError: If a device is named by its number, or so many tasks cannot share a GPU.
 
     Examples:
         >>> choose_needs([Node(16, 2)], "auto", None, 2)
@@ -55,9 +57,10 @@ def _check_asked(device: str, tasks_per_gpu: int) -> None:
             f"on a cluster, Ray chooses the GPU of each task; got device '{device}', give auto, "
             "cpu or cuda"
         )
-    if tasks_per_gpu < 1:
+    if not 1 <= tasks_per_gpu <= _MOST_TASKS_PER_GPU:
         raise MedsegError(
-            f"at least 1 task per GPU is needed, got {tasks_per_gpu}"
+            f"a GPU takes at least 1 task, and at most {_MOST_TASKS_PER_GPU} tasks share it; got "
+            f"{tasks_per_gpu}"
         )
 
 

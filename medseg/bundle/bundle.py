@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from medseg._support.folders import refuse_unreadable
 from medseg.bundle.assembly import (
     describe_as_bundle,
     find_misfits,
@@ -95,6 +96,7 @@ class Bundle:
             BundleError: If the file is wrong.
         """
         file = self.folder / TRAINED_FILE
+        refuse_unreadable(file.parent, BundleError)
         if not file.exists():
             return TrainedSpec()
         return parse_trained(read_json(file), file)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from medseg._support.folders import refuse_unreadable
+from medseg.errors import BundleError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "shipped_bundles"
 """Where an installed package has them."""
@@ -30,8 +33,12 @@ def find_bundle_path(path: str | os.PathLike[str]) -> Path:
     """Return where a bundle lies that is called by its path, or by the name of one of medseg's.
 
     A file or folder of the user's with this name comes first.
+
+    Raises:
+        BundleError: If this person may not look there.
     """
     given = Path(path)
+    refuse_unreadable(given, BundleError)
     is_plain_name = len(given.parts) == 1 and not given.suffix
     if given.exists() or not is_plain_name:
         return given

@@ -101,6 +101,10 @@ def load_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError("no such file", source=path) from error
+    except PermissionError as error:
+        raise CheckpointError(
+            "the file cannot be read: you lack the permission", source=path
+        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "the file holds more than weights, which could run code, and was not opened",

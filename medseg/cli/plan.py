@@ -222,14 +222,20 @@ def plan(
         from medseg.bundle.bundle import is_bundle
         from medseg.commands.plan import plan_bundles
 
+        of_plan = (channels, dims, memory, budget, class_weights, start_from)
+        of_data = (data, columns, leave_out_stray, split_4d, splits, on)
+        others = (*of_plan, *of_data, *label_values)
         if explain and is_bundle(dataset):
-            others = (data, channels, dims, memory, budget, class_weights)
-            of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            by_name = (split_4d, splits, start_from, on)
-            has_options = any((*others, *of_data, *by_name))
+            has_options = any((*others, images, label_pattern, draft_csv))
             _explain_bundle(terminal, dataset, has_options)
             return
         if draft_csv is not None:
+            if any(others):
+                raise MedsegError(
+                    "--draft-csv writes a list of files and plans nothing: of the other options "
+                    "only patterns for --images and --labels go with it; give the rest when you "
+                    "plan the list"
+                )
             _draft_table(terminal, dataset, draft_csv, images, label_pattern)
             return
         plans = plan_bundles(

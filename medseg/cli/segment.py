@@ -39,6 +39,15 @@ _MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
 
 
+def _require_text(shard: str | None) -> str | None:
+    """Refuse an empty shard: with a variable that is not set, nobody means all scans."""
+    if shard is not None and not shard.strip():
+        raise typer.BadParameter(
+            "it is empty; write I/N or auto, or leave the option out to do all scans"
+        )
+    return shard
+
+
 def segment(
     bundle: BundlePath,
     scans: Annotated[
@@ -161,15 +170,16 @@ def segment(
         ),
     ] = None,
     shard: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="I/N",
+            callback=_require_text,
             help="Do part I of N, from 1/N to N/N, beside other machines that do the others into "
             "the same OUT; auto: as a Slurm, Kubernetes or AWS Batch array says. Then: medseg "
             "report OUT.",
             show_default=False,
         ),
-    ] = "",
+    ] = None,
     on: Annotated[
         str,
         typer.Option(
@@ -253,7 +263,7 @@ def segment(
             allow_empty=allow_empty,
             threads=threads,
             sources=sources,
-            shard=shard,
+            shard=shard or "",
             on=on,
             tasks_per_gpu=tasks_per_gpu,
             listeners=terminal.listeners,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg._support.folders import refuse_file
+from medseg._support.folders import refuse_file, refuse_unreadable
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import make_selection
 from medseg.datasets.label_values import LabelValues
 from medseg.datasets.outliers import describe_outliers, find_outliers
-from medseg.errors import MedsegError
+from medseg.errors import DatasetError, Fault, MedsegError
 from medseg.evaluation.encoded_pairs import ScoringRules, encode_pair
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.named_labels import (
@@ -106,6 +106,8 @@ def evaluate(
     predictions, references = Path(predictions), Path(references)
     target = None if out is None else Path(out)
     refuse_file(target)
+    for side in (predictions, references):
+        refuse_unreadable(side, DatasetError)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
@@ -123,6 +125,7 @@ def evaluate(
     differences: tuple[Difference, ...] = ()
     if versus is not None:
         versus = Path(versus)
+        refuse_unreadable(versus, DatasetError)
         other_pairing = pair_predictions(versus, references, selection)
         other_pairing = other_pairing.rename_like(pairing)
         other_scoring = replace(scoring, count_lesions=False)
@@ -130,16 +133,9 @@ def evaluate(
             other_pairing, versus, references
         )
         other = score_pairs(other_pairing, other_rules, listeners)
-        faults.extend(
-            replace(fault, where=f"{fault.where} (other)")
-            for fault in other.faults
-        )
+        faults.extend(_name_others(other.faults))
         differences = tuple(compare_methods(scored.cases, other.cases))
-        if not any(difference.n for difference in differences):
-            notify(
-                listeners,
-                Notice("nothing is compared: no case has scores on both sides"),
-            )
+        _warn_of_nothing_compared(differences, listeners)
     evaluation = Evaluation(
         cases=tuple(scored.cases),
         faults=tuple(faults),
@@ -155,6 +151,20 @@ def evaluate(
         pictures = _draw_worst_cases(scored.cases, pairing, rules)
         write_evaluation(evaluation, target, pictures)
     return evaluation
+
+
+def _name_others(faults: Iterable[Fault]) -> Iterator[Fault]:
+    """Yield the faults of the other method's predictions, told apart from those of the first."""
+    for fault in faults:
+        yield replace(fault, where=f"{fault.where} (other)")
+
+
+def _warn_of_nothing_compared(
+    differences: Iterable[Difference], listeners: Sequence[Listener]
+) -> None:
+    if not any(difference.n for difference in differences):
+        text = "nothing is compared: no case has scores on both sides"
+        notify(listeners, Notice(text))
 
 
 def _check_numbers(tolerance_mm: float, ignore: int | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from medseg._support.folders import refuse_unreadable
 from medseg._support.json_files import parse_json_object
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, OriginSpec
@@ -92,6 +93,7 @@ def import_model(
     target = Path(out)
     refuse_used_folder(target)
     source = Path(model)
+    refuse_unreadable(source)
     monais = find_monai_model(source)
     if monais is not None:
         _refuse_options(folds, configuration, checkpoint)

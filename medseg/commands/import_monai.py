@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from medseg._support.folders import explain_unreadable
 from medseg.bundle.bundle import BUNDLE_FILE, parse_spec
 from medseg.bundle.foreign_checkpoints import read_foreign_checkpoint
 from medseg.bundle.spec import BundleSpec
@@ -140,11 +141,9 @@ def _name_after(file: Path) -> str:
 
 def _find_below(source: Path) -> DescribedModel | None:
     """Read the one Auto3DSeg model in a folder of several algorithms."""
-    try:
-        inner = sorted(islice(source.iterdir(), _MOST_FOLDERS))
-    except PermissionError:
-        return None
-    files = [path / _TEMPLATE for path in inner if path.is_dir()]
+    inner = sorted(islice(source.iterdir(), _MOST_FOLDERS))
+    open_folders = [path for path in inner if not explain_unreadable(path)]
+    files = [path / _TEMPLATE for path in open_folders if path.is_dir()]
     found = [file for file in files if file.is_file()]
     if not found:
         return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.files import write_atomically
-from medseg._support.folders import refuse_file
+from medseg._support.folders import refuse_file, refuse_unreadable
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Scan
@@ -16,7 +16,7 @@ from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
-from medseg.errors import Fault, MedsegError
+from medseg.errors import DatasetError, Fault, MedsegError
 from medseg.evaluation.mask_review import (
     JudgedMask,
     MaskReview,
@@ -90,6 +90,7 @@ def review(
     """
     target = None if out is None else Path(out)
     refuse_file(target)
+    refuse_unreadable(Path(masks), DatasetError)
     segmenter = Segmenter(bundle, device)
     label_set = segmenter.spec.label_set
     if not trust_values:

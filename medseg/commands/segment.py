@@ -16,6 +16,7 @@ from pathlib import Path
 
 from medseg._support.folders import resolve_path
 from medseg._support.ray_cluster import find_cluster
+from medseg._support.task_needs import choose_needs
 from medseg._support.threads import limit_threads
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.shipped import find_bundle_path
@@ -165,6 +166,7 @@ def segment(
         return segment_remote(segment, given, channels)
     if on:
         find_cluster(on)
+        choose_needs((), device, threads, tasks_per_gpu)
     scans, out = Path(scans), Path(out)
     chosen_formats = choose_formats(formats, trained.spec)
     part = parse_shard(shard) if shard else None

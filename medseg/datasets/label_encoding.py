@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from medseg.datasets.label_recognition import FEWEST_GREYS, holds_grey_values
+from medseg.datasets.label_recognition import FEWEST_GREYS, refuse_grey_values
 from medseg.datasets.mask_codes import pack, unpack
 from medseg.datasets.mask_colours import (
     EXACT,
@@ -136,13 +136,8 @@ def _refuse_grey_values(volume: Volume, labels: LabelSet) -> None:
     Raises:
         ScanError: If it is one beyond doubt.
     """
-    if len(labels) < FEWEST_GREYS or len(volume.array) > 1:
-        return
-    if holds_grey_values(volume.array[0]):
-        raise ScanError(
-            "its values differ from voxel to voxel as grey values of an image do, and labels do "
-            "not; give the label map in its place"
-        )
+    if len(labels) >= FEWEST_GREYS and len(volume.array) == 1:
+        refuse_grey_values(volume.array[0])
 
 
 def _holds_colours(grey: Array, labels: LabelSet) -> bool:

@@ -26,6 +26,7 @@ from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
     LEDGER,
+    abbreviate,
     has_image_suffix,
     is_label_word,
     normalize_name,
@@ -37,6 +38,8 @@ from medseg.pseudonyms import (
 )
 
 _REMEDY = "to segment one all the same, give it as a file or in a CSV"
+
+_MOST_NAMED = 20
 
 _BUNDLE, _MODELS = "bundle.json", "models"
 _CURVES, _PREVIEWS = "curves.png", "previews"
@@ -177,7 +180,7 @@ def _describe_label_maps(
     if unnamed:
         yield (
             f"{_count(unnamed)} left out that hold labels and lie beside scans, though "
-            f"their names do not say so: {', '.join(unnamed)}; {_REMEDY}"
+            f"their names do not say so: {abbreviate(unnamed, _MOST_NAMED)}; {_REMEDY}"
         )
 
 

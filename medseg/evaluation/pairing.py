@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg._support.folders import refuse_unreadable
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, Fault
 from medseg.evaluation.name_matches import Matches, match_names
@@ -260,6 +261,7 @@ def _list_label_maps(folder: Path) -> _LabelMaps:
 
 
 def _list_visible_files(folder: Path) -> Iterator[Path]:
+    refuse_unreadable(folder, DatasetError)
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):

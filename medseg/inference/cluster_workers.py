@@ -20,7 +20,7 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
 from medseg.errors import MedsegError, OutputError, ScanError
-from medseg.events import Listener, notify
+from medseg.events import Listener, Notice, notify
 from medseg.inference.batch import ScanBatch
 from medseg.inference.batch_state import read_state
 from medseg.inference.ledger_entry import Entry
@@ -35,6 +35,9 @@ from medseg.inference.scan_tasks import (
 
 _LATELY = 200
 """Scans whose pace is told."""
+_SLOW_SECONDS = 600.0
+_SLOW_TIMES = 10
+"""A scan that takes so many times as long as any other is told."""
 
 Record = Callable[[Entry, Mapping[str, float]], Any]
 
@@ -124,13 +127,20 @@ class ClusterWorkers:
         record: Record,
     ) -> list[Any]:
         """Give out scans; return what ``record`` made of their ends, in their order."""
-        run = TaskRun(self.cluster, segment_on_node, self.needs)
+        slow = _SlowScans(scans, self.listeners)
+        run = TaskRun(
+            self.cluster,
+            segment_on_node,
+            self.needs,
+            look=lambda: slow.look(run),
+        )
         done: list[Any] = [None] * len(scans)
         pace = _Pace()
         tasks = _list_tasks(batch, assignment, scans)
         with contextlib.closing(run.over(tasks)) as ended:
             for number, result in ended:
                 entry, seconds = self._adopt(batch, scans[number], result)
+                slow.note(seconds)
                 batch.note = pace.describe(run.nodes)
                 done[number] = record(entry, seconds)
         if run.lost:
@@ -229,3 +239,33 @@ class _Pace:
         if taken <= 0:
             return text
         return f"{text}, {(len(self._ends) - 1) / taken:.2g} scans/s"
+
+
+class _SlowScans:
+    """Tells of scans without an end: a process that hangs is lost to nobody, and waited for."""
+
+    def __init__(
+        self, scans: Sequence[Scan], listeners: Sequence[Listener]
+    ) -> None:
+        self._scans = scans
+        self._listeners = listeners
+        self._longest = 0.0
+        self._told: set[int] = set()
+
+    def note(self, seconds: Mapping[str, float]) -> None:
+        """Note how long a scan took."""
+        self._longest = max(self._longest, sum(seconds.values()))
+
+    def look(self, run: TaskRun) -> None:
+        """Tell of each scan once; while none has ended, nobody knows what is long."""
+        if not self._longest:
+            return
+        limit = max(_SLOW_SECONDS, _SLOW_TIMES * self._longest)
+        for number in set(run.list_older(limit)) - self._told:
+            self._told.add(number)
+            text = (
+                f"{self._scans[number].name}: not done after {limit / 60:.0f} minutes, and none "
+                f"took longer than {self._longest:.0f} seconds; its process may hang. If so, end "
+                "that process on its node (it is begun anew), or this call (Ctrl-C)"
+            )
+            notify(self._listeners, Notice(text))

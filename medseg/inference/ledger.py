@@ -72,6 +72,7 @@ class Ledger:
         self.damaged = damaged
         self.path = path
         self._handle = handle
+        self._size = os.fstat(handle).st_size
         self._entries = entries
 
     @property
@@ -87,12 +88,12 @@ class Ledger:
 
         Raises:
             OutputError: If it cannot be written; the ledger is as it was before.
+            BusyError: If somebody else has written into it.
         """
         self._require_in_place()
         entry = self._put_later(entry)
         text = entry.model_dump_json().encode()
         line = text + b"\n"
-        size = os.fstat(self._handle).st_size
         try:
             if os.write(self._handle, line) != len(line):
                 raise OSError(0, "the disk is full")
@@ -100,8 +101,9 @@ class Ledger:
         except OSError as error:
             # Where that fails, too, who opens it next cuts off what is half-written.
             with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, size)
+                os.ftruncate(self._handle, self._size)
             raise _make_write_error(self.path, error) from error
+        self._size += len(line)
         self._entries.add(entry, text)
         return entry
 
@@ -110,12 +112,21 @@ class Ledger:
 
         Raises:
             OutputError: If the file, or its folder, was removed, renamed or replaced.
+            BusyError: If it was changed.
         """
         try:
-            is_same = os.path.samestat(os.fstat(self._handle), self.path.stat())
+            own, other = os.fstat(self._handle), self.path.stat()
         except OSError as error:
             raise _make_write_error(self.path, error) from error
-        if not is_same:
+        if own.st_size != self._size:
+            raise BusyError(
+                "another process writes into this ledger, too, or it was edited; where locks do "
+                "not hold between machines, start each shard once. Run the same command again",
+                source=self.path,
+            )
+        # Some network drives number a file anew while it is open.
+        has_own_number = os.path.samestat(own, other)
+        if not has_own_number and own.st_size != other.st_size:
             raise OutputError(
                 "the ledger was replaced while this call worked; run the same command again",
                 source=self.path,
@@ -187,6 +198,7 @@ def open_ledger(
                 else:
                     # It marks a folder of results.
                     (folder / LEDGER).touch()
+                    _remove_half_written([own])
             except OSError as error:
                 raise _make_write_error(path, error) from error
             if shard is None:

@@ -126,6 +126,10 @@ def refuse_broken_stream(path: Path) -> Iterator[None]:
     """Raise ``ScanError`` for what reading a truncated or damaged stream raises."""
     try:
         yield
+    except PermissionError as error:
+        raise ScanError(
+            "the file cannot be read: you lack the permission", source=path
+        ) from error
     except BROKEN_STREAM as error:
         raise ScanError(
             "the file cannot be read; it is truncated or damaged",

@@ -17,6 +17,10 @@ from medseg.datasets.label_encoding import (
     describe_label_warnings,
     encode_mask,
 )
+from medseg.datasets.label_recognition import (
+    FEWEST_GREYS,
+    refuse_grey_values,
+)
 from medseg.datasets.mask_codes import pack
 from medseg.datasets.measures import measure_case
 from medseg.errors import ScanError
@@ -171,6 +175,8 @@ def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:
             f"the label map holds {len(values)} different values; at most {MAX_LABEL_VALUES} are "
             "labels, more are intensities"
         )
+    if len(values) >= FEWEST_GREYS:
+        refuse_grey_values(labels)
     # SciPy's list of bounding boxes is as long as the largest value: too long for large values.
     boxes = None
     if values[-1] <= _MAX_LISTED_VALUE:

@@ -129,11 +129,9 @@ def plan_run(
 def _default_name(fold: Fold) -> str:
     local_time = datetime.now(tz=UTC).astimezone()
     stamp = local_time.strftime("%Y%m%d-%H%M%S")
-    if fold is None:
-        return f"{stamp}-all"
-    if fold == ALL:
-        return f"{stamp}-{FOLDS}"
-    return f"{stamp}-fold{fold}"
+    # As the command line has it: --fold none, all or a number.
+    name = "none" if fold is None else fold
+    return f"{stamp}-fold{name}"
 
 
 def find_resumable_run(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg._support.folders import (
+    explain_unreadable,
     find_listed,
     list_files,
     refuse_file,
@@ -87,6 +88,20 @@ def test_a_folder_that_cannot_be_read_is_said_without_its_path(
     assert fault == Fault(
         "locked", "the folder cannot be read: Permission denied"
     )
+
+
+def test_why_a_folder_cannot_be_read_is_told_without_an_exception(
+    tmp_path: Path,
+) -> None:
+    assert explain_unreadable(tmp_path) == ""
+    assert explain_unreadable(tmp_path / "absent") == ""
+    assert "too long" in explain_unreadable(tmp_path / ("x" * 3000))
+    if os.geteuid() == 0:
+        return
+    for mode in (0, 0o400):
+        (tmp_path / oct(mode)).mkdir(mode=mode)
+        reason = explain_unreadable(tmp_path / oct(mode))
+        assert reason == "Permission denied"
 
 
 def test_folders_are_skipped_by_a_rule_and_with_its_reason(

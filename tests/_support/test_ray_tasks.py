@@ -216,11 +216,11 @@ def test_what_speaks_as_a_head_and_is_none_is_not_waited_for(
     is_over.set()
 
 
-def test_a_ray_that_cannot_start_here_says_what_it_needs(
-    monkeypatch: pytest.MonkeyPatch,
+def fail_to_connect(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def init(**_: object) -> None:
-        raise PermissionError(13, "Permission denied", "/tmp/ray")
+        raise error
 
     private = types.SimpleNamespace(
         utils=types.SimpleNamespace(), worker=types.SimpleNamespace()
@@ -231,10 +231,25 @@ def test_a_ray_that_cannot_start_here_says_what_it_needs(
         monkeypatch.setattr(ray, "init", init, raising=False)
         monkeypatch.setattr(ray, "is_initialized", lambda: False, raising=False)
         monkeypatch.setitem(sys.modules, "ray", ray)
-        with pytest.raises(ClusterError, match="cannot be started") as raised:
-            connect_ray().__enter__()
+        connect_ray().__enter__()
+
+
+def test_a_ray_that_cannot_start_here_says_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = PermissionError(13, "Permission denied", "/tmp/ray")
+    with pytest.raises(ClusterError, match="cannot be started") as raised:
+        fail_to_connect(monkeypatch, error)
     assert "/tmp/ray" not in raised.value.message
     assert "/tmp/ray" in str(raised.value.detail)
+
+
+def test_who_is_stopped_while_ray_starts_ends_as_at_other_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Ray answers SIGTERM in that time, and ends the program with the number of the signal.
+    with pytest.raises(KeyboardInterrupt):
+        fail_to_connect(monkeypatch, SystemExit(15))
 
 
 def test_who_stops_early_leaves_no_call_under_way() -> None:

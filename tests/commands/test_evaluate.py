@@ -116,6 +116,15 @@ def test_an_ignore_label_that_label_maps_cannot_hold_is_refused(folders, value):
         evaluate(predictions, references, ignore=value)
 
 
+def test_a_place_where_nobody_may_look_is_refused(folders, tmp_path):
+    """A name that is too long stands for a folder that may not be read, which root always may."""
+    predictions, references = folders
+    closed = tmp_path / ("x" * 3000)
+    for sides in ((closed, references), (predictions, closed)):
+        with pytest.raises(DatasetError, match="cannot be read: "):
+            evaluate(*sides)
+
+
 def test_a_tolerance_without_end_is_refused(folders):
     with pytest.raises(
         MedsegError,

@@ -18,7 +18,7 @@ from support.monai_models import edit_config, load_script
 from medseg import Segmenter
 from medseg.bundle.bundle import load_bundle
 from medseg.commands.import_model import import_model
-from medseg.errors import MedsegError
+from medseg.errors import BundleError, MedsegError
 from medseg.events import Notice
 from medseg.interop.monai_config.bundle import read_monai_bundle
 
@@ -250,6 +250,15 @@ def test_where_a_monai_bundle_comes_from_stands_in_it(
     assert bundle.trained.origin == origin
     with pytest.raises(MedsegError, match="is a bundle of medseg's already"):
         import_model(tmp_path / "out", tmp_path / "again")
+
+
+def test_a_place_where_nobody_may_look_is_refused(tmp_path: Path) -> None:
+    """A name that is too long stands for a folder that may not be read, which root always may."""
+    closed = tmp_path / ("x" * 3000)
+    with pytest.raises(MedsegError, match="cannot be read: "):
+        import_model(closed, tmp_path / "out")
+    with pytest.raises(BundleError, match="cannot be read: "):
+        load_bundle(closed)
 
 
 def test_yaml_and_nested_weights_are_read(spleen: Path, tmp_path: Path) -> None:

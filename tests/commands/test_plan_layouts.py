@@ -188,6 +188,8 @@ def test_what_is_not_recognised_becomes_a_table_to_fill_in(
     assert "none is called a label" in said
     assert "--draft-csv" in said
     options = ["--draft-csv", "data/cases.csv"]
+    assert call(monkeypatch, "plan", "data", *options, "--on", "ray") == 2
+    assert "writes a list of files" in capsys.readouterr().err
     assert call(monkeypatch, "plan", "data", *options) == 0
     assert "fill in the column label" in capsys.readouterr().out
     table = Path("data/cases.csv")

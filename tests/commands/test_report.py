@@ -244,6 +244,9 @@ def test_the_command_says_what_is_left_to_do(
     assert "medseg report" in capsys.readouterr().out
     assert call(monkeypatch, "report", out) == 1
     assert "to be started (again): --shard 2/2" in capsys.readouterr().out
+    # As where a variable is not set.
+    assert call(monkeypatch, *start, "") == 2
+    assert "it is empty" in capsys.readouterr().err
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     monkeypatch.setenv("JOB_COMPLETIONS", "2")
     assert call(monkeypatch, *start, "auto") == 0

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.killed_batches import Wreck, facts, write_scans
@@ -17,7 +18,7 @@ from medseg._support import cluster_nodes
 from medseg._support.ray_head import ClusterError, Node
 from medseg._support.task_needs import choose_needs
 from medseg.errors import MedsegError, OutputError
-from medseg.events import Event, Progress
+from medseg.events import Event, Notice, Progress
 from medseg.inference import cluster_workers, pipeline, scan_tasks
 from medseg.inference.ledger import read_ledger
 from medseg.inference.scan_tasks import Assignment
@@ -225,6 +226,26 @@ def test_a_cluster_that_is_not_there_is_told_before_scans_are_looked_for(
         run("out")
 
 
+def test_a_scan_without_an_end_is_told_once(
+    run: Segment, cluster: OneProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Event] = []
+    wait = cluster.wait
+
+    def hang(references: list[int], **given: Any) -> Any:
+        # The first scan does not end until all others have.
+        hung = [one for one in references if b"scan_00" in cluster._calls[one]]
+        return wait(hung + [r for r in references if r not in hung], **given)
+
+    monkeypatch.setattr(cluster, "wait", hang)
+    monkeypatch.setattr(cluster_workers, "_SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(cluster_workers, "_SLOW_TIMES", 1e-9)
+    run("out", listeners=[told.append])
+    notes = [event.message for event in told if isinstance(event, Notice)]
+    hung = [note for note in notes if "its process may hang" in note]
+    assert [note.partition(":")[0] for note in hung].count("scan_00") == 1
+
+
 def test_another_version_of_medseg_on_a_node_is_refused(
     run: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +259,8 @@ def test_another_version_of_medseg_on_a_node_is_refused(
     [
         (("cuda:1", None, 1), "Ray chooses the GPU"),
         (("all", None, 1), "Ray chooses the GPU"),
-        (("auto", None, 0), "at least 1 task per GPU"),
+        (("auto", None, 0), "at least 1 task"),
+        (("auto", None, 101), "at most 100 tasks"),
     ],
 )
 def test_a_cluster_is_not_asked_for_what_it_cannot_do(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medseg.errors import OutputError
+from medseg.errors import BusyError, OutputError
 from medseg.inference.ledger import open_ledger, read_ledger
 from medseg.inference.ledger_entry import (
     Entry,
@@ -339,11 +339,26 @@ def test_nothing_is_entered_where_nobody_reads_it(
         elif how == "renamed":
             out.rename(tmp_path / "moved")
         else:
-            copy = shutil.copy(ledger.path, out / "copy")
-            Path(copy).replace(ledger.path)
+            edited = out / "edited"
+            edited.write_bytes(ledger.path.read_bytes() + b"\n")
+            edited.replace(ledger.path)
         with pytest.raises(OutputError, match="the ledger"):
             ledger.enter(entry("b"))
         assert list(ledger.entries) == ["a"]
+
+
+def test_two_that_no_lock_keeps_apart_notice_each_other(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.enter(entry("a"))
+        # As where a network drive keeps locks to each machine, or somebody removes them.
+        (tmp_path / ".lock").unlink()
+        with open_ledger(tmp_path) as other:
+            other.enter(entry("b"))
+            with pytest.raises(BusyError, match="another process writes"):
+                ledger.enter(entry("c"))
+            other.enter(entry("d"))
+    entries, damaged = read_ledger(tmp_path / "ledger.jsonl")
+    assert (list(entries), damaged) == (["a", "b", "d"], 0)
 
 
 def test_outcomes_cannot_be_without_entries() -> None:

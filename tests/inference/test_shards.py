@@ -76,6 +76,12 @@ def test_a_shard_is_given_or_taken_from_a_scheduler(
         ("²/4", {}, "is written I/N"),
         ("auto", {}, "no scheduler says"),
         ("auto", {"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETIONS is needed"),
+        pytest.param(
+            "auto",
+            {"JOB_COMPLETION_INDEX": "9" * 5000},
+            "holds no number",
+            id="long",
+        ),
         ("auto", slurm(7, 0, 7, 3), "have gaps"),  # --array=0,3,7
         ("auto", slurm(3, 0, 8, 3), "have gaps"),
     ],
@@ -95,6 +101,8 @@ def test_shards_of_one_number_work_side_by_side(tmp_path: Path) -> None:
             ledger.enter(Entry(scan=f"scan{number}", state="done"))
         entries, _ = read_ledgers(tmp_path)
     assert list(entries) == ["scan1", "scan2", "scan3"]
+    for none in ("0-of-0", "4-of-3", "0-of-3", "1-of-x"):
+        (tmp_path / "shards" / none).mkdir()
     assert list_shards(tmp_path) == [Shard(3, 1), Shard(3, 2), Shard(3, 3)]
 
 
@@ -207,9 +215,13 @@ def test_what_is_done_again_counts_whatever_clocks_say(tmp_path: Path) -> None:
 def test_a_shard_leaves_what_another_is_writing(tmp_path: Path) -> None:
     part = tmp_path / ".part-abc.nii.gz"
     part.write_bytes(b"half")
+    own = tmp_path / Shard(2, 1).folder / ".part-state"
+    own.parent.mkdir(parents=True)
+    own.touch()
     with open_ledger(tmp_path, (), Shard(2, 1)):
         pass
     assert part.exists()
+    assert not own.exists()
     with open_ledger(tmp_path):
         pass
     assert not part.exists()

@@ -135,6 +135,10 @@ def test_what_is_no_label_map_is_refused(tmp_path: Path) -> None:
     image = np.arange(1728, dtype=np.int32).reshape(12, 12, 12)
     with pytest.raises(ScanError, match="1728 different values"):
         inspect_case(write_case(tmp_path, image, image))
+    random = np.random.default_rng(0)
+    grey = random.integers(0, 120, (12, 12, 12)).astype(np.uint8)
+    with pytest.raises(ScanError, match="as grey values of an image do"):
+        inspect_case(write_case(tmp_path, image, grey))
 
 
 def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:

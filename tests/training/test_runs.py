@@ -39,7 +39,9 @@ def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(
     run = plan_run(asked, None, None, 2)
     assert run.folder.path.parent == Path("runs/made_up")
     assert run.folder.path.name.endswith("-fold2")
-    assert plan_run(asked, None, None, None).folder.path.name.endswith("-all")
+    for fold, name in ((None, "foldnone"), (ALL, "foldall")):
+        path = plan_run(asked, None, None, fold).folder.path
+        assert path.name.endswith(f"-{name}")
     assert run.data == asked.data_root
     assert not Path("runs").exists()
     assert run.run_id != plan_run(asked, None, None, 2).run_id

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.folders import explain_unreadable
 from medseg.errors import MedsegError
 
 PLANS, DATASET = "plans.json", "dataset.json"
@@ -142,6 +143,8 @@ def _find_models(folder: Path, level: int = 0) -> Iterator[TrainedModel]:
     if level == _MOST_LEVELS:
         return
     for inner in _list_folder(folder):
+        if explain_unreadable(inner):
+            continue
         if inner.is_dir() and not inner.is_symlink():
             yield from _find_models(inner, level + 1)
 

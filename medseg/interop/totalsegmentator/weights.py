@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from medseg._support.folders import refuse_unreadable
 from medseg.errors import MedsegError
 from medseg.interop.totalsegmentator.tasks import TaskPart
 
@@ -22,6 +23,7 @@ def find_weights(folder: Path, parts: Iterable[TaskPart]) -> Mapping[int, Path]:
     Raises:
         MedsegError: If there is no such folder, or some are missing; names all of these.
     """
+    refuse_unreadable(folder)
     if not folder.is_dir():
         raise MedsegError(
             f"is no folder; TotalSegmentator keeps its weights in {HOME}",

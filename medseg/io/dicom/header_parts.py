@@ -24,13 +24,13 @@ from medseg.io.dicom.header_groups import (
 from medseg.io.dicom.headers import Header
 
 MOST_IN_MEMORY = 25_000
-"""Headers that stay there; they take 50 MB. To write and read one again takes a third of the time
-that it took to read it first."""
+"""Slices whose headers stay there; they take 50 MB. To write and read a header again takes a third
+of the time that it took to read it first."""
 
 PARTS = 64
 """Of a million headers, each has 30 MB."""
 
-_BLOCK_HEADERS = 64
+_BLOCK_SLICES = 64
 """Of each part, so many are in memory until they are written."""
 
 Numbered = tuple[int, Header]
@@ -84,6 +84,7 @@ class HeaderParts:
         self._damaged: list[Header] = []
         self._excluded: Spool[_Excluded] = Spool()
         self._count = 0
+        self._slices = 0
         self.unassigned: list[Header] = []
 
     @property
@@ -101,12 +102,16 @@ class HeaderParts:
             self._send(numbered)
         else:
             self._first.append(numbered)
-            if len(self._first) > MOST_IN_MEMORY:
+            self._slices += _count_slices(numbered)
+            if self._slices > MOST_IN_MEMORY:
                 self._move_to_disk()
 
     def _move_to_disk(self) -> None:
         for _ in range(PARTS):
-            self._parts.append(Spool(fewest=0, block=_BLOCK_HEADERS))
+            part: Spool[Numbered] = Spool(
+                fewest=0, block=_BLOCK_SLICES, weigh=_count_slices
+            )
+            self._parts.append(part)
         for numbered in self._first:
             self._send(numbered)
         self._first.clear()
@@ -178,6 +183,12 @@ class HeaderParts:
                 for place in wanted & {key[1], *places}:
                     owners[place].add(key)
         return owners
+
+
+def _count_slices(numbered: Numbered) -> int:
+    """Return how many slices a file has, which may be thousands."""
+    _, header = numbered
+    return max(1, len(header.frames))
 
 
 def _sort_part(numbered: Iterable[Numbered]) -> _Part:

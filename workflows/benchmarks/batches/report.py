@@ -1,6 +1,6 @@
 """How long the report of a very long ledger takes, and how much memory.
 
-    python workflows/benchmarks/batches/report.py [--scans 100000] [--keep FOLDER]
+    python workflows/benchmarks/batches/report.py [--scans 100000] [--labels 5] [--keep FOLDER]
 
 Makes up a ledger with failures, flags and outliers, and pictures; reads it, writes report and
 volumes, and prints seconds, peak memory and the size of the first page.
@@ -12,6 +12,7 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from medseg.inference.report import write_summaries
 from medseg.labels import Label, LabelSet
 
 NAMES = ("liver", "spleen", "kidney_left", "kidney_right", "pancreas")
+COMMON_ML = (1500, 200, 160, 160, 90)
 COLOURS = (
     (230, 60, 60),
     (70, 170, 255),
@@ -41,23 +43,26 @@ CAUSES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scans", type=int, default=100_000)
+    parser.add_argument("--labels", type=int, default=len(NAMES))
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
+    labels = make_labels(asked.labels)
     with tempfile.TemporaryDirectory() as temporary:
         out = asked.keep or Path(temporary)
-        make_ledger(out, asked.scans)
-        measure(out)
+        make_ledger(out, asked.scans, labels.names)
+        measure(out, labels)
 
 
-def measure(out: Path) -> None:
-    labels = LabelSet(
-        [
-            Label(index, name, index, colour)
-            for index, (name, colour) in enumerate(
-                zip(NAMES, COLOURS, strict=True), 1
-            )
-        ]
-    )
+def make_labels(count: int) -> LabelSet:
+    labels = []
+    for number in range(count):
+        name = NAMES[number] if number < len(NAMES) else f"label_{number + 1}"
+        colour = COLOURS[number % len(COLOURS)]
+        labels.append(Label(number + 1, name, number + 1, colour))
+    return LabelSet(labels)
+
+
+def measure(out: Path, labels: LabelSet) -> None:
     start = time.perf_counter(), time.process_time()
     entries, _ = read_ledgers(out)
     read = time.perf_counter(), time.process_time()
@@ -78,7 +83,7 @@ def measure(out: Path) -> None:
     )
 
 
-def make_ledger(out: Path, scans: int) -> None:
+def make_ledger(out: Path, scans: int, names: Sequence[str]) -> None:
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -88,7 +93,7 @@ def make_ledger(out: Path, scans: int) -> None:
     picture = Image.fromarray(pixels)
     with (out / "ledger.jsonl").open("w") as ledger:
         for number in range(scans):
-            entry = make_entry(f"scan_{number:06}", random)
+            entry = make_entry(f"scan_{number:06}", names, random)
             ledger.write(entry.model_dump_json() + "\n")
             # File systems limit how many names a file may have.
             first = previews / f"picture_{number // MOST_LINKS}.webp"
@@ -98,7 +103,9 @@ def make_ledger(out: Path, scans: int) -> None:
                 (previews / f"{entry.scan}.webp").hardlink_to(first)
 
 
-def make_entry(name: str, random: np.random.Generator) -> Entry:
+def make_entry(
+    name: str, names: Sequence[str], random: np.random.Generator
+) -> Entry:
     facts = {
         "bundle": "abdomen 1.0.0",
         "medseg": "1.0",
@@ -108,22 +115,23 @@ def make_entry(name: str, random: np.random.Generator) -> Entry:
     if random.random() < 0.01:
         error = CAUSES[random.integers(len(CAUSES))]
         return Entry(scan=name, state="failed", error=error, **facts)
-    volumes = np.exp(random.normal(np.log([1500, 200, 160, 160, 90]), 0.15))
+    count = len(names)
+    volumes = np.exp(random.normal(np.log(np.resize(COMMON_ML, count)), 0.15))
     if random.random() < 0.001:
-        volumes[random.integers(5)] *= 4
-    dice = np.clip(random.normal(0.93, 0.03, 5), 0, 1)
+        volumes[random.integers(count)] *= 4
+    dice = np.clip(random.normal(0.93, 0.03, count), 0, 1)
     expected = float(dice.mean())
     return Entry(
         scan=name,
         state="done",
         files={f"{name}.nii.gz": "0" * 64},
-        volumes_ml=dict(zip(NAMES, volumes.round(4).tolist(), strict=True)),
+        volumes_ml=dict(zip(names, volumes.round(4).tolist(), strict=True)),
         quality=QualityEntry(
             expected_dice=expected,
             lower_bound=expected - 0.1,
             labels={
                 label: (float(value), float(value) - 0.1)
-                for label, value in zip(NAMES, dice, strict=True)
+                for label, value in zip(names, dice, strict=True)
             },
             is_calibrated=True,
             review=expected < 0.9,
