@@ -20,6 +20,8 @@ PAGE_SCANS = 200
 
 _BINS = 32
 _CAUSES = 30
+_OPEN_CHARTS = 12
+"""Charts that are seen at once; more unfold, since pages of scans stand below them."""
 _OUTLIERS = 30
 _FEWEST_FOR_OUTLIERS = 20
 
@@ -128,6 +130,7 @@ def render_index(overview: BatchOverview, title: str) -> str:
         folder=PAGES,
         quality=_describe("expected Dice", overview.expected_dice),
         volumes=distributions,
+        most_open=_OPEN_CHARTS,
         colours=list_colours(overview.label_set),
         causes=_list_causes(overview, positions),
         outliers=[

@@ -31,6 +31,7 @@ SHORT_PATIENCE_SECONDS = 0.2
 """The same for who works on all scans: only a report looks then."""
 
 _TEXT = re.compile(r"(\d{1,6})/(\d{1,6})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _FOLDER = re.compile(r"(\d{1,6})-of-(\d{1,6})")
 
 # Scheduler → its variables: this task's number, the first number, how many there are.
@@ -154,7 +155,7 @@ def _find_slurm_shard(variables: Mapping[str, str]) -> Shard:
 
 def _read_number(variables: Mapping[str, str], name: str) -> int:
     text = variables.get(name, "")
-    if not text.isascii() or not text.isdigit():
+    if not _NUMBER.fullmatch(text):
         raise MedsegError(
             f"the variable {name} is needed to know which shard this is, and it holds no number; "
             "set it, or give the shard as I/N"

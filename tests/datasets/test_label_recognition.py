@@ -95,6 +95,20 @@ def test_a_parcellation_of_many_small_labels_holds_no_grey_values(
     assert holds_grey_values(a_scan(100))
 
 
+def test_thick_slices_of_a_parcellated_cortex_hold_no_grey_values() -> None:
+    random = np.random.default_rng(3)
+    places = np.indices((32, 32, 32)).reshape(3, -1).T - 15.5
+    distances = np.linalg.norm(places, axis=1)
+    directions = random.normal(size=(200, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    parcels = 1 + (places @ directions.T).argmax(axis=1)
+    is_cortex = (distances > 12) & (distances < 14)
+    labels = np.where(is_cortex, parcels, 0).reshape(32, 32, 32)
+    for slices in (labels[::4], labels[:, ::4]):
+        assert len(np.unique(slices)) > 32
+        assert not holds_grey_values(slices)
+
+
 def test_a_blank_image_is_not_known_to_hold_labels() -> None:
     assert not holds_labels(np.zeros(SHAPE, np.uint8))
 

@@ -297,11 +297,15 @@ def test_many_labels_share_one_column(tmp_path: Path) -> None:
         [Label(n, f"organ {n}", n, (n, 0, 0)) for n in range(1, 31)]
     )
     volumes = {f"organ {n}": float(n) for n in range(1, 31)}
-    text = render(
-        tmp_path, [entry("a", volumes_ml=volumes)], "whole body", labels
-    )
-    assert text.count("<th ") == 6
-    assert "<dt>organ 30</dt><dd>30.00</dd>" in text
+    dice = {f"organ {n}": (n / 30, None) for n in range(2, 31)}
+    quality = JUDGED.model_copy(update={"labels": dice})
+    result = entry("a", volumes_ml=volumes, quality=quality)
+    text = render(tmp_path, [result], "whole body", labels)
+    assert text.count("<th ") == 7
+    assert "<dt>organ 1</dt><dd>1.00</dd><dd></dd>" in text
+    assert "<dt>organ 30</dt><dd>30.00</dd><dd>1.00</dd>" in text
+    # No row is as high as there are labels.
+    assert text.count("organ 30 1.00") == 0
 
 
 def test_labels_of_another_bundle_have_their_own_columns() -> None:

@@ -91,6 +91,19 @@ def test_failures_are_counted_by_their_cause_and_unusual_volumes_named(
     assert "447 scans" in text  # with a volume
 
 
+def test_charts_of_many_labels_unfold(report: Path, tmp_path: Path) -> None:
+    assert "<details>" not in report.read_text()
+    volumes = {f"organ {number}": 1.0 for number in range(13)}
+    many = [
+        each.model_copy(update={"volumes_ml": volumes})
+        for each in make_entries(300)
+    ]
+    write_report(tmp_path, survey(many, LABELS), "whole body")
+    text = report.read_text()
+    assert "<summary>Distributions of 13 labels</summary>" in text
+    assert text.index("</details>") < text.index("0002.html")
+
+
 def test_no_text_of_an_entry_becomes_part_of_a_page(report: Path) -> None:
     for text in (report.read_text(), read_page(report, 1)):
         assert HOSTILE not in text

@@ -76,6 +76,12 @@ def test_a_shard_is_given_or_taken_from_a_scheduler(
         ("²/4", {}, "is written I/N"),
         ("auto", {}, "no scheduler says"),
         ("auto", {"JOB_COMPLETION_INDEX": "3"}, "JOB_COMPLETIONS is needed"),
+        pytest.param(
+            "auto",
+            {"JOB_COMPLETION_INDEX": "9" * 5000},
+            "holds no number",
+            id="long",
+        ),
         ("auto", slurm(7, 0, 7, 3), "have gaps"),  # --array=0,3,7
         ("auto", slurm(3, 0, 8, 3), "have gaps"),
     ],

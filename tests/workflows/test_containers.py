@@ -175,6 +175,22 @@ def test_a_container_that_is_stopped_ends_and_says_so(
     assert signal.getsignal(signal.SIGTERM) == former
 
 
+def test_an_empty_variable_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places: list[Path] = []
+
+    def stop(*given: Path) -> None:
+        places.extend(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MODULE, "segment", stop)
+    monkeypatch.setattr(MODULE, "write_result", lambda *_: None)
+    names = ("MERCURE_IN_DIR", "MERCURE_OUT_DIR", "MEDSEG_MODEL")
+    assert MODULE.main([], dict.fromkeys(names, "")) == 130
+    assert places == [Path("/in"), Path("/out"), Path("/model")]
+
+
 def test_settings_are_arguments_of_segment() -> None:
     names = inspect.signature(medseg.segment).parameters
     assert set(MODULE.SETTINGS) <= names.keys()

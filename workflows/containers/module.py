@@ -53,9 +53,9 @@ def main(arguments: Sequence[str], variables: Mapping[str, str]) -> int:
         sys.argv = ["medseg", *arguments]
         run_command()
         return WHOLE
-    source = Path(variables.get("MERCURE_IN_DIR", "/in"))
-    out = Path(variables.get("MERCURE_OUT_DIR", "/out"))
-    model = Path(variables.get("MEDSEG_MODEL", "/model"))
+    source = Path(variables.get("MERCURE_IN_DIR") or "/in")
+    out = Path(variables.get("MERCURE_OUT_DIR") or "/out")
+    model = Path(variables.get("MEDSEG_MODEL") or "/model")
     try:
         # The first process of a container is not ended by SIGTERM unless it asks for it: `docker
         # stop` would wait, and kill it.
