@@ -80,31 +80,37 @@ def refuse_file(folder: Path | None) -> None:
         )
 
 
-def explain_unreadable(path: Path) -> str:
-    """Return why a person may not look into a folder, or at a path; empty where they may."""
+def explain_unreadable(path: Path, *, by_name: bool = False) -> str:
+    """Return why a person may not look into a folder, or at a path; empty where they may.
+
+    Args:
+        path: It need not exist.
+        by_name: Whether files in it are opened by their names alone, and it is never listed.
+    """
     try:
         if path.is_dir():
-            with os.scandir(path):
-                # Whether what lies in it can be opened, too.
-                (path / "any name").exists()
+            (path / "any name").exists()
+            if not by_name:
+                os.scandir(path).close()
     except OSError as error:
         return _reason(error)
     return ""
 
 
 def refuse_unreadable(
-    path: Path, kind: type[MedsegError] = MedsegError
+    path: Path, kind: type[MedsegError] = MedsegError, *, by_name: bool = False
 ) -> None:
     """Make sure that a person may look into a folder, or at a path, before anybody does.
 
     Args:
         path: It need not exist.
         kind: Of the error.
+        by_name: As for ``explain_unreadable``.
 
     Raises:
         MedsegError: If they may not.
     """
-    reason = explain_unreadable(path)
+    reason = explain_unreadable(path, by_name=by_name)
     if reason:
         raise kind(f"cannot be read: {reason}", source=path)
 

@@ -96,7 +96,7 @@ class Bundle:
             BundleError: If the file is wrong.
         """
         file = self.folder / TRAINED_FILE
-        refuse_unreadable(file.parent, BundleError)
+        refuse_unreadable(file.parent, BundleError, by_name=True)
         if not file.exists():
             return TrainedSpec()
         return parse_trained(read_json(file), file)

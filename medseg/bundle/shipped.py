@@ -38,7 +38,7 @@ def find_bundle_path(path: str | os.PathLike[str]) -> Path:
         BundleError: If this person may not look there.
     """
     given = Path(path)
-    refuse_unreadable(given, BundleError)
+    refuse_unreadable(given, BundleError, by_name=True)
     is_plain_name = len(given.parts) == 1 and not given.suffix
     if given.exists() or not is_plain_name:
         return given

@@ -93,7 +93,7 @@ def import_model(
     target = Path(out)
     refuse_used_folder(target)
     source = Path(model)
-    refuse_unreadable(source)
+    refuse_unreadable(source, by_name=True)
     monais = find_monai_model(source)
     if monais is not None:
         _refuse_options(folds, configuration, checkpoint)

@@ -141,8 +141,12 @@ def _name_after(file: Path) -> str:
 
 def _find_below(source: Path) -> DescribedModel | None:
     """Read the one Auto3DSeg model in a folder of several algorithms."""
+    if explain_unreadable(source):
+        return None
     inner = sorted(islice(source.iterdir(), _MOST_FOLDERS))
-    open_folders = [path for path in inner if not explain_unreadable(path)]
+    open_folders = [
+        path for path in inner if not explain_unreadable(path, by_name=True)
+    ]
     files = [path / _TEMPLATE for path in open_folders if path.is_dir()]
     found = [file for file in files if file.is_file()]
     if not found:

@@ -208,7 +208,8 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DatasetError(
-            f"{what}; compare two folders, or two label maps", source=folder
+            f"{what}; a folder of label maps is needed, or a single one on each side",
+            source=folder,
         )
     candidates = [folder]
     candidates += [folder / name for name in LABEL_FOLDERS]

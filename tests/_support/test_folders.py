@@ -102,6 +102,10 @@ def test_why_a_folder_cannot_be_read_is_told_without_an_exception(
         (tmp_path / oct(mode)).mkdir(mode=mode)
         reason = explain_unreadable(tmp_path / oct(mode))
         assert reason == "Permission denied"
+    closed = tmp_path / "not listed"
+    closed.mkdir(mode=0o100)
+    assert explain_unreadable(closed) == "Permission denied"
+    assert explain_unreadable(closed, by_name=True) == ""
 
 
 def test_folders_are_skipped_by_a_rule_and_with_its_reason(

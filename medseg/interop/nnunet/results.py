@@ -143,7 +143,7 @@ def _find_models(folder: Path, level: int = 0) -> Iterator[TrainedModel]:
     if level == _MOST_LEVELS:
         return
     for inner in _list_folder(folder):
-        if explain_unreadable(inner):
+        if explain_unreadable(inner, by_name=True):
             continue
         if inner.is_dir() and not inner.is_symlink():
             yield from _find_models(inner, level + 1)

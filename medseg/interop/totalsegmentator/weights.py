@@ -23,7 +23,7 @@ def find_weights(folder: Path, parts: Iterable[TaskPart]) -> Mapping[int, Path]:
     Raises:
         MedsegError: If there is no such folder, or some are missing; names all of these.
     """
-    refuse_unreadable(folder)
+    refuse_unreadable(folder, by_name=True)
     if not folder.is_dir():
         raise MedsegError(
             f"is no folder; TotalSegmentator keeps its weights in {HOME}",
