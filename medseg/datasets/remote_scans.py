@@ -131,16 +131,27 @@ def _search(address: str, names: _Names) -> RemoteScans:
 def _refuse_parts(
     scans: Iterable[RemoteScan], channels: Sequence[str], address: str
 ) -> None:
-    """Refuse files of single channels: what belongs together is only seen where all files lie."""
-    endings = [f"_{name}".lower() for name in channels[1:]]
-    endings += [f"_{number:04}" for number in range(1, len(channels))]
-    ends = tuple(endings)
-    if ends and any(scan.name.lower().endswith(ends) for scan in scans):
-        raise DatasetError(
-            "there is a file for each channel here; give a table with a row for each scan, and the "
-            f"columns name, {', '.join(channels)}",
-            source=hide_credentials(address),
-        )
+    """Refuse files of single channels: what belongs together is only seen where all files lie.
+
+    Raises:
+        DatasetError: If all are such files, and each channel has some.
+    """
+    if len(channels) < 2:
+        return
+    named = [f"_{name.lower()}" for name in channels]
+    numbered = [f"_{number:04}" for number in range(len(channels))]
+    for endings in (named, numbered):
+        met = {_find_ending(scan.name, endings) for scan in scans}
+        if met == set(endings):
+            raise DatasetError(
+                "there is a file for each channel here; give a table with a row for each scan, and "
+                f"the columns name, {', '.join(channels)}",
+                source=hide_credentials(address),
+            )
+
+
+def _find_ending(name: str, endings: Iterable[str]) -> str:
+    return next(filter(name.lower().endswith, endings), "")
 
 
 def _describe_results(folders: Sequence[str], address: str) -> list[str]:
