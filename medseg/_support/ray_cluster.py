@@ -257,7 +257,9 @@ def _keep_signal_handlers() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        raise KeyboardInterrupt from error
+        if error.code in STOP_SIGNALS:
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in former.items():
             signal.signal(number, handler or signal.SIG_DFL)

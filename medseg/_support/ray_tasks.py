@@ -271,7 +271,8 @@ class _NodeCount:
 
     Attributes:
         slots: How many tasks each node can do at once, as of late.
-        largest: The CPUs of the largest node that can do one.
+        largest: The CPUs of the largest node that can do one, without those that others had when
+            this began: who asks for theirs may wait for ever.
     """
 
     def __init__(self, cluster: RayCluster, needs: TaskNeeds) -> None:
@@ -280,6 +281,8 @@ class _NodeCount:
         self._next_look = 0.0
         self.slots: list[int] = []
         self.largest = 0
+        every = sum(node.cpus for node in cluster.list_nodes())
+        self._taken = every - cluster.count_free().cpus
         self.look()
 
     def look(self) -> None:
@@ -299,7 +302,7 @@ class _NodeCount:
             for node, count in zip(nodes, self.slots, strict=True)
             if count
         ]
-        self.largest = max(fit, default=0)
+        self.largest = max(fit, default=0) - self._taken
 
 
 @dataclass(slots=True)

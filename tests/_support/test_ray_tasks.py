@@ -165,17 +165,22 @@ def test_where_the_own_node_is_gone_no_scan_is_blamed(
             list(run.over([(1,), (2,)]))
 
 
-def test_a_call_that_lacked_memory_gets_a_node_of_its_own() -> None:
+@pytest.mark.parametrize(("taken", "share"), [(0, 16), (3, 13), (20, None)])
+def test_a_call_that_lacked_memory_gets_a_node_of_its_own(
+    taken: int, share: int | None
+) -> None:
     def kill(arguments: list[int], times: int) -> Exception | None:
         is_large = arguments == [3] and times < 3
         return OutOfMemoryError() if is_large else None
 
     with one_process(8, 2, 16) as (cluster, ray):
         ray.kills = kill
+        ray.taken = taken
         run = TaskRun(cluster, double, TaskNeeds(cpus=2))
         found = dict(run.over((number,) for number in range(8)))
     assert found[3] == 6
-    assert ray.shares == [16, 16]
+    # Who asks for what others have would wait for it, maybe for ever.
+    assert ray.shares == ([] if share is None else [share, share])
 
 
 def test_who_waits_for_others_is_told_so() -> None:
