@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 AZURE_SCHEMES = ("az", "abfs", "abfss")
-SCHEMES = ("s3", "gs", "gcs", *AZURE_SCHEMES, "https")
+STORE_SCHEMES = ("s3", "gs", "gcs", *AZURE_SCHEMES)
+SCHEMES = (*STORE_SCHEMES, "https")
 
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>.*)", re.DOTALL

@@ -170,6 +170,11 @@ def _find_md5(facts: Mapping[str, Any]) -> str:
     encoded = facts.get("md5Hash")
     if isinstance(encoded, str):  # Google's way
         return base64.b64decode(encoded).hex()
+    settings = facts.get("content_settings")
+    if (
+        settings is not None
+    ):  # Azure's way; of what was put in parts it states none
+        return bytes(settings.content_md5 or b"").hex()
     # Of an object that was put in parts, the tag is no MD5, and has another form.
     match = _MD5.fullmatch(str(facts.get("ETag", "")))
     return match[1] if match else ""

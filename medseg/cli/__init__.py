@@ -9,11 +9,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 import medseg
+from medseg._support.addresses import (
+    STORE_SCHEMES,
+    find_scheme,
+    hide_credentials,
+)
 from medseg.cli.bundles import bundles
 from medseg.cli.calibrate import calibrate
 from medseg.cli.check import check
@@ -71,6 +77,7 @@ _COMMANDS = (
     plugins,
     schema,
 )
+_TAKES_ADDRESSES = ("segment", "report")
 _NAMES: dict[Any, str] = {import_model: "import"}  # a word of Python's
 for _command in _COMMANDS:
     app.command(_NAMES.get(_command))(_command)
@@ -110,6 +117,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command line and return its exit code."""
     try:
+        _refuse_addresses(sys.argv[1:])
         code = app(prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
         print_error(str(error))
@@ -126,3 +134,22 @@ def _run() -> int:
         return int(error.exit_code)
     # Out of standalone mode the code of typer.Exit is returned, not raised.
     return code if isinstance(code, int) else 0
+
+
+def _refuse_addresses(arguments: Sequence[str]) -> None:
+    """Refuse addresses of object stores where only folders and files of this machine are meant.
+
+    Raises:
+        MedsegError: If there is one.
+    """
+    command = next(iter(arguments), "")
+    if command in _TAKES_ADDRESSES:
+        return
+    for argument in arguments:
+        if find_scheme(argument) in STORE_SCHEMES:
+            raise MedsegError(
+                f"{command} works on files and folders of this machine; of all commands, "
+                f"{' and '.join(_TAKES_ADDRESSES)} alone take addresses. Copy the objects here "
+                "first",
+                source=hide_credentials(argument),
+            )

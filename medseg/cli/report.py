@@ -61,9 +61,10 @@ def report(
         START_OVER, quiet=quiet, log=log, command="report"
     ) as terminal:
         from medseg.commands.report import report as run
+        from medseg.inference.scan_counts import count_scans
 
         result = run(out, parquet=parquet)
-    counts = result.counts
+    counts = count_scans(result.entries)
     if as_json:
         print_json(
             {

@@ -17,6 +17,7 @@ from medseg._support.addresses import hide_credentials, is_address
 from medseg._support.files import write_atomically
 from medseg._support.store_errors import StorageError
 from medseg._support.work_folder import work_folder
+from medseg.bundle.spec import ChannelSpec
 from medseg.commands.batch import Batch
 from medseg.commands.remote_batch import RemoteFolder
 from medseg.commands.report import summarise
@@ -51,20 +52,33 @@ _SECONDS_TO_STOP = 1.0
 _WHOLE = Shard(1, 1)
 
 
-def needs_store(scans: str | Path, out: str | Path) -> bool:
-    """Tell whether scans, or where their results go, lie in an object store."""
+def needs_store(
+    scans: str | Path, out: str | Path, channels: Sequence[ChannelSpec]
+) -> bool:
+    """Tell whether scans, or where their results go, lie in an object store.
+
+    Args:
+        scans: The scans.
+        out: Where their results go.
+        channels: The bundle's.
+    """
     scans, out = str(scans), str(out)
-    return is_address(scans) or is_address(out) or lists_addresses(scans)
+    if is_address(scans) or is_address(out):
+        return True
+    return lists_addresses(scans, _list_names(channels))
 
 
 def segment_remote(
-    function: Callable[..., Batch], given: Mapping[str, Any]
+    function: Callable[..., Batch],
+    given: Mapping[str, Any],
+    channels: Sequence[ChannelSpec],
 ) -> Batch:
     """Segment scans that are, or whose results are, in an object store.
 
     Args:
         function: Segments scans that lie here.
         given: Its arguments.
+        channels: The bundle's.
 
     Raises:
         MedsegError: If a table of sources, or a cluster, is asked for.
@@ -86,7 +100,9 @@ def segment_remote(
     shard = parse_shard(given["shard"]) if given.get("shard") else None
     part = shard or _WHOLE
     with work_folder() as work:
-        found = find_remote_scans(scans, work, part.holds)
+        found = find_remote_scans(
+            scans, work, part.holds, _list_names(channels)
+        )
         folder, here = None, Path(out)
         if is_address(out):
             here = work / "out"
@@ -101,6 +117,10 @@ def segment_remote(
     if folder is None:
         return Batch(here, results, {}, errors, 0, shard)
     return Batch(folder.address, results, {}, errors, 0, shard, folder.address)
+
+
+def _list_names(channels: Iterable[ChannelSpec]) -> list[str]:
+    return [channel.name for channel in channels]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from medseg.inference.batch_state import BatchProgress, read_progress
 from medseg.inference.ledger import read_ledgers
 from medseg.inference.ledger_entry import Entry, Outcomes
 from medseg.inference.report import write_summaries
-from medseg.inference.scan_counts import ScanCounts, count_scans
+from medseg.inference.scan_counts import ScanCounts
 from medseg.inference.shards import Shard, is_at_work, list_shards
 from medseg.inference.volumes_table import (
     VOLUMES_PARQUET,
@@ -57,11 +57,6 @@ class BatchReport(Outcomes):
     damaged: int = 0
     remarks: tuple[str, ...] = ()
     address: str = ""
-
-    @property
-    def counts(self) -> ScanCounts:
-        """How many scans came to what."""
-        return count_scans(self.entries)
 
     @property
     def place(self) -> str:

@@ -160,13 +160,14 @@ def segment(
     """
     # All that was given, by name: nothing else is there yet.
     given = dict(locals())
-    if needs_store(scans, out):
-        return segment_remote(segment, given)
+    trained = load_bundle(bundle)
+    channels = trained.spec.channels
+    if needs_store(scans, out, channels):
+        return segment_remote(segment, given, channels)
     if on:
         find_cluster(on)
         choose_needs((), device, threads, tasks_per_gpu)
     scans, out = Path(scans), Path(out)
-    trained = load_bundle(bundle)
     chosen_formats = choose_formats(formats, trained.spec)
     part = parse_shard(shard) if shard else None
     holds = _hold_all if part is None else part.holds

@@ -20,8 +20,8 @@ from medseg._support.long_tables import TABLE_SUFFIXES, may_hold, open_table
 from medseg._support.object_listing import list_objects
 from medseg._support.object_store import StoredObject, fetch, look_at
 from medseg._support.spool import Spool
-from medseg._support.tables import find_image_columns
 from medseg.datasets.scan_candidates import flatten
+from medseg.datasets.scan_tables import find_scan_columns
 from medseg.errors import DatasetError, MedsegError
 from medseg.names import (
     LEDGER,
@@ -30,8 +30,6 @@ from medseg.names import (
     make_safe_name,
     split_suffix,
 )
-
-_SINGLE = ("scan", "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,10 @@ class RemoteScans:
 
 
 def find_remote_scans(
-    scans: str, folder: Path, is_wanted: Callable[[str], bool]
+    scans: str,
+    folder: Path,
+    is_wanted: Callable[[str], bool],
+    channels: Sequence[str] = (),
 ) -> RemoteScans:
     """List the scans of a table, or below an address.
 
@@ -73,6 +74,7 @@ def find_remote_scans(
         scans: The path or address of a table, or the address of an image or of a folder.
         folder: Where a table is fetched to.
         is_wanted: Tells which names are wanted.
+        channels: What the bundle calls its channels.
 
     Raises:
         DatasetError: If there is none, or two have the same name.
@@ -80,7 +82,7 @@ def find_remote_scans(
     """
     root = find_place(scans)
     if PurePosixPath(root).suffix.lower() in TABLE_SUFFIXES:
-        return _read_table(scans, folder, is_wanted)
+        return _read_table(scans, folder, is_wanted, channels)
     names = _Names(is_wanted)
     if has_image_suffix(root):
         place = root.rpartition("/")[2]
@@ -92,7 +94,9 @@ def find_remote_scans(
             "its column 'scan' has the path of each, and 'name' what to call it",
             source=scans,
         )
-    return _search(scans, names)
+    below = _search(scans, names)
+    _refuse_parts(below.scans, channels, scans)
+    return below
 
 
 def _search(address: str, names: _Names) -> RemoteScans:
@@ -124,6 +128,32 @@ def _search(address: str, names: _Names) -> RemoteScans:
     return RemoteScans(("scan",), chosen, tuple(notes))
 
 
+def _refuse_parts(
+    scans: Iterable[RemoteScan], channels: Sequence[str], address: str
+) -> None:
+    """Refuse files of single channels: what belongs together is only seen where all files lie.
+
+    Raises:
+        DatasetError: If all are such files, and each channel has some.
+    """
+    if len(channels) < 2:
+        return
+    named = [f"_{name.lower()}" for name in channels]
+    numbered = [f"_{number:04}" for number in range(len(channels))]
+    for endings in (named, numbered):
+        met = {_find_ending(scan.name, endings) for scan in scans}
+        if met == set(endings):
+            raise DatasetError(
+                "there is a file for each channel here; give a table with a row for each scan, and "
+                f"the columns name, {', '.join(channels)}",
+                source=hide_credentials(address),
+            )
+
+
+def _find_ending(name: str, endings: Iterable[str]) -> str:
+    return next(filter(name.lower().endswith, endings), "")
+
+
 def _describe_results(folders: Sequence[str], address: str) -> list[str]:
     if "" in folders:
         raise DatasetError(
@@ -140,15 +170,20 @@ def _leave_out(
     return Spool(scan for scan in scans if not scan.place.startswith(folders))
 
 
-def lists_addresses(scans: str) -> bool:
-    """Tell whether a table of this machine lists addresses; who reads it says what it lacks."""
+def lists_addresses(scans: str, channels: Sequence[str] = ()) -> bool:
+    """Tell whether a table of this machine lists addresses; who reads it says what it lacks.
+
+    Args:
+        scans: Its path.
+        channels: What the bundle calls its channels.
+    """
     path = Path(scans)
     is_table = path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
     if not is_table:
         return False
     try:
         table = open_table(path)
-        columns = find_image_columns(path, table.columns, _SINGLE)
+        columns = find_scan_columns(table, channels)
         if not may_hold(table, columns, "://"):
             return False
         for _, cells in table.read_rows(columns):
@@ -179,7 +214,10 @@ def find_place_below(address: str, stored: StoredObject) -> str:
 
 
 def _read_table(
-    scans: str, folder: Path, is_wanted: Callable[[str], bool]
+    scans: str,
+    folder: Path,
+    is_wanted: Callable[[str], bool],
+    channels: Sequence[str],
 ) -> RemoteScans:
     path, base = Path(scans), str(Path(scans).parent.absolute())
     if is_address(scans):
@@ -187,7 +225,7 @@ def _read_table(
         path = folder / name
         fetch(look_at(scans), path)
     table = open_table(path)
-    columns = find_image_columns(path, table.columns, _SINGLE)
+    columns = find_scan_columns(table, channels)
     names = _Names(is_wanted)
     chosen: Spool[RemoteScan] = Spool()
     for number, cells in table.read_rows((*columns, "name")):

@@ -49,7 +49,7 @@ def search_table(
             at their files, where every row's name is known.
     """
     table = open_table(path)
-    columns = _find_columns(table, search)
+    columns = find_scan_columns(table, search.channel_names)
     rule = None
     if is_wanted is not None:
         rule = find_rule(table, columns, search.channel_names, is_wanted)
@@ -105,13 +105,18 @@ class _Doubles:
             self._met.add(row.key)
 
 
-def _find_columns(table: LongTable, search: Search) -> tuple[str, ...]:
+def find_scan_columns(
+    table: LongTable, names: Sequence[str]
+) -> tuple[str, ...]:
     """Return the column of each channel, or the one that holds all.
+
+    Args:
+        table: The table.
+        names: What the bundle calls its channels.
 
     Raises:
         DatasetError: If there is none.
     """
-    names = search.channel_names
     try:
         return find_image_columns(table.path, table.columns, _SINGLE)
     except DatasetError as error:

@@ -152,6 +152,10 @@ def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
             _refuse_unreadable(picture, path)
             is_rotated = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
             pixels = _read_pixels(picture, path, indices=indices)
+    except PermissionError as error:
+        raise ScanError(
+            "the file cannot be read: you lack the permission", source=path
+        ) from error
     except _BROKEN as error:
         is_unknown = isinstance(error, UnidentifiedImageError)
         unread = describe_unread(path) if is_unknown else ""

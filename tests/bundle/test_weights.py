@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,14 @@ def test_a_file_damaged_anywhere_is_refused_or_still_right(
             assert all(
                 torch.equal(found[name], weights[name]) for name in weights
             )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_weights_that_may_not_be_read_are_not_called_damaged(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "model.pt"
+    torch.save({"a": torch.ones(1)}, file)
+    file.chmod(0)
+    with pytest.raises(CheckpointError, match="you lack the permission"):
+        load_weights(file)

@@ -204,3 +204,22 @@ def test_schema_is_json(
 ) -> None:
     assert call(monkeypatch, "schema") == 0
     assert json.loads(capsys.readouterr().out)["title"] == "BundleSpec"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "s3://key:secret@bucket/in"),
+        ("evaluate", "here", "gs://secret@bucket/out"),
+        ("label", "bundle", "az://container/in?sig=secret"),
+    ],
+)
+def test_commands_for_files_here_refuse_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+) -> None:
+    assert call(monkeypatch, *arguments) == 2
+    told = capsys.readouterr().err
+    assert "segment and report alone take addresses" in told
+    assert "secret" not in told

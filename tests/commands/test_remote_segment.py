@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -382,6 +383,26 @@ def test_of_a_call_that_ends_early_all_that_was_done_is_in_the_store(
     kept = {each.scan for each in again.results if each.state == "skipped"}
     assert kept == good
     assert len(list_maps(store.read())) == 4
+
+
+def test_a_store_that_sends_nothing_keeps_no_call_from_ending(
+    store: Store, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 2), "in")
+    monkeypatch.setattr(remote_segment, "ROUND_SCANS", 1)
+    store.faults.silent = "scan_01"
+    began: list[float] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, ScanDone):
+            began.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        medseg.segment(bundle, IN, OUT, device="cpu", listeners=[stop])
+    # Slurm and Kubernetes kill half a minute after they have said so.
+    assert time.monotonic() - began[0] < 10
+    assert [entry.scan for entry in medseg.report(OUT).good] == ["scan_00"]
 
 
 def test_what_is_done_is_put_while_others_are_worked_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,46 @@ def test_results_below_an_address_are_not_segmented_again(
     places[:] = ["a.nii.gz", "ledger.jsonl"]
     with pytest.raises(DatasetError, match="holds results of medseg"):
         find_remote_scans("s3://bucket/in", tmp_path, take_all)
+
+
+def test_a_table_has_a_column_for_each_channel_as_for_files_here(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("name,t1,t2\na,s3://b/1.nii.gz,s3://b/2.nii.gz\n")
+    channels = ["t1", "t2"]
+    assert lists_addresses(str(table), channels)
+    found = find_remote_scans(str(table), tmp_path, take_all, channels)
+    assert found.columns == ("t1", "t2")
+    (scan,) = found.scans
+    assert scan.cells == ("s3://b/1.nii.gz", "s3://b/2.nii.gz")
+    with pytest.raises(DatasetError, match="columns t1, t3"):
+        find_remote_scans(str(table), tmp_path, take_all, ["t1", "t3"])
+
+
+@pytest.mark.parametrize(
+    ("names", "is_refused"),
+    [
+        (["a_0000", "a_0001", "b_0000"], True),
+        (["a_T1", "a_T2"], True),
+        # Numbered pictures in colour, of which each has all channels.
+        (["a_0001"], False),
+        (["a_0000", "a_0001", "a_0002"], False),
+        (["a", "a_T1", "a_T2"], False),
+    ],
+)
+def test_files_of_single_channels_are_refused_before_they_are_fetched(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    names: list[str],
+    is_refused: bool,
+) -> None:
+    def list_objects(address: str) -> list[StoredObject]:
+        return [StoredObject(f"{address}/{name}.nii.gz", 1) for name in names]
+
+    monkeypatch.setattr(remote_scans, "list_objects", list_objects)
+    refusal = pytest.raises(DatasetError, match="columns name, t1, t2")
+    with refusal if is_refused else contextlib.nullcontext():
+        find_remote_scans("s3://b/in", tmp_path, take_all, ["t1", "t2"])
+    found = find_remote_scans("s3://b/in", tmp_path, take_all, ["t2"])
+    assert len(found.scans) == len(names)

@@ -16,6 +16,7 @@ from medseg._support import object_store, store_errors
 
 BUCKET = "scans"
 SECRET = "a-secret-that-stands-in-no-log"
+_MOST_SILENT_SECONDS = 60
 
 
 @dataclass
@@ -27,17 +28,24 @@ class Faults:
         count: How many did.
         broken: The part of a path whose requests fail, each time.
         unreadable: The part of a path that cannot be read until something new is written there.
+        silent: The part of a path whose requests have no answer until ``is_over`` is set.
+        is_over: Whether the silence is over.
     """
 
     share: float = 0.0
     count: int = 0
     broken: str = ""
     unreadable: str = ""
+    silent: str = ""
+    is_over: threading.Event = field(default_factory=threading.Event)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
     def choose(self, path: str, method: str) -> str:
         """Return what befalls the next request, of a path; empty for nothing."""
         if self.broken and self.broken in path:
+            return "error"
+        if self.silent and self.silent in path:
+            self.is_over.wait(_MOST_SILENT_SECONDS)
             return "error"
         if self.unreadable and self.unreadable in path:
             if method == "GET":
@@ -112,6 +120,7 @@ def open_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield Store(faults, client)
     finally:
         object_store._make_system.cache_clear()
+        faults.is_over.set()
         server.shutdown()
         thread.join()
         server.server_close()
