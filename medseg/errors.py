@@ -122,7 +122,7 @@ def join_faults(faults: Iterable[Fault], noun: str = "cases") -> Iterator[str]:
     """Yield a line for each fault of a case, or one for many cases with the same.
 
     Faults that differ in their figures alone are the same; of each figure the least and the
-    greatest are shown.
+    greatest are shown. Those of one case are told one by one, since they differ in their details.
 
     Args:
         faults: Theirs.
@@ -137,7 +137,7 @@ def join_faults(faults: Iterable[Fault], noun: str = "cases") -> Iterator[str]:
     for fault in faults:
         by_kind.setdefault(find_kind(fault.what), []).append(fault)
     for alike in by_kind.values():
-        if len(alike) > MOST_ALIKE:
+        if len({fault.where for fault in alike}) > MOST_ALIKE:
             yield _describe_alike(alike, noun)
         else:
             yield from map(str, alike)
@@ -182,7 +182,7 @@ def _describe_alike(alike: Sequence[Fault], noun: str) -> str:
     if more > 0:
         listed += f" and {more} more"
     shown = join_figures([fault.what for fault in alike])
-    line = f"{len(alike)} {noun} ({listed}): {shown}"
+    line = f"{len(names)} {noun} ({listed}): {shown}"
     if first.detail:
         line += f" ({first.where}: {first.detail})"
     return line

@@ -143,6 +143,23 @@ def test_a_fault_that_many_cases_have_is_said_once_and_hides_no_other() -> None:
     ]
 
 
+def test_many_faults_of_one_case_are_not_taken_for_many_cases() -> None:
+    def name_missing(cases: int) -> list[str]:
+        faults = [
+            Fault(f"case_{n}", "an image does not exist", f"{n}_{channel}.nii")
+            for n in range(cases)
+            for channel in ("t1", "t2", "flair", "t1c")
+        ]
+        return str(DatasetError("bad cases", faults)).split("\n")[1:]
+
+    assert name_missing(1) == [
+        f"  case_0: an image does not exist (0_{channel}.nii)"
+        for channel in ("t1", "t2", "flair", "t1c")
+    ]
+    (line,) = name_missing(3)
+    assert line.startswith("  3 cases (case_0, case_1, case_2): ")
+
+
 def test_each_field_of_a_bundle_that_is_wrong_is_named() -> None:
     faults = [Fault(f"training.patch.{n}", "must be above 0") for n in range(3)]
     assert str(BundleError("wrong", faults)).count("must be above 0") == 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.bundles import content, write_json
 from support.cli import call
+from support.processor_time import measure_python
 
 from medseg.testing import write_dataset
 
@@ -64,25 +64,10 @@ def test_help_needs_no_heavy_library() -> None:
 def test_help_starts_within_four_times_typer() -> None:
     def fastest(*command: str) -> float:
         """Return seconds of processor time: a busy machine does not count."""
-        times = []
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(
-                [sys.executable, *command], capture_output=True, check=True
-            )
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(
-                after.ru_utime
-                + after.ru_stime
-                - before.ru_utime
-                - before.ru_stime
-            )
-        return min(times)
+        return min(measure_python(*command) for _ in range(5))
 
-    ours, typer = (
-        fastest("-m", "medseg", "--help"),
-        fastest("-c", "import typer"),
-    )
+    ours = fastest("-m", "medseg", "--help")
+    typer = fastest("-c", "import typer")
     assert ours < 4 * typer
     assert ours < 0.5
 

@@ -11,7 +11,7 @@ from support.bundles import made_spec, trained_bundle
 from support.cli import call
 from support.scans import affine_of, write_scan
 
-from medseg.cli.segment import _locate
+from medseg.cli.batch_output import _locate
 from medseg.commands.batch import Batch
 from medseg.inference.ledger_entry import Entry
 from medseg.testing import write_dataset
