@@ -95,7 +95,9 @@ def test_why_a_folder_cannot_be_read_is_told_without_an_exception(
 ) -> None:
     assert explain_unreadable(tmp_path) == ""
     assert explain_unreadable(tmp_path / "absent") == ""
-    assert "too long" in explain_unreadable(tmp_path / ("x" * 3000))
+    if os.name != "nt":  # there, too long a name is none
+        long = tmp_path / ("x" * 3000)
+        assert "too long" in explain_unreadable(long)
     if os.geteuid() == 0:
         return
     for mode in (0, 0o400):
