@@ -62,7 +62,9 @@ def make_prefix() -> str:
     Machines may share a disk that keeps locks to each of them: what another works with looks
     abandoned.
     """
-    machine = hashlib.sha256(platform.node().encode(errors="replace")).hexdigest()
+    machine = hashlib.sha256(
+        platform.node().encode(errors="replace")
+    ).hexdigest()
     return f"medseg-objects-{machine[:_DIGITS]}-"
 
 
