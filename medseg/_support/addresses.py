@@ -11,6 +11,8 @@ SCHEMES = (*STORE_SCHEMES, "https")
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]+)://(?P<path>.*)", re.DOTALL
 )
+# Of misspelt ones, too: some have one slash.
+_BEGIN = re.compile("(?P<scheme>[^:/]*):/+")
 # No folder has such a name: capitals, or one slash, as Path("s3://bucket") makes of two.
 _MISSPELT = re.compile(
     rf"[a-z][a-z0-9+.-]+://.*|({'|'.join(SCHEMES)}|http|file):/.*",
@@ -71,13 +73,16 @@ def hide_credentials(address: str) -> str:
         'abfs://container@account/ct.nii.gz'
     """
     shown = address.partition("?")[0]
-    scheme, separator, rest = shown.partition("://")
+    match = _BEGIN.match(shown)
+    if match is None:
+        return shown
+    scheme, rest = match["scheme"], shown[match.end() :]
     host, slash, path = rest.partition("/")
     user, sign, server = host.rpartition("@")
     # Of Azure, what stands before the sign is a container.
     if scheme not in AZURE_SCHEMES or ":" in user:
         user = sign = ""
-    return f"{scheme}{separator}{user}{sign}{server}{slash}{path}"
+    return f"{match[0]}{user}{sign}{server}{slash}{path}"
 
 
 def find_place(address: str) -> str:

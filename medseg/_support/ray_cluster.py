@@ -158,9 +158,11 @@ def _find_address(ray: Any, address: str) -> str:
     if given and given != _AUTO:
         _require_head(ray, parse_cluster(f"{_RAY}={given}"))
         return given
-    # Of a cluster that has ended the file stays.
+    # Of a cluster that has ended the file stays; that of another user may not be readable.
     read_address = getattr(ray._private.utils, "read_ray_address", str)
-    known = read_address() or ""
+    known = ""
+    with contextlib.suppress(OSError):
+        known = read_address() or ""
     # Ray takes this machine's token to a cluster that it finds itself, and to no address.
     return _AUTO if known and Head(known).speaks_grpc() else _LOCAL
 

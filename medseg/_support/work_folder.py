@@ -6,6 +6,8 @@ One that was killed cannot remove what it fetched: the next call does.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import platform
 import stat
 import tempfile
 import time
@@ -19,7 +21,9 @@ from medseg._support.platform.locks import (
 )
 from medseg.errors import OutputError
 
-_PREFIX = "medseg-objects-"
+_DIGITS = 8
+"""Of a hash of the machine's name."""
+
 _SECONDS_TO_LOCK = 60.0
 """Age of a folder from which on it has its lock, if its process is alive."""
 
@@ -33,7 +37,7 @@ def work_folder() -> Iterator[Path]:
     """
     try:
         _remove_abandoned(Path(tempfile.gettempdir()))
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=make_prefix()))
     except OSError as error:
         raise OutputError(
             "the folder for temporary files cannot be written; name another one in TMPDIR",
@@ -52,8 +56,20 @@ def work_folder() -> Iterator[Path]:
         remove_locked(folder, lock)
 
 
+def make_prefix() -> str:
+    """Return how the names of this machine's folders begin.
+
+    Machines may share a disk that keeps locks to each of them: what another works with looks
+    abandoned.
+    """
+    machine = hashlib.sha256(
+        platform.node().encode(errors="replace")
+    ).hexdigest()
+    return f"medseg-objects-{machine[:_DIGITS]}-"
+
+
 def _remove_abandoned(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*"):
+    for folder in parent.glob(f"{make_prefix()}*"):
         with contextlib.suppress(OSError, LockedError):
             facts = folder.lstat()
             is_young = time.time() - facts.st_mtime < _SECONDS_TO_LOCK

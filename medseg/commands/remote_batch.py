@@ -194,15 +194,22 @@ class RemoteFolder:
 
     def put_done(
         self, shard: Shard, names: Collection[str], *, now: bool = False
-    ) -> None:
-        """Put new results of scans, while others are worked on, and the ledger that names them."""
+    ) -> bool:
+        """Put new results of scans, while others are worked on, and the ledger that names them.
+
+        Returns:
+            Whether all could be put. What could not is tried again in a minute and with its round,
+            and no ledger names it before.
+        """
         folder = self.here / shard.folder
         if not (folder / STATE).is_file():
-            return
+            return True
         entries, _ = read_ledger(folder / LEDGER, names.__contains__)
-        # What cannot be put is tried once more with its round, and no ledger names it before.
-        if not self.put_results(entries.values()):
-            self.put_ledger(shard, now=now)
+        if self.put_results(entries.values()):
+            self._put_at = time.monotonic()
+            return False
+        self.put_ledger(shard, now=now)
+        return True
 
     def put_ledger(self, shard: Shard, *, now: bool = False) -> None:
         """Put the ledger of a shard, if it was not put in the last minute.

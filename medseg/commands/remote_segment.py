@@ -34,11 +34,11 @@ from medseg.inference.devices_of_batch import keep_segmenters
 from medseg.inference.earlier_results import warn_of_earlier
 from medseg.inference.entries import EntryList
 from medseg.inference.failures import is_bug
-from medseg.inference.ledger import open_ledger
+from medseg.inference.ledger import open_ledger, read_ledger
 from medseg.inference.ledger_entry import Entry
 from medseg.inference.method import tell_time
 from medseg.inference.shards import Shard, parse_shard
-from medseg.names import abbreviate
+from medseg.names import LEDGER, abbreviate
 
 ROUND_SCANS = 64
 ROUND_BYTES = 4 << 30
@@ -185,16 +185,24 @@ class _Rounds:
                 raise
             # As where all scans lie here, the others go first.
             self.bug = self.bug or error
-            self._enter_failed(fetched.failed)
+            self._enter_round(self._read_done(), fetched)
             return
-        self._enter_round(batch, fetched)
+        self._enter_round(batch.results, fetched)
 
-    def _enter_round(self, batch: Batch, fetched: FetchedScans) -> None:
+    def _read_done(self) -> Sequence[Entry]:
+        """Read what was done of a round that returned nothing, and was not put yet."""
+        ledger = self.here / self.part.folder / LEDGER
+        entries, _ = read_ledger(ledger, self.done.__contains__)
+        return entries.as_list()
+
+    def _enter_round(
+        self, results: Sequence[Entry], fetched: FetchedScans
+    ) -> None:
         """Put the results of a round, and say what became of its scans."""
         unput = {}
         if self.folder is not None:
-            unput = self.folder.put_results(batch.results)
-        for entry in batch.results:
+            unput = self.folder.put_results(results)
+        for entry in results:
             if entry.scan not in unput:
                 self.results.append(entry.model_dump_json().encode())
         self._enter_failed(fetched.failed | unput)
@@ -257,8 +265,8 @@ class _Rounds:
             self.done.add(event.name)
         if self.done and self.folder.is_due:
             self._state_total(is_last=False)
-            self.folder.put_done(self.part, self.done)
-            self.done.clear()
+            if self.folder.put_done(self.part, self.done):
+                self.done.clear()
 
     def _has_ended(self) -> bool:
         """Tell whether all scans at hand were worked on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class FetchedScans:
                 continue
             name = find_place(cell).rpartition("/")[2]
             place = scan.place or f"{number}/{channel}/{name}"
-            paths.append(str(self._fetch(cell, self.folder / place)))
+            path = _make_path(self.folder, place, cell)
+            paths.append(str(self._fetch(cell, path)))
         self.scans.append(RemoteScan(scan.name, tuple(paths), scan.place))
 
     def _fetch(self, address: str, path: Path) -> Path:
@@ -95,7 +97,8 @@ class FetchedScans:
             return path
         names = name_voxel_files(path)
         if names and not any(
-            self._fetch_beside(address, path.with_name(name)) for name in names
+            self._fetch_beside(address, _make_path(path.parent, name, address))
+            for name in names
         ):
             self.missing.append(_find_beside(address, names[0]))
         return path
@@ -114,7 +117,10 @@ class FetchedScans:
         for stored in list_objects(f"{address.rstrip('/')}/"):
             place = find_place_below(address, stored)
             if place:
-                self._fetch_object(stored, path / place)
+                file = _make_path(path, place, stored.address)
+                if os.path.lexists(file):
+                    raise _make_name_error(stored.address)
+                self._fetch_object(stored, file)
                 count += 1
         if not count:
             self.missing.append(address)
@@ -131,11 +137,7 @@ class FetchedScans:
         except OutputError as error:
             if getattr(error.__cause__, "errno", 0) not in _NO_SUCH_NAMES:
                 raise
-            raise StorageError(
-                "no file of this machine can be called as this object is, or not beside the "
-                "others; give the object another name",
-                source=hide_credentials(stored.address),
-            ) from None
+            raise _make_name_error(stored.address) from None
         self.size += path.stat().st_size
 
     def set_labels_apart(self) -> None:
@@ -156,6 +158,27 @@ class FetchedScans:
             table.writerow(["name", *columns])
             for scan in self.scans:
                 table.writerow([scan.name, *scan.cells])
+
+
+def _make_path(folder: Path, place: str, address: str) -> Path:
+    """Return where an object is to lie; Windows has names that lead out of a folder.
+
+    Raises:
+        StorageError: If that would be elsewhere, or can be nowhere.
+    """
+    path = folder / place
+    is_below = path.is_relative_to(folder) and "\0" not in place
+    if not is_below or ".." in path.relative_to(folder).parts:
+        raise _make_name_error(address)
+    return path
+
+
+def _make_name_error(address: str) -> StorageError:
+    return StorageError(
+        "no file of this machine can be called as this object is, or not beside the others; give "
+        "the object another name",
+        source=hide_credentials(address),
+    )
 
 
 def _find_beside(address: str, name: str) -> str:

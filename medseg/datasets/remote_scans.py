@@ -103,13 +103,11 @@ def _search(address: str, names: _Names) -> RemoteScans:
     """Find the images below an address, but those in folders of results."""
     others = 0
     results: list[str] = []
-    chosen: Spool[RemoteScan] = Spool()
+    images: Spool[RemoteScan] = Spool()
     for stored in list_objects(address):
         place = find_place_below(address, stored)
         if has_image_suffix(place):
-            scan = RemoteScan(_name(place), (stored.address,), place)
-            if names.take(scan):
-                chosen.append(scan)
+            images.append(RemoteScan(_name(place), (stored.address,), place))
             continue
         others += bool(place)
         folder, _, name = f"/{place}".rpartition("/")
@@ -123,7 +121,8 @@ def _search(address: str, names: _Names) -> RemoteScans:
         )
     if results:
         notes += _describe_results(results, address)
-        chosen = _leave_out(chosen, tuple(results))
+        images = _leave_out(images, tuple(results))
+    chosen = Spool(filter(names.take, images))
     names.refuse_none(address)
     return RemoteScans(("scan",), chosen, tuple(notes))
 

@@ -19,6 +19,8 @@ from medseg._support.store_errors import StorageError
         "http://anna:secret@host/ct.nii.gz",
         "abfs://container:secret@account/ct.nii.gz",
         "gs://secret@bucket/ct.nii.gz",
+        # As pathlib makes of it.
+        "https:/anna:secret@host/ct.nii.gz",
     ],
 )
 def test_no_address_is_shown_with_what_opens_the_store(address: str) -> None:

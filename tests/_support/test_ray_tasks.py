@@ -344,6 +344,19 @@ def test_a_cluster_of_this_machine_is_left_to_ray_to_join_with_its_token(
     assert ray_cluster._find_address(ray, "") == "local"
 
 
+def test_a_cluster_of_another_user_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read() -> str:
+        raise PermissionError(13, "Permission denied", "/tmp/ray/address")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    utils = types.SimpleNamespace(read_ray_address=read)
+    with one_process() as (_, ray):
+        ray._private = types.SimpleNamespace(utils=utils)
+        assert ray_cluster._find_address(ray, "") == "local"
+
+
 @pytest.mark.parametrize("text", ["dask", "ray://head:10001", "ray=ray://a:1"])
 def test_what_is_no_cluster_is_refused(text: str) -> None:
     with pytest.raises(MedsegError, match="HOST:PORT"):

@@ -303,28 +303,29 @@ def test_a_bug_in_one_scan_keeps_no_other_from_being_done(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    put_folder(store, write_scans(tmp_path / "scans", 4), "in")
-    monkeypatch.setattr(remote_segment, "ROUND_SCANS", 2)
+    put_folder(store, write_scans(tmp_path / "scans", 7), "in")
+    monkeypatch.setattr(remote_segment, "ROUND_SCANS", 3)
     # It is fetched together with the scan that meets the bug.
-    store.faults.broken = "scan_00"
+    store.faults.broken = "scan_03"
     predict = BundlePredictor.predict
     seen: list[Volume] = []
 
-    def fail_first(self: BundlePredictor, volume: Volume) -> BundlePrediction:
+    def fail_fourth(self: BundlePredictor, volume: Volume) -> BundlePrediction:
         seen.append(volume)
-        if len(seen) == 1:
+        if len(seen) == 4:
             raise ValueError("a bug")
         return predict(self, volume)
 
-    monkeypatch.setattr(BundlePredictor, "predict", fail_first)
+    monkeypatch.setattr(BundlePredictor, "predict", fail_fourth)
     with pytest.raises(ValueError, match="a bug"):
         medseg.segment(bundle, IN, OUT, device="cpu")
     store.faults.broken = ""
-    names = {"scan_02.nii.gz", "scan_03.nii.gz"}
+    # One of them comes after it in the same round.
+    names = {f"scan_{number:02}.nii.gz" for number in (0, 1, 2, 5, 6)}
     assert list_maps(store.read()).keys() == names
     states = {entry.scan: entry.state for entry in medseg.report(OUT).entries}
-    assert states["scan_00"] == "failed"
-    assert states["scan_01"] == "error"
+    assert states["scan_03"] == "failed"
+    assert states["scan_04"] == "error"
 
 
 def test_nothing_lies_here_when_it_is_over(
@@ -420,6 +421,28 @@ def test_what_is_done_is_put_while_others_are_worked_on(
 
     medseg.segment(bundle, IN, OUT, device="cpu", listeners=[look])
     assert counts == [(1, 1), (2, 2)]
+
+
+def test_no_ledger_names_what_is_not_put(
+    store: Store, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_folder(store, write_scans(tmp_path / "scans", 2), "in")
+    monkeypatch.setattr(remote_batch, "LEDGER_SECONDS", 0.0)
+    store.faults.broken = "out/scan_00"
+
+    def look(event: Event) -> None:
+        if isinstance(event, ScanDone):
+            ledgers = [
+                content
+                for name, content in store.read().items()
+                if name.endswith("/ledger.jsonl")
+            ]
+            assert b'"scan_00"' not in b"".join(ledgers)
+
+    batch = medseg.segment(bundle, IN, OUT, device="cpu", listeners=[look])
+    states = {entry.scan: entry.state for entry in batch.results}
+    assert states == {"scan_00": "failed", "scan_01": "done"}
+    assert list_maps(store.read()).keys() == {"scan_01.nii.gz"}
 
 
 def test_of_shards_that_start_at_once_none_is_refused(

@@ -64,6 +64,9 @@ def test_a_store_is_not_asked_for_ever_when_it_no_longer_answers(
 class Objects:
     """Holds an object of any name."""
 
+    def _strip_protocol(self, address: str) -> str:
+        return address.partition("://")[2]
+
     def info(self, path: str) -> dict[str, object]:
         return {"type": "file", "size": 1}
 
@@ -87,6 +90,45 @@ def test_an_object_that_no_file_can_be_called_like_fails_alone(
     told = {error.message for error in fetched.failed.values()}
     assert len(fetched.failed) == 2
     assert "another name" in told.pop()
+
+
+def test_no_object_is_fetched_to_a_place_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "_make_system", lambda *_: Objects())
+    outside = tmp_path / "outside.nii"
+    # On Windows, C: and parts with \\ lead out of a folder as these do here.
+    places = [str(outside), "../outside.nii", "a/../../outside.nii", "n\0.nii"]
+    scans = [
+        RemoteScan(str(number), ("s3://bucket/a.nii",), place)
+        for number, place in enumerate(places)
+    ]
+    fetched = FetchedScans(tmp_path / "scans")
+    for scan in scans:
+        with pytest.raises(StorageError, match="another name"):
+            fetched.add(scan)
+    assert not outside.exists()
+
+
+def test_slices_that_would_lie_in_one_file_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_at(address: str) -> StoredObject:
+        raise NoObjectError("there is no such object")
+
+    def list_objects(address: str) -> list[StoredObject]:
+        return [StoredObject(address + name, 1) for name in names]
+
+    monkeypatch.setattr(fetched_scans, "look_at", look_at)
+    monkeypatch.setattr(fetched_scans, "list_objects", list_objects)
+    monkeypatch.setattr(object_store, "_make_system", lambda *_: Objects())
+    # Elsewhere, 1.dcm and 1.DCM are such, too.
+    names = ["a/1.dcm", "a\\1.dcm"]
+    fetched = FetchedScans(tmp_path)
+    fetched.add(RemoteScan("a", ("s3://bucket/series",)))
+    names = ["a_1.dcm", "a\\1.dcm"]
+    with pytest.raises(StorageError, match="another name"):
+        fetched.add(RemoteScan("b", ("s3://bucket/series",)))
 
 
 def test_an_object_that_is_larger_than_the_disk_fails_alone(

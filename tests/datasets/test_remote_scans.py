@@ -73,14 +73,19 @@ def test_results_below_an_address_are_not_segmented_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = ["a.nii.gz", "out/a.nii.gz", "out/ledger.jsonl", "out_/b.nii.gz"]
+    places.append("out_a.nii.gz")
 
     def list_objects(address: str) -> list[StoredObject]:
         return [StoredObject(f"{address}/{place}", 1) for place in places]
 
     monkeypatch.setattr(remote_scans, "list_objects", list_objects)
     found = find_remote_scans("s3://bucket/in", tmp_path, take_all)
-    assert [scan.place for scan in found.scans] == ["a.nii.gz", "out_/b.nii.gz"]
+    chosen = ["a.nii.gz", "out_/b.nii.gz", "out_a.nii.gz"]
+    assert [scan.place for scan in found.scans] == chosen
     assert any("out/ holds results of medseg" in note for note in found.notes)
+    places[:] = ["out/a.nii.gz", "out/ledger.jsonl"]
+    with pytest.raises(DatasetError, match="no scan was found"):
+        find_remote_scans("s3://bucket/in", tmp_path, take_all)
     places[:] = ["a.nii.gz", "ledger.jsonl"]
     with pytest.raises(DatasetError, match="holds results of medseg"):
         find_remote_scans("s3://bucket/in", tmp_path, take_all)
