@@ -117,7 +117,7 @@ def render_index(overview: BatchOverview, title: str) -> str:
     """
     positions = overview.find_positions()
     pages = positions // PAGE_SCANS
-    outliers = _find_outliers(overview)
+    outliers, count = _find_outliers(overview)
     distributions = [
         _describe(name, numbers[np.isfinite(numbers)])
         for name, numbers in _list_volumes(overview)
@@ -134,10 +134,9 @@ def render_index(overview: BatchOverview, title: str) -> str:
         colours=list_colours(overview.label_set),
         causes=_list_causes(overview, positions),
         outliers=[
-            _show_outlier(overview, outlier, pages)
-            for outlier in outliers[:_OUTLIERS]
+            _show_outlier(overview, outlier, pages) for outlier in outliers
         ],
-        more_outliers=max(0, len(outliers) - _OUTLIERS),
+        more_outliers=count - len(outliers),
     )
 
 
@@ -171,9 +170,13 @@ def _describe(name: str, numbers: Numbers) -> Distribution | None:
     )
 
 
-def _find_outliers(overview: BatchOverview) -> list[_Found]:
-    """Return the volumes that lie far from the median of their structure, the farthest first."""
+def _find_outliers(overview: BatchOverview) -> tuple[list[_Found], int]:
+    """Return volumes far from the median of their structure, the farthest first, and the number.
+
+    Of very many labels and scans, those that are shown alone are held.
+    """
     found: list[_Found] = []
+    count = 0
     for name, numbers in _list_volumes(overview):
         known = np.flatnonzero(np.isfinite(numbers))
         volumes = numbers[known]
@@ -184,11 +187,14 @@ def _find_outliers(overview: BatchOverview) -> list[_Found]:
         if sigma <= 0:
             continue
         distances = (volumes - median) / sigma
-        for far in np.flatnonzero(np.abs(distances) > _FAR):
-            result = int(overview.results[known[far]])
-            found.append((float(distances[far]), name, result))
-    found.sort(key=lambda each: -abs(each[0]))
-    return found
+        far = np.flatnonzero(np.abs(distances) > _FAR)
+        count += len(far)
+        for each in far:
+            result = int(overview.results[known[each]])
+            found.append((float(distances[each]), name, result))
+        found.sort(key=lambda each: -abs(each[0]))
+        del found[_OUTLIERS:]
+    return found, count
 
 
 def _show_outlier(

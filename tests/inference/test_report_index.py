@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from medseg._support.files import write_atomically
 from medseg.inference.batch_overview import survey
 from medseg.inference.ledger_entry import Entry, QualityEntry
 from medseg.inference.report import write_report
-from medseg.inference.report_index import count_pages
+from medseg.inference.report_index import _find_outliers, count_pages
 from medseg.inference.report_rows import get_preview_path
 from medseg.labels import Label, LabelSet
 
@@ -89,6 +91,30 @@ def test_failures_are_counted_by_their_cause_and_unusual_volumes_named(
     assert re.findall(r"scan_<wbr>(\d+)</a></td><td>liver", outliers) == ["007"]
     assert "6000.0" in outliers
     assert "447 scans" in text  # with a volume
+
+
+def test_of_very_many_unusual_volumes_few_are_held() -> None:
+    random = np.random.default_rng(0)
+    scans = 2000
+    volumes = {}
+    for number in range(30):
+        usual = random.normal(10, 0.1, scans)
+        far = 1e4 * random.random(scans)
+        volumes[f"l{number}"] = np.where(random.random(scans) < 0.6, usual, far)
+    overview = replace(
+        survey([], LABELS),
+        names=list(volumes),
+        volumes=volumes,
+        results=np.arange(scans),
+    )
+    tracemalloc.start()
+    found, count = _find_outliers(overview)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    distances = [abs(distance) for distance, *_ in found]
+    assert distances == sorted(distances, reverse=True)
+    assert (len(found), count > 20_000) == (30, True)
+    assert peak < 1_000_000
 
 
 def test_charts_of_many_labels_unfold(report: Path, tmp_path: Path) -> None:
