@@ -36,6 +36,23 @@ def find_scheme(address: str) -> str:
     return match["scheme"] if match else ""
 
 
+def find_store_address(argument: str) -> str:
+    """Return the address of objects that an argument or option is, however misspelt; else nothing.
+
+    Examples:
+        >>> find_store_address("--out=S3:/bucket/out"), find_store_address("c:/out")
+        ('s3://bucket/out', '')
+    """
+    text = argument
+    if argument.startswith("-"):
+        text = argument.partition("=")[2]
+    scheme, _, rest = text.partition(":/")
+    scheme = scheme.lower()
+    if scheme not in STORE_SCHEMES:
+        return ""
+    return f"{scheme}://{rest.lstrip('/')}"
+
+
 def join_address(folder: str, *names: str) -> str:
     """Return the address of what lies below another.
 

@@ -15,11 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import medseg
-from medseg._support.addresses import (
-    STORE_SCHEMES,
-    find_scheme,
-    hide_credentials,
-)
+from medseg._support.addresses import find_store_address, hide_credentials
 from medseg.cli.bundles import bundles
 from medseg.cli.calibrate import calibrate
 from medseg.cli.check import check
@@ -146,10 +142,11 @@ def _refuse_addresses(arguments: Sequence[str]) -> None:
     if command in _TAKES_ADDRESSES:
         return
     for argument in arguments:
-        if find_scheme(argument) in STORE_SCHEMES:
+        address = find_store_address(argument)
+        if address:
             raise MedsegError(
                 f"{command} works on files and folders of this machine; of all commands, "
                 f"{' and '.join(_TAKES_ADDRESSES)} alone take addresses. Copy the objects here "
                 "first",
-                source=hide_credentials(argument),
+                source=hide_credentials(address),
             )

@@ -106,7 +106,8 @@ def evaluate(
     predictions, references = Path(predictions), Path(references)
     target = None if out is None else Path(out)
     refuse_file(target)
-    for side in (predictions, references):
+    other_side = None if versus is None else Path(versus)
+    for side in filter(None, (predictions, references, other_side)):
         refuse_unreadable(side, DatasetError)
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
@@ -118,19 +119,19 @@ def evaluate(
     )
     selection = _select_references(label_set, spec)
     pairing = pair_predictions(predictions, references, selection)
+    if other_side is not None:
+        # Before an hour goes into the scores of one side alone.
+        other_pairing = pair_predictions(other_side, references, selection)
     rules = scoring.make_rules(pairing, predictions, references)
     scored = score_pairs(pairing, rules, listeners)
     _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
-    if versus is not None:
-        versus = Path(versus)
-        refuse_unreadable(versus, DatasetError)
-        other_pairing = pair_predictions(versus, references, selection)
+    if other_side is not None:
         other_pairing = other_pairing.rename_like(pairing)
         other_scoring = replace(scoring, count_lesions=False)
         other_rules = other_scoring.make_rules(
-            other_pairing, versus, references
+            other_pairing, other_side, references
         )
         other = score_pairs(other_pairing, other_rules, listeners)
         faults.extend(_name_others(other.faults))

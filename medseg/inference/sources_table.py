@@ -99,23 +99,22 @@ class SourcesTable:
         rows = heapq.merge(before, now, key=_get_key_of_either)
         with (
             atomic_file(self.path, mode=_OWNER_ALONE) as path,
-            # Names of files may hold bytes that are no text.
-            path.open(
-                "w", encoding="utf-8", errors="backslashreplace", newline=""
-            ) as file,
+            path.open("w", encoding="utf-8", newline="") as file,
         ):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for _, of_scan in itertools.groupby(rows, _get_scan):
                 for row in _choose_rows(of_scan):
-                    table.writerow(map(_write_cell, row))
+                    table.writerow(map(defuse_cell, row))
 
     def _make_rows(self, scans: Iterable[Scan]) -> Iterator[_Row]:
         folder = str(self.out.absolute())
         for scan in scans:
             for number, part in enumerate(scan.parts):
                 key = (folder, scan.name, str(number))
-                yield *key, _find_path(part), *_read_uids(part[0])
+                cells = (*key, _find_path(part), *_read_uids(part[0]))
+                # As they will be read again, so that a scan is told to be the same.
+                yield tuple(map(_make_writable, cells))
 
     def _read(self) -> Iterator[_Row]:
         """Give the rows that are there, however many.
@@ -182,10 +181,11 @@ def _find_path(part: tuple[Path, ...]) -> str:
     return files[0] if len(files) == 1 else os.path.commonpath(files)
 
 
-def _write_cell(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula, and none for two lines."""
+def _make_writable(cell: str) -> str:
+    """Return a cell that is text, and one line: names of files may hold bytes that are no text."""
+    text = cell.encode(errors="backslashreplace").decode()
     # Some versions of Python write this sign without quotes, and then refuse to read it.
-    return defuse_cell(cell.replace("\r", "\\r"))
+    return text.replace("\r", "\\r")
 
 
 def _restore(cell: str) -> str:

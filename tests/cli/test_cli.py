@@ -197,13 +197,18 @@ def test_schema_is_json(
         ("plan", "s3://key:secret@bucket/in"),
         ("evaluate", "here", "gs://secret@bucket/out"),
         ("label", "bundle", "az://container/in?sig=secret"),
+        # Folders of these names would be made.
+        ("evaluate", "here", "there", "--out=S3:/key:secret@bucket/out"),
+        ("demo", "--out", "gcs:/bucket/out?sig=secret"),
     ],
 )
 def test_commands_for_files_here_refuse_addresses(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *arguments) == 2
     told = capsys.readouterr().err
     assert "segment and report alone take addresses" in told

@@ -67,6 +67,15 @@ def test_a_bundle_gives_its_labels(folders):
     assert evaluate(*folders, labels=bundle) == evaluate(*folders, labels=TWO)
 
 
+def test_a_slip_in_the_other_method_is_told_before_anything_is_scored(
+    folders, tmp_path
+):
+    told = []
+    with pytest.raises(DatasetError, match="does not exist"):
+        evaluate(*folders, versus=tmp_path / "gone", listeners=[told.append])
+    assert told == []
+
+
 def test_the_other_method_may_name_its_files_otherwise(tmp_path):
     for case in ("a", "b"):
         save(tmp_path / "references" / f"{case}_gt.nii.gz", phantom())

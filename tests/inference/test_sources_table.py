@@ -81,6 +81,17 @@ def test_a_place_below_a_file_is_refused_for_what_it_is(tmp_path: Path) -> None:
         table.check()
 
 
+@pytest.mark.parametrize("name", ["out\udcff", "out\r1"])
+def test_a_folder_whose_name_is_no_text_has_each_scan_once(
+    tmp_path: Path, name: str
+) -> None:
+    table = SourcesTable(tmp_path / "sources.csv", tmp_path / name)
+    for file in ("a.nii", "b.nii"):
+        table.enter([Scan("x", ((tmp_path / file,),))])
+    (row,) = rows(table.path)
+    assert row["path"].endswith("b.nii")
+
+
 def test_a_table_of_very_many_rows_is_entered_as_a_short_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
