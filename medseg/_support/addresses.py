@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from medseg.errors import OutputError
 
 AZURE_SCHEMES = ("az", "abfs", "abfss")
 STORE_SCHEMES = ("s3", "gs", "gcs", *AZURE_SCHEMES)
@@ -51,6 +54,21 @@ def find_store_address(argument: str) -> str:
     if scheme not in STORE_SCHEMES:
         return ""
     return f"{scheme}://{rest.lstrip('/')}"
+
+
+def refuse_address(path: Path) -> None:
+    """Refuse an address where a file of this machine is written: a folder would be called so.
+
+    Raises:
+        OutputError: If it is one.
+    """
+    address = find_store_address(path.as_posix())
+    if address:
+        raise OutputError(
+            "this is an address of an object store, and a file of this machine is written; give "
+            "a path",
+            source=hide_credentials(address),
+        )
 
 
 def join_address(folder: str, *names: str) -> str:

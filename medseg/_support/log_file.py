@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from medseg import events
+from medseg._support.addresses import refuse_address
 from medseg.errors import OutputError
 from medseg.events import Event
 
@@ -30,7 +31,8 @@ class LogFile:
         command: What writes to it: ``segment``.
 
     Raises:
-        OutputError: If it cannot be written, or is another file, such as a scan or a ledger.
+        OutputError: If it cannot be written, is another file, such as a scan or a ledger, or an
+            address of an object store.
 
     Examples:
         >>> import tempfile
@@ -44,6 +46,7 @@ class LogFile:
         self.path = Path(path)
         self._command = command
         self._fault = ""
+        refuse_address(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append("")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.addresses import refuse_address
 from medseg._support.files import atomic_file, is_there
 from medseg._support.folders import resolve_path
 from medseg._support.long_sort import sort_long
@@ -56,9 +57,10 @@ class SourcesTable:
         """Refuse a place where others would see it, or where something else lies.
 
         Raises:
-            OutputError: If it would lie among the results or below a file, or replace another
-                file.
+            OutputError: If it would lie among the results, below a file or in an object store,
+                or replace another file.
         """
+        refuse_address(self.path)
         if resolve_path(self.path).is_relative_to(resolve_path(self.out)):
             raise OutputError(
                 "the table of sources may name patients, and results are made to be passed on; "

@@ -31,6 +31,17 @@ def test_nothing_is_added_to_a_scan_or_a_ledger(
     assert file.read_bytes() == content
 
 
+def test_an_address_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("s3://key:secret@bucket/night.log", "GS:/bucket/night.log"):
+        with pytest.raises(OutputError, match="object store") as refused:
+            LogFile(place, "segment")
+        assert "secret" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\nNight of 1 May\n", "Größe\t".encode("latin-1"), b"\x1b[1mbold"],

@@ -81,6 +81,12 @@ def test_a_place_below_a_file_is_refused_for_what_it_is(tmp_path: Path) -> None:
         table.check()
 
 
+def test_an_address_is_no_place_for_it(tmp_path: Path) -> None:
+    table = SourcesTable(Path("s3://bucket/sources.csv"), tmp_path / "out")
+    with pytest.raises(OutputError, match="object store"):
+        table.check()
+
+
 @pytest.mark.parametrize("name", ["out\udcff", "out\r1"])
 def test_a_folder_whose_name_is_no_text_has_each_scan_once(
     tmp_path: Path, name: str
