@@ -154,10 +154,12 @@ def run_pipelines(
     with ThreadPoolExecutor(
         len(segment), thread_name_prefix="medseg-segment"
     ) as threads:
-        lanes = [
-            threads.submit(_run_lane, queue, stage, stages) for stage in segment
-        ]
+        # From the first lane on: whoever interrupts while others begin would wait for all items.
         try:
+            lanes = [
+                threads.submit(_run_lane, queue, stage, stages)
+                for stage in segment
+            ]
             numbered = [pair for lane in lanes for pair in lane.result()]
         finally:
             queue.close()

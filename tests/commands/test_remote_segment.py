@@ -198,6 +198,7 @@ def test_objects_with_names_that_no_folder_has_are_segmented(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 def test_of_200_scans_none_is_lost_to_a_store_that_fails(
     store: Store, bundle: Path, tmp_path: Path
 ) -> None:

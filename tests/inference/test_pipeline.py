@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -362,6 +364,30 @@ def test_an_interrupt_drops_what_lanes_only_read_and_writes_the_rest(
     assert len(segmented) == 2
     assert len(written) == 2
     assert 2 < len(read) <= 10
+    assert not our_threads()
+
+
+def test_an_interrupt_while_lanes_begin_waits_for_no_further_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class InterruptedPool(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            future = super().submit(*args, **kwargs)
+            if self._thread_name_prefix == "medseg-segment":
+                raise KeyboardInterrupt
+            return future
+
+    segmented = []
+
+    def segment(item: int) -> int:
+        segmented.append(item)
+        time.sleep(PAUSE)
+        return item
+
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", InterruptedPool)
+    with pytest.raises(KeyboardInterrupt):
+        run_lanes(range(50), [segment, segment])
+    assert len(segmented) <= 2
     assert not our_threads()
 
 
