@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -31,6 +31,9 @@ Result = TypeVar("Result")
 Recorded = TypeVar("Recorded")
 
 Stage = Literal["read", "segment", "write"]
+
+_LOOK_UP_SECONDS = 0.5
+"""How long who waits for several pipelines may not notice that it is interrupted."""
 
 
 def run_pipeline(
@@ -160,10 +163,21 @@ def run_pipelines(
                 threads.submit(_run_lane, queue, stage, stages)
                 for stage in segment
             ]
+            _await(lanes)
             numbered = [pair for lane in lanes for pair in lane.result()]
         finally:
             queue.close()
     return [result for _, result in sorted(numbered, key=itemgetter(0))]
+
+
+def _await(lanes: Iterable[Future[Any]]) -> None:
+    """Wait until all pipelines have ended, and look up now and then.
+
+    A signal that comes just before a thread begins to wait does not wake it.
+    """
+    waiting = set(lanes)
+    while waiting:
+        waiting = wait(waiting, timeout=_LOOK_UP_SECONDS).not_done
 
 
 class _Stopped(BaseException):
