@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -331,7 +332,16 @@ def test_an_error_of_the_handlers_of_one_lane_ends_all() -> None:
     assert not our_threads()
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """Programs that a shell starts in the background ignore them."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal of one thread")
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interrupt_drops_what_lanes_only_read_and_writes_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
